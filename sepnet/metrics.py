@@ -1,0 +1,32 @@
+"""The figures that models are judged by, on waveforms.
+
+`sources` and `estimates` are `[batch, num_samples, num_sources, num_channels]`, float32, full scale ±1.
+"""
+
+from keras import ops
+
+SILENCE_POWER = 1e-8
+
+
+def squared_errors(sources, estimates):
+    """Mean squared error of each example and source, `[batch, num_sources]`."""
+    return ops.mean(ops.square(estimates - sources), axis=(1, 3))
+
+
+def si_sdr_db(sources, estimates):
+    """Scale-invariant signal-to-distortion ratio of each example and source, `[batch, num_sources]`, in dB.
+
+    Channels are taken together. Reference: Le Roux, Wisdom, Erdogan, Hershey 2019, "SDR – half-baked or well done?".
+    An estimate that is the source itself gives about 80 dB, since powers are kept above 1e-8.
+    """
+    power = ops.mean(ops.square(sources), axis=(1, 3), keepdims=True)
+    scale = ops.mean(sources * estimates, axis=(1, 3), keepdims=True) / (power + SILENCE_POWER)
+    target = scale * sources
+    target_power = ops.mean(ops.square(target), axis=(1, 3)) + SILENCE_POWER
+    error_power = ops.mean(ops.square(estimates - target), axis=(1, 3)) + SILENCE_POWER
+    return 10.0 * ops.log10(target_power / error_power)
+
+
+def is_heard(sources):
+    """Whether a source is above -80 dBFS, `[batch, num_sources]`; ratios say nothing about silent ones."""
+    return ops.mean(ops.square(sources), axis=(1, 3)) > SILENCE_POWER

@@ -1,0 +1,89 @@
+"""PNG pictures: what a run learned, and what a model makes of a song."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+# Of a spectrogram, what lies this far below its loudest point is black.
+DYNAMIC_RANGE_DB = 80
+BASELINE_STYLES = ("--", ":")
+
+
+def draw_losses(path: pathlib.Path, history: Mapping[str, Sequence[float]], baselines: Mapping[str, float]) -> None:
+    """Draws the training loss and `val_mse` by epoch, with the `val_mse` of each baseline as a line across.
+
+    Args:
+        path: PNG to write.
+        history: values by epoch; "loss" and "val_mse" are drawn.
+        baselines: `val_mse` by the baseline's name.
+    """
+    figure, axes = _figure(8, 4.5)
+    epochs = np.arange(1, len(history["val_mse"]) + 1)
+    axes.plot(epochs, history["loss"], color="0.6", label="training loss")
+    axes.plot(epochs, history["val_mse"], color="C0", marker="o", markersize=3, label="val_mse")
+    for (name, value), style in zip(baselines.items(), BASELINE_STYLES, strict=False):
+        axes.axhline(value, color="C3", linestyle=style, linewidth=1, label=f"val_mse of {name}")
+    axes.set(xlabel="epoch", ylabel="mean squared error", yscale="log")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(loc="upper right", fontsize="small")
+    figure.savefig(path)
+
+
+def draw_separation(
+    path: pathlib.Path,
+    mixture: np.ndarray,
+    sources: Mapping[str, np.ndarray],
+    estimates: Mapping[str, np.ndarray],
+    sample_rate: int,
+) -> None:
+    """Draws spectrograms of a mixture and, below each other, of every true source beside its estimate.
+
+    Args:
+        path: PNG to write.
+        mixture: `[num_samples, num_channels]`, full scale ±1.
+        sources: true stems by name, each of the mixture's shape.
+        estimates: predicted stems by the same names.
+        sample_rate: Hz.
+    """
+    from matplotlib.gridspec import GridSpec
+
+    figure, _ = _figure(10, 2 * (1 + len(sources)), axes=False)
+    grid = GridSpec(1 + len(sources), 2, figure=figure)
+    loudest = None
+
+    def spectrogram(place, audio: np.ndarray, title: str):
+        nonlocal loudest
+        axes = figure.add_subplot(place)
+        level_db = _level_db(audio.mean(axis=1))
+        loudest = level_db.max() if loudest is None else loudest
+        extent = (0, len(audio) / sample_rate, 0, sample_rate / 2000)
+        limits = {"vmin": loudest - DYNAMIC_RANGE_DB, "vmax": loudest}
+        axes.imshow(level_db, origin="lower", aspect="auto", extent=extent, cmap="magma", **limits)
+        axes.set_title(title, fontsize="small", loc="left")
+        axes.set_ylabel("kHz")
+        return axes
+
+    spectrogram(grid[0, :], mixture, "mixture")
+    for row, (name, source) in enumerate(sources.items(), start=1):
+        error = float(np.mean((source - estimates[name]) ** 2))
+        left = spectrogram(grid[row, 0], source, f"{name}, true")
+        right = spectrogram(grid[row, 1], estimates[name], f"{name}, estimate: MSE {error:.5f}")
+    left.set_xlabel("seconds")
+    right.set_xlabel("seconds")
+    figure.savefig(path)
+
+
+def _figure(width: float, height: float, axes: bool = True):
+    # The object interface needs no screen and keeps no global state.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    return figure, figure.subplots() if axes else None
+
+
+def _level_db(signal: np.ndarray, frame_length: int = 1024, frame_step: int = 256) -> np.ndarray:
+    """Levels `[num_bins, num_frames]` in dB of a mono signal."""
+    signal = np.pad(signal, (0, max(frame_length - len(signal), 0)))
+    frames = np.lib.stride_tricks.sliding_window_view(signal, frame_length)[::frame_step] * np.hanning(frame_length)
+    return 20 * np.log10(np.abs(np.fft.rfft(frames)).T + 1e-6)

@@ -1,0 +1,61 @@
+"""The Keras model that is trained: int16 stems in, augmented and mixed on the device, separated, and compared."""
+
+from collections.abc import Sequence
+
+import keras
+from keras import ops
+
+from sepnet.metrics import is_heard, si_sdr_db, squared_errors
+
+FULL_SCALE = 32_768.0
+
+
+class Trainer(keras.Model):
+    """Wraps a separator for `fit` and `evaluate`; works on every Keras backend.
+
+    Its inputs are the batches of `pipelines.dataset`: `sources` int16
+    `[batch, num_samples, num_sources, num_channels]` and, where the song's own mixture is to be separated, `mixture`
+    int16 `[batch, num_samples, num_channels]`; else the mixture is the sum of the (augmented) sources.
+
+    Logs: `loss`; `mse`, the mean squared error on the waveform over segments, sources, channels and samples;
+    `mse_<source>` for each source; and `si_sdr`, in dB, over the stems that are not silent.
+
+    Args:
+        separator: model from waveform to a dict of stems.
+        sources: names of the sources in the order of the batches.
+        augmentations: layers over `sources` that act in training.
+    """
+
+    def __init__(self, separator: keras.Model, sources: Sequence[str], augmentations: Sequence[keras.layers.Layer] = ()):
+        super().__init__(name="trainer")
+        self.separator = separator
+        self.sources = list(sources)
+        self.augmentations = list(augmentations)
+        self.mse = keras.metrics.Mean(name="mse")
+        self.source_mse = [keras.metrics.Mean(name=f"mse_{source}") for source in self.sources]
+        self.si_sdr = keras.metrics.Mean(name="si_sdr")
+
+    def call(self, inputs, training=False):
+        sources = ops.cast(inputs["sources"], "float32") / FULL_SCALE
+        for augmentation in self.augmentations:
+            sources = augmentation(sources, training=training)
+        if "mixture" in inputs:
+            mixture = ops.cast(inputs["mixture"], "float32") / FULL_SCALE
+        else:
+            mixture = ops.sum(sources, axis=2)
+        stems = self.separator(mixture, training=training)
+        estimates = ops.stack([ops.cast(stems[source], "float32") for source in self.sources], axis=2)
+        return {"sources": sources, "estimates": estimates}
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return ops.mean(ops.square(y_pred["estimates"] - y_pred["sources"]))
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        sources, estimates = y_pred["sources"], y_pred["estimates"]
+        errors = squared_errors(sources, estimates)
+        self.mse.update_state(errors)
+        for index, metric in enumerate(self.source_mse):
+            metric.update_state(errors[:, index])
+        heard = ops.cast(is_heard(sources), "float32")
+        self.si_sdr.update_state(si_sdr_db(sources, estimates), sample_weight=heard)
+        return self.get_metrics_result()
