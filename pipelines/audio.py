@@ -38,14 +38,21 @@ def probe(path: pathlib.Path) -> AudioInfo:
     """Reads the header of an audio file.
 
     Raises:
-        UserError: the file does not exist, cannot be opened, or is no audio.
+        UserError: the file does not exist, cannot be opened, is no audio, or is a FLAC that breaks off.
     """
     check_readable(path)
     try:
-        info = soundfile.info(str(path))
+        file = soundfile.SoundFile(str(path))
     except soundfile.LibsndfileError:
         return _probe_with_pyav(path)
-    return AudioInfo(info.samplerate, info.channels, info.frames, info.subtype, info.format)
+    with file:
+        # A truncated WAV is as long as the samples that are left; a FLAC claims the length that it had.
+        if file.format == "FLAC" and file.frames:
+            try:
+                file.seek(file.frames - 1)
+            except soundfile.LibsndfileError as error:
+                raise UserError(f"{path} breaks off before its end; put a complete file in its place") from error
+        return AudioInfo(file.samplerate, file.channels, file.frames, file.subtype, file.format)
 
 
 def read_blocks(path: pathlib.Path, block_samples: int = BLOCK_SAMPLES) -> Iterator[np.ndarray]:
@@ -119,7 +126,8 @@ def read_streams(path: pathlib.Path, block_samples: int = BLOCK_SAMPLES) -> Iter
         claimed = [_stream_info(stream, container).num_samples for stream in streams]
         if any(decoded < length - PADDING_SAMPLES for decoded, length in zip(num_decoded, claimed, strict=True)):
             raise UserError(
-                f"{path} breaks off after {min(num_decoded)} of {max(claimed)} samples; put a complete file in its place"
+                f"{path} breaks off after {min(num_decoded)} of {max(claimed)} samples; "
+                "put a complete file in its place"
             )
         if max(num_decoded) - min(num_decoded) > PADDING_SAMPLES:
             listed = ", ".join(map(str, num_decoded))
@@ -196,4 +204,3 @@ def _first_audio_stream(container, path: pathlib.Path):
     if not container.streams.audio:
         raise UserError(f"{path} holds no audio stream")
     return container.streams.audio[0]
-

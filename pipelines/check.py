@@ -10,11 +10,20 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from pipelines import audio
+from pipelines.check_output import print_document, print_tables
+from pipelines.convert import song_blocks
 from pipelines.errors import CommandParser, UserError, run_command
-from pipelines.prepare import song_blocks
 from pipelines.progress import progress_bar
 from pipelines.renames import rename_files, rename_splits, where_songs_are
-from pipelines.songs import MIXTURE, STEM_STREAMS, Song, data_folder, find_songs, how_validation_was_chosen
+from pipelines.songs import (
+    MIXTURE,
+    STEM_STREAMS,
+    NoSongsError,
+    Song,
+    data_folder,
+    find_songs,
+    how_validation_was_chosen,
+)
 from pipelines.workers import Advance, run_jobs
 
 DEFAULT_SOURCES = "vocals,drums,bass,other"
@@ -93,11 +102,8 @@ def check_songs(root: pathlib.Path, sources: Sequence[str], *, workers: int | No
     root = data_folder(root)
     try:
         songs = find_songs(root)
-    except UserError as error:
-        suggestions = where_songs_are(root) if root.is_dir() else []
-        if not suggestions:
-            raise
-        return Report([], "there are no songs", [f"no songs under {root}"], suggestions)
+    except NoSongsError:
+        return Report([], "there are no songs", [f"no songs under {root}"], where_songs_are(root))
     reports, readable = {}, []
     for song in songs:
         reports[song], infos = _read_headers(song, sources)
@@ -117,13 +123,12 @@ def check_songs(root: pathlib.Path, sources: Sequence[str], *, workers: int | No
                 report.residual_db = heard.residual_db
     found = list(reports.values())
     splits = rename_splits(root)
-    problems = [f"folder {name} is not read, its name is none of train, valid and test" for name in splits]
-    rates = sorted({rate for song in found for rate in song.sample_rates})
-    if len(rates) > 1:
-        problems.append(f"songs have different sample rates: {_listed(rates, 'Hz')}")
+    problems = [f"folder {name} is not read; expected train, valid or test" for name in splits]
     suggestions = list(splits.values()) + _counted(song.suggestions for song in found)
+    rates = sorted({song.sample_rates[0] for song in found if len(song.sample_rates) == 1})
     if len(rates) > 1:
-        suggestions.append(f"choose one rate, with --sample-rate {rates[-1]}")
+        problems.append(f"songs have different sample rates: {', '.join(map(str, rates))} Hz")
+        suggestions.append(f"choose one rate for all songs: --sample-rate {rates[-1]}, to train or to prepare them")
     return Report(found, how_validation_was_chosen(songs, root), problems, suggestions)
 
 
@@ -145,11 +150,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON document, for programs")
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one for each CPU core)")
     options = parser.parse_args(argv)
-    from pipelines.check_output import print_document, print_tables
-
     sources = [name.strip() for name in options.sources.split(",") if name.strip()]
     if len(set(sources)) < 2 or MIXTURE in sources:
-        raise UserError(f"--sources {options.sources!r} will not do; expected two or more names, like {DEFAULT_SOURCES}")
+        raise UserError(
+            f"--sources {options.sources!r} will not do; expected two or more names, like {DEFAULT_SOURCES}"
+        )
     if options.workers is not None and options.workers < 1:
         raise UserError(f"--workers {options.workers} is too small; expected 1 or more")
     report = check_songs(options.path, sources, workers=options.workers)

@@ -1,13 +1,15 @@
 """The one tf.data chain: tracks on disk to int16 batches.
 
-    positions (stateless random) → lanes (read, in parallel) → batch → prefetch
+    numbers of examples → positions (stateless random) → a batch, read in one piece → prefetch
 
 Where an example begins depends on the seed and on its number alone, so one seed gives the same batches whatever
-reads them, in order, and a run that stopped goes on at any step.
+reads them, in order, and a run that stopped goes on at any step. In a batch the sources come before the samples,
+`[batch_size, num_sources, num_samples, num_channels]`, as the files have them: turning them here would cost more
+than all of the reading does, and the device does it in passing.
 """
 
 import itertools
-import os
+import struct
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -16,11 +18,12 @@ import tensorflow as tf
 from pipelines.errors import UserError
 from pipelines.songs import MIXTURE, Track
 
-READERS = ("auto", "tensorflow-io", "soundfile")
-MAX_LANES = 8
+READERS = ("auto", "tensorflow-io", "portable")
 
-# Gives every lane ops of its own; see `_lanes`.
-_lane_numbers = itertools.count()
+# Reads the segments that begin at `starts` of `tracks`: (tracks, starts) -> int16 batch.
+BatchReader = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+_scopes = itertools.count()
 
 
 def training_batches(
@@ -31,26 +34,29 @@ def training_batches(
     num_channels: int,
     batch_size: int,
     seed: int,
+    margin_samples: int = 0,
     first_step: int = 0,
     reader: str = "auto",
 ) -> tf.data.Dataset:
     """Streams random segments without end.
 
-    Songs are drawn in proportion to their length and a segment may begin at any sample; a song shorter than a
-    segment is padded with zeros.
+    Songs are drawn in proportion to their length and a segment may begin at any sample; beyond a song's ends are
+    zeros.
 
     Args:
         tracks: training tracks, one or more.
         sources: names of the sources, in the order in which they are stacked.
         segment_samples: length of a segment.
-        num_channels: 1 or 2; files of the other kind are averaged or doubled.
+        num_channels: of the batches; where files have another number, these are averaged to 1 or repeated.
         batch_size: segments in a batch.
         seed: any integer; the same seed gives the same batches.
+        margin_samples: samples of the song that are read before and after each segment, besides it.
         first_step: number of the first batch, to go on where a run has stopped.
         reader: one of `READERS`; "auto" takes tensorflow-io where it loads and all files are WAV.
 
     Returns:
-        Dataset of `{"sources": int16 [batch_size, segment_samples, num_sources, num_channels]}`, full scale ±32768.
+        Dataset of `{"sources": int16 [batch_size, num_sources, margin_samples + segment_samples + margin_samples,
+        num_channels]}`, full scale ±32768.
 
     Raises:
         UserError: tensorflow-io was asked for but cannot be used.
@@ -63,14 +69,16 @@ def training_batches(
         draws = tf.random.stateless_uniform([2], seed=tf.stack([tf.constant(seed, tf.int64), number]), dtype=tf.float64)
         point = tf.cast(draws[0] * tf.cast(ends[-1], tf.float64), tf.int64)
         track = tf.searchsorted(ends, point[None], side="right", out_type=tf.int64)[0]
-        return track, tf.cast(draws[1] * tf.cast(room[track] + 1, tf.float64), tf.int64)
+        return track, tf.cast(draws[1] * tf.cast(room[track] + 1, tf.float64), tf.int64) - margin_samples
 
-    read = _segment_reader(tracks, sources, segment_samples, num_channels, reader)
-    examples = _lanes(
-        lambda start, step: tf.data.Dataset.range(first_step * batch_size + start, np.iinfo(np.int64).max, step),
-        lambda number: {"sources": read(*position(number))},
-    )
-    return examples.batch(batch_size, drop_remainder=True).prefetch(2)
+    read = _batch_reader(tracks, sources, segment_samples + 2 * margin_samples, num_channels, reader)
+
+    def batch(step: tf.Tensor) -> dict[str, tf.Tensor]:
+        positions = [position(step * batch_size + index) for index in range(batch_size)]
+        return {"sources": read(*(tf.stack(part) for part in zip(*positions, strict=True)))}
+
+    # `map` runs one call at a time: a call reads its files beside each other, see `_tfio_reader`.
+    return tf.data.Dataset.range(first_step, np.iinfo(np.int64).max).map(batch).prefetch(2)
 
 
 def validation_batches(
@@ -90,9 +98,12 @@ def validation_batches(
     or a depth.
 
     Returns:
-        Dataset of `{"sources": int16 [batch, segment_samples, num_sources, num_channels],
+        Dataset of `{"sources": int16 [batch, num_sources, segment_samples, num_channels],
         "mixture": int16 [batch, segment_samples, num_channels]}`; the mixture is the song's own, or the sum of its
-        sources where it has none. The last batch may be smaller.
+        sources where not all songs have one. The last batch may be smaller.
+
+    Raises:
+        UserError: tensorflow-io was asked for but cannot be used.
     """
     positions = [
         (index, start)
@@ -103,77 +114,41 @@ def validation_batches(
     table = tf.constant(np.array(positions, np.int64)[chosen])
     has_mixture = all(MIXTURE in track.files for track in tracks)
     stems = (*sources, MIXTURE) if has_mixture else tuple(sources)
-    read = _segment_reader(tracks, stems, segment_samples, num_channels, reader)
 
-    def example(number: tf.Tensor) -> dict[str, tf.Tensor]:
-        audio = read(table[number, 0], table[number, 1])
-        if has_mixture:
-            return {"sources": audio[:, :-1], "mixture": audio[:, -1]}
-        total = tf.reduce_sum(tf.cast(audio, tf.int32), axis=1)
-        return {"sources": audio, "mixture": tf.cast(tf.clip_by_value(total, -(2**15), 2**15 - 1), tf.int16)}
+    def batches(first: int, last: int, size: int) -> tf.data.Dataset:
+        read = _batch_reader(tracks, stems, segment_samples, num_channels, reader)
 
-    examples = _lanes(lambda start, step: tf.data.Dataset.range(start, len(chosen), step), example)
-    # Keras asks for the number of batches, which tf.data does not find out by itself here.
-    return examples.apply(tf.data.experimental.assert_cardinality(len(chosen))).batch(batch_size).prefetch(2)
+        def batch(start: tf.Tensor) -> dict[str, tf.Tensor]:
+            rows = table[start : start + size]
+            audio = read(*(tf.ensure_shape(rows[:, column], [size]) for column in (0, 1)))
+            if has_mixture:
+                return {"sources": audio[:, :-1], "mixture": audio[:, -1]}
+            total = tf.reduce_sum(tf.cast(audio, tf.int32), axis=1)
+            return {"sources": audio, "mixture": tf.cast(tf.clip_by_value(total, -(2**15), 2**15 - 1), tf.int16)}
 
+        return tf.data.Dataset.range(first, last, size).map(batch)
 
-def _lanes(
-    numbers: Callable[[int, int], tf.data.Dataset], example: Callable[[tf.Tensor], dict[str, tf.Tensor]]
-) -> tf.data.Dataset:
-    """Reads examples in parallel and keeps their order.
-
-    tensorflow-io keeps an open file in a resource named after its op. `map` with parallel calls runs one op for many
-    files at once, and now and then hands out samples of another file. So every lane reads one example after the
-    other with ops of its own name, and the lanes run beside each other.
-    """
-    num_lanes = min(os.cpu_count() or 1, MAX_LANES)
-
-    def lane(start: int) -> tf.data.Dataset:
-        scope = f"lane_{next(_lane_numbers)}"
-
-        def scoped_example(number):
-            with tf.name_scope(scope):
-                return example(number)
-
-        return numbers(start, num_lanes).map(scoped_example).prefetch(4)
-
-    order = tf.data.Dataset.range(num_lanes).repeat()
-    return tf.data.Dataset.choose_from_datasets([lane(start) for start in range(num_lanes)], order)
+    rest = len(chosen) % batch_size
+    examples = batches(0, len(chosen) - rest, batch_size)
+    return (examples.concatenate(batches(len(chosen) - rest, len(chosen), rest)) if rest else examples).prefetch(2)
 
 
-def _segment_reader(
+def _batch_reader(
     tracks: Sequence[Track], stems: Sequence[str], segment_samples: int, num_channels: int, reader: str
-) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Makes `read(track, start)`: int16 `[segment_samples, num_stems, num_channels]`, padded with zeros at the end."""
-    paths = tf.constant([[str(track.files[stem]) for stem in stems] for track in tracks])
-    read_file = _read_with_tfio if _chosen_reader(reader, tracks) == "tensorflow-io" else _read_with_soundfile
-
-    def read(track: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
-        stacked = []
-        for index in range(len(stems)):
-            samples = _match_channels(read_file(paths[track, index], start, start + segment_samples), num_channels)
-            padding = [[0, segment_samples - tf.shape(samples)[0]], [0, 0]]
-            stacked.append(tf.ensure_shape(tf.pad(samples, padding), [segment_samples, num_channels]))
-        return tf.stack(stacked, axis=1)
-
-    return read
-
-
-def _match_channels(samples: tf.Tensor, num_channels: int) -> tf.Tensor:
-    """Averages `[num_samples, any]` to one channel, or repeats one channel to `num_channels`."""
-    if num_channels == 1:
-        return tf.cast(tf.reduce_mean(tf.cast(samples, tf.int32), axis=1, keepdims=True), tf.int16)
-    return tf.cond(tf.shape(samples)[1] == 1, lambda: tf.repeat(samples, num_channels, axis=1), lambda: samples)
+) -> BatchReader:
+    """Makes a reader of int16 `[batch_size, num_stems, segment_samples, num_channels]`, zeros beyond a song's ends."""
+    make = _tfio_reader if _chosen_reader(reader, tracks) == "tensorflow-io" else _portable_reader
+    return make(tracks, stems, segment_samples, num_channels)
 
 
 def _chosen_reader(reader: str, tracks: Sequence[Track]) -> str:
-    if reader == "soundfile":
+    if reader == "portable":
         return reader
     all_wav = all(track.is_wav for track in tracks)
     problem = "not all files are 16-bit WAV" if not all_wav else _tfio_problem(next(iter(tracks[0].files.values())))
     if reader == "tensorflow-io" and problem:
-        raise UserError(f"the tensorflow-io reader cannot be used ({problem}); choose --reader soundfile")
-    return "soundfile" if problem else "tensorflow-io"
+        raise UserError(f"the tensorflow-io reader cannot be used ({problem}); choose --reader portable")
+    return "portable" if problem else "tensorflow-io"
 
 
 def _tfio_problem(path) -> str | None:
@@ -189,19 +164,94 @@ def _tfio_problem(path) -> str | None:
     return None
 
 
-def _read_with_tfio(path: tf.Tensor, start: tf.Tensor, stop: tf.Tensor) -> tf.Tensor:
+def _tfio_reader(
+    tracks: Sequence[Track], stems: Sequence[str], segment_samples: int, num_channels: int
+) -> BatchReader:
+    """Reads inside the graph, in parallel and without Python's lock.
+
+    tensorflow-io keeps an open file in a resource named after its op. Were one op run for two files at once, as by
+    a `map` with parallel calls or by two data sets with ops of one name, samples of one file would now and then come
+    out as the other's. So every file of a batch has an op of its own, and every reader a scope of its own.
+    """
     import tensorflow_io
 
-    samples = tensorflow_io.audio.AudioIOTensor(path, dtype=tf.int16)[start:stop]
-    return tf.ensure_shape(samples, [None, None])
+    paths = tf.constant([[str(track.files[stem]) for stem in stems] for track in tracks])
+    scope = f"reader_{next(_scopes)}"
+    same_channels = all(track.channel_counts == {num_channels} for track in tracks)
+
+    def read_file(path: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
+        before = tf.maximum(-start, 0)
+        samples = tensorflow_io.audio.AudioIOTensor(path, dtype=tf.int16)[start + before : start + segment_samples]
+        samples = tf.ensure_shape(samples, [None, num_channels if same_channels else None])
+        if not same_channels:
+            samples = tf.numpy_function(lambda array: _match_channels(array, num_channels), [samples], tf.int16)
+        after = segment_samples - before - tf.shape(samples, tf.int64)[0]
+        # Padding copies, even by nothing.
+        samples = tf.cond(before + after > 0, lambda: tf.pad(samples, [[before, after], [0, 0]]), lambda: samples)
+        return tf.ensure_shape(samples, [segment_samples, num_channels])
+
+    def read(tracks: tf.Tensor, starts: tf.Tensor) -> tf.Tensor:
+        with tf.name_scope(scope):
+            files = [
+                read_file(paths[tracks[row], column], starts[row])
+                for row in range(starts.shape[0])
+                for column in range(len(stems))
+            ]
+            return tf.reshape(tf.stack(files), [-1, len(stems), segment_samples, num_channels])
+
+    return read
 
 
-def _read_with_soundfile(path: tf.Tensor, start: tf.Tensor, stop: tf.Tensor) -> tf.Tensor:
+def _portable_reader(
+    tracks: Sequence[Track], stems: Sequence[str], segment_samples: int, num_channels: int
+) -> BatchReader:
+    """Reads in Python, a whole batch in one call: WAV as it lies on the disk, FLAC by libsndfile."""
     import soundfile
 
-    def read(path: bytes, start: np.int64, stop: np.int64) -> np.ndarray:
-        with soundfile.SoundFile(path.decode()) as file:
-            file.seek(min(start, file.frames))
-            return file.read(stop - start, dtype="int16", always_2d=True)
+    paths = [[track.files[stem] for stem in stems] for track in tracks]
+    # Raw bytes are samples only if all files are WAV and need no mixing of channels.
+    raw = all(track.is_wav and track.channel_counts == {num_channels} for track in tracks)
+    offsets = [[wav_data_offset(path) for path in row] for row in paths] if raw else None
 
-    return tf.ensure_shape(tf.numpy_function(read, [path, start, stop], tf.int16), [None, None])
+    def read_numpy(rows: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        batch = np.zeros((len(rows), len(stems), segment_samples, num_channels), np.int16)
+        for index, (row, start) in enumerate(zip(rows, starts, strict=True)):
+            first, last = max(int(start), 0), min(int(start) + segment_samples, tracks[row].num_samples)
+            for column, path in enumerate(paths[row]):
+                target = batch[index, column, first - int(start) : last - int(start)]
+                if raw:
+                    with open(path, "rb", buffering=0) as file:
+                        file.seek(offsets[row][column] + first * target.strides[0])
+                        file.readinto(target)
+                else:
+                    samples, _ = soundfile.read(path, start=first, stop=last, dtype="int16", always_2d=True)
+                    target[: len(samples)] = _match_channels(samples, num_channels)
+        return batch
+
+    def read(rows: tf.Tensor, starts: tf.Tensor) -> tf.Tensor:
+        shape = [starts.shape[0], len(stems), segment_samples, num_channels]
+        return tf.ensure_shape(tf.numpy_function(read_numpy, [rows, starts], tf.int16), shape)
+
+    return read
+
+
+def _match_channels(samples: np.ndarray, num_channels: int) -> np.ndarray:
+    """Repeats one channel of `[num_samples, any]`, or averages all to one; keeps the first of more than asked for."""
+    if samples.shape[1] == num_channels:
+        return samples
+    if num_channels == 1:
+        return samples.astype(np.int32).mean(axis=1, keepdims=True).round().astype(np.int16)
+    return np.repeat(samples, num_channels, axis=1) if samples.shape[1] == 1 else samples[:, :num_channels]
+
+
+def wav_data_offset(path) -> int:
+    """Where the samples of a WAV file begin, in bytes."""
+    with open(path, "rb") as file:
+        file.seek(12)
+        while chunk := file.read(8):
+            name, size = struct.unpack("<4sI", chunk)
+            if name == b"data":
+                return file.tell()
+            # Chunks are padded to an even length.
+            file.seek(size + size % 2, 1)
+    raise UserError(f"{path} has no samples; expected a WAV file")

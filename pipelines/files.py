@@ -59,6 +59,23 @@ def whole_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def check_writable(folder: pathlib.Path) -> None:
+    """Finds out, before work begins, whether files can be written in a folder, which need not exist; leaves nothing.
+
+    Raises:
+        UserError: they cannot.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        with _writing(folder):
+            tempfile.TemporaryFile(dir=folder).close()
+    finally:
+        for path in missing:
+            # What another process put there meanwhile stays.
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
+
 def remove_folder(path: pathlib.Path) -> None:
     """Removes a folder so that no reader, and no later run, meets half of it."""
     with _writing(path.parent):

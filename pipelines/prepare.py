@@ -6,62 +6,24 @@ songs lie in: `DEST/train/NAME/vocals.wav`. A song appears there whole or not at
 """
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import pathlib
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-import numpy as np
-import soundfile
-
-from pipelines import audio
 from pipelines.cache import cache_path
+from pipelines.convert import FORMAT_VERSION, MANIFEST, Conversion, convert_song, probe_song
 from pipelines.errors import CommandParser, UserError, run_command
-from pipelines.files import folder_lock, remove_folder, remove_leftovers, whole_folder
+from pipelines.files import folder_lock, remove_folder, remove_leftovers
 from pipelines.progress import progress_bar
-from pipelines.songs import MIXTURE, STEM_STREAMS, Song, SongError, data_folder, find_songs, read_track, split_folder
-from pipelines.workers import Advance, run_jobs
+from pipelines.songs import MIXTURE, Song, SongError, data_folder, find_songs, split_folder
+from pipelines.workers import run_jobs
 
-# Part of every manifest and of the cached copies' names; raise it when the same source would give other samples.
-FORMAT_VERSION = 1
-MANIFEST = "prepared.json"
 # Sizes in a WAV file are 32-bit numbers.
 LARGEST_WAV_BYTES = 2**32 - 2**16
-FULL_SCALE = 32768
 SHOWN_SONGS = 5
-
-
-@dataclasses.dataclass(frozen=True)
-class Conversion:
-    """A song and where it goes.
-
-    Attributes:
-        song: what is converted.
-        target: the folder to make.
-        source_files: size in bytes and modification time in nanoseconds of the song's files, by name.
-        stems: what each file or stream holds, by stem.
-        sample_rate: Hz, of the copy.
-    """
-
-    song: Song
-    target: pathlib.Path
-    source_files: Mapping[str, Sequence[int]]
-    stems: Mapping[str, audio.AudioInfo]
-    sample_rate: int
-
-    @property
-    def seconds(self) -> float:
-        return max(info.num_samples / info.sample_rate for info in self.stems.values())
-
-    @property
-    def stem_bytes(self) -> list[int]:
-        return [
-            round(info.num_samples * self.sample_rate / info.sample_rate) * info.num_channels * 2
-            for info in self.stems.values()
-        ]
 
 
 def prepare_songs(
@@ -111,62 +73,6 @@ def prepared_copy(root: pathlib.Path, *, sample_rate: int | None, skip_bad: bool
     destination = cache_path() / "prepared" / f"{root.name}-{rate}-{key}"
     _prepare(root, destination, sample_rate=sample_rate, workers=None, skip_bad=skip_bad, is_cache=True)
     return destination
-
-
-def song_blocks(song: Song, stems: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
-    """Yields a song's stems in equal steps, from a `.stem.mp4` or from its folder.
-
-    Yields:
-        Samples by stem, float32 `[num_samples, num_channels]`, full scale ±1; the same `num_samples` for all.
-
-    Raises:
-        SongError: a file cannot be decoded or breaks off, or the stems differ in length.
-    """
-    try:
-        if song.is_stem_file:
-            for block in audio.read_streams(song.path):
-                yield dict(zip(STEM_STREAMS, block, strict=True))
-            return
-        files = song.files()
-        readers = {stem: audio.read_blocks(files[stem]) for stem in stems}
-        while True:
-            block = {stem: next(reader, None) for stem, reader in readers.items()}
-            if all(samples is None for samples in block.values()):
-                return
-            if len({samples is not None and len(samples) for samples in block.values()}) > 1:
-                raise UserError("its stems have different lengths when they are decoded; make them equal")
-            yield block
-    except SongError:
-        raise
-    except UserError as error:
-        raise SongError(f"song {song.name!r}: {error}") from error
-
-
-def probe_song(song: Song) -> dict[str, audio.AudioInfo]:
-    """Reads the headers of a song's files, or of the streams of its `.stem.mp4`, by stem.
-
-    Raises:
-        SongError: a file cannot be read, stems differ in rate or length, or a `.stem.mp4` has not five streams.
-    """
-    if not song.is_stem_file:
-        infos: dict[pathlib.Path, audio.AudioInfo] = {}
-
-        def probe(path: pathlib.Path) -> audio.AudioInfo:
-            infos[path] = audio.probe(path)
-            return infos[path]
-
-        track = read_track(song, [stem for stem in song.files() if stem != MIXTURE], probe)
-        return {stem: infos[path] for stem, path in track.files.items()}
-    try:
-        streams = audio.probe_streams(song.path)
-    except UserError as error:
-        raise SongError(f"song {song.name!r}: {error}") from error
-    if len(streams) != len(STEM_STREAMS):
-        raise SongError(
-            f"song {song.name!r} has {len(streams)} audio streams in {song.path}, expected {len(STEM_STREAMS)} "
-            f"({', '.join(STEM_STREAMS)}); put a complete file in its place"
-        )
-    return dict(zip(STEM_STREAMS, streams, strict=True))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -230,9 +136,7 @@ def _prepare(
             raise UserError(f"no song under {source} can be used; `python -m pipelines.check {source}` says why")
 
 
-def _plan(
-    targets: Mapping[Song, pathlib.Path], sample_rate: int | None
-) -> tuple[list[Conversion], list[SongError]]:
+def _plan(targets: Mapping[Song, pathlib.Path], sample_rate: int | None) -> tuple[list[Conversion], list[SongError]]:
     """Says which songs are to be converted, and which cannot be; removes copies that are out of date."""
     conversions, errors = [], []
     for song, target in targets.items():
@@ -295,8 +199,8 @@ def _is_current(target: pathlib.Path, source_files: Mapping[str, list[int]], sam
         ) from error
     return (
         manifest.get("format_version") == FORMAT_VERSION
-        and manifest["source_files"] == source_files
-        and manifest["sample_rate"] == (sample_rate or manifest["source_sample_rate"])
+        and manifest.get("source_files") == source_files
+        and manifest.get("sample_rate") == (sample_rate or manifest.get("source_sample_rate"))
     )
 
 
@@ -335,7 +239,7 @@ def _convert_all(conversions: Sequence[Conversion], workers: int | None, skip_ba
     start = time.monotonic()
     with (
         progress_bar("converting", total=seconds, unit="s") as advance,
-        contextlib.closing(run_jobs(_convert, conversions, advance=advance, workers=workers)) as results,
+        contextlib.closing(run_jobs(convert_song, conversions, advance=advance, workers=workers)) as results,
     ):
         for conversion, result in results:
             if isinstance(result, SongError) and skip_bad:
@@ -357,65 +261,6 @@ def _convert_all(conversions: Sequence[Conversion], workers: int | None, skip_ba
     if len(clipped) > SHOWN_SONGS:
         print(f"clipped: {len(clipped) - SHOWN_SONGS} more songs; {MANIFEST} in each says how many samples")
     return errors
-
-
-def _convert(conversion: Conversion, advance: Advance) -> dict[str, int]:
-    """Converts a song, and returns for each stem how many samples were clipped."""
-    song, rate = conversion.song, conversion.sample_rate
-    source_rate = next(iter(conversion.stems.values())).sample_rate
-    with whole_folder(conversion.target) as folder:
-        with contextlib.ExitStack() as stack:
-            writers = {
-                stem: stack.enter_context(
-                    contextlib.closing(_WavWriter(folder / f"{stem}.wav", info, rate))
-                )
-                for stem, info in conversion.stems.items()
-            }
-            for block in song_blocks(song, list(conversion.stems)):
-                for stem, samples in block.items():
-                    if not np.isfinite(samples).all():
-                        raise SongError(
-                            f"song {song.name!r} has samples in {stem} that are no numbers (NaN or infinite); "
-                            "render that file again"
-                        )
-                    writers[stem].write(samples)
-                advance(len(samples) / source_rate)
-        clipped = {stem: writer.num_clipped for stem, writer in writers.items()}
-        manifest = {
-            "format_version": FORMAT_VERSION,
-            "source_files": conversion.source_files,
-            "source_sample_rate": source_rate,
-            "sample_rate": rate,
-            "clipped_samples": clipped,
-        }
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-    return clipped
-
-
-class _WavWriter:
-    """Writes float32 samples to a 16-bit WAV, resampled on the way."""
-
-    def __init__(self, path: pathlib.Path, info: audio.AudioInfo, sample_rate: int):
-        self.num_clipped = 0
-        self._file = soundfile.SoundFile(str(path), "w", sample_rate, info.num_channels, "PCM_16", format="WAV")
-        self._resampler = None
-        if sample_rate != info.sample_rate:
-            import soxr
-
-            self._resampler = soxr.ResampleStream(info.sample_rate, sample_rate, info.num_channels, "float32", "HQ")
-
-    def write(self, samples: np.ndarray, *, last: bool = False) -> None:
-        """Writes samples, float32 `[num_samples, num_channels]`, full scale ±1."""
-        if self._resampler:
-            samples = self._resampler.resample_chunk(np.ascontiguousarray(samples), last=last)
-        scaled = np.rint(samples * FULL_SCALE)
-        self.num_clipped += int(np.count_nonzero((scaled < -FULL_SCALE) | (scaled >= FULL_SCALE)))
-        self._file.write(np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1).astype(np.int16))
-
-    def close(self) -> None:
-        if self._resampler:
-            self.write(np.zeros((0, self._file.channels), np.float32), last=True)
-        self._file.close()
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import shlex
 from collections.abc import Collection, Iterator
 
 from pipelines.songs import AUDIO_SUFFIXES, MIXTURE, SPLIT_FOLDERS, STEM_SUFFIX
@@ -75,7 +76,9 @@ def where_songs_are(root: pathlib.Path) -> list[str]:
     bases = dict.fromkeys(folder.parent if folder.name in SPLIT_FOLDERS else folder for folder in deeper)
     bases.pop(root, None)
     if not suggestions:
-        suggestions += [f"songs lie deeper: python -m pipelines.check {_quoted(base)}" for base in bases][:SHOWN_FOLDERS]
+        suggestions += [f"songs lie deeper: python -m pipelines.check {shlex.quote(str(base))}" for base in bases][
+            :SHOWN_FOLDERS
+        ]
     for folder in (root, *_folders(root, 1)):
         plain = [name for name in _names(folder) if name.endswith(".mp4") and not name.endswith(STEM_SUFFIX)]
         if plain:
@@ -89,7 +92,8 @@ def where_songs_are(root: pathlib.Path) -> list[str]:
     }
     if compressed and not suggestions:
         suggestions.append(f"convert the {', '.join(sorted(compressed))} files to WAV or FLAC")
-    return suggestions
+    layout = f"put NAME{STEM_SUFFIX} files there, or one folder for each song that holds vocals.wav, drums.wav, ..."
+    return suggestions or [layout]
 
 
 def _holds_songs(folder: pathlib.Path) -> bool:
@@ -115,9 +119,3 @@ def _names(folder: pathlib.Path) -> list[str]:
         return sorted(name for name in os.listdir(folder) if not name.startswith("."))
     except OSError:
         return []
-
-
-def _quoted(path: pathlib.Path) -> str:
-    import shlex
-
-    return shlex.quote(str(path))

@@ -8,6 +8,7 @@ songs):
   `mixture` if it is given.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib.util
@@ -71,6 +72,7 @@ class Track:
         sample_rate: Hz.
         num_samples: length for each channel.
         encodings: the (container, encoding) pairs of the files.
+        channel_counts: the numbers of channels of the files.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Track:
     sample_rate: int
     num_samples: int
     encodings: frozenset[tuple[str, str]]
+    channel_counts: frozenset[int]
 
     @property
     def is_wav(self) -> bool:
@@ -89,6 +92,10 @@ class Track:
     def streamable(self) -> bool:
         """Whether every file is a 16-bit WAV or FLAC; others are converted first."""
         return self.encodings <= WAV_ENCODINGS | FLAC_ENCODINGS
+
+
+class NoSongsError(UserError):
+    """A folder in which there is no song."""
 
 
 class SongError(UserError):
@@ -103,7 +110,8 @@ def find_songs(root: pathlib.Path) -> list[Song]:
     that is added moves no other.
 
     Raises:
-        UserError: no such folder, it cannot be read, or it holds no song.
+        UserError: no such folder, or it cannot be read.
+        NoSongsError: it holds no song.
     """
     songs: dict[tuple[str, str], Song] = {}
     for folder, split in _split_folders(root):
@@ -119,7 +127,7 @@ def find_songs(root: pathlib.Path) -> list[Song]:
             # Beside NAME.stem.mp4, the folder NAME comes first and needs no decoding.
             songs.setdefault((song.split, song.name), song)
     if not songs:
-        raise UserError(
+        raise NoSongsError(
             f"no songs under {root}; expected NAME{STEM_SUFFIX} files, or one folder for each song that holds "
             f"vocals.wav, drums.wav, ...; `python -m pipelines.check {root}` says what is there"
         )
@@ -172,7 +180,8 @@ def read_track(song: Song, sources: Sequence[str], probe: Callable[[pathlib.Path
     if not first.num_samples:
         raise SongError(f"song {song.name!r} has no samples; remove it or put its audio back")
     encodings = frozenset((info.container, info.encoding) for info in infos.values())
-    return Track(song.name, song.split, files, first.sample_rate, first.num_samples, encodings)
+    channel_counts = frozenset(info.num_channels for info in infos.values())
+    return Track(song.name, song.split, files, first.sample_rate, first.num_samples, encodings, channel_counts)
 
 
 def data_folder(data: pathlib.Path) -> pathlib.Path:
@@ -209,7 +218,13 @@ def download_preview(destination: pathlib.Path) -> None:
         try:
             # Without subsets musdb does not go on to start ffprobe for every stem.
             musdb.DB(root=str(folder), download=True, subsets=[])
-        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, zipfile.BadZipFile) as error:
+        except (
+            urllib.error.URLError,
+            http.client.HTTPException,
+            ConnectionError,
+            TimeoutError,
+            zipfile.BadZipFile,
+        ) as error:
             raise UserError(
                 f"cannot download {PREVIEW}: {getattr(error, 'reason', error)}; try again with internet, or give "
                 "--data a folder of songs"
@@ -223,16 +238,15 @@ class ProbeIndex:
     """
 
     def __init__(self, root: pathlib.Path):
-        name = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
+        # Another version of this project may keep other facts of a file.
+        facts = [field.name for field in dataclasses.fields(audio.AudioInfo)]
+        name = hashlib.sha256(json.dumps([str(root.resolve()), facts]).encode()).hexdigest()[:16]
         self._path = cache_path() / "index" / f"{name}.json"
         self._changed = False
-        try:
-            self._entries = json.loads(self._path.read_text())
-        except FileNotFoundError:
-            self._entries = {}
-        except ValueError:
-            # A damaged cache is only a cache: it is built again.
-            self._entries = {}
+        self._entries: dict[str, dict] = {}
+        # A cache that is damaged or cannot be read is only a cache: it is built again.
+        with contextlib.suppress(OSError, ValueError):
+            self._entries = dict(json.loads(self._path.read_text()))
 
     def probe(self, path: pathlib.Path) -> audio.AudioInfo:
         """`audio.probe`, from the index where the file has not changed."""
@@ -286,10 +300,10 @@ def _choose_validation(songs: list[Song]) -> list[Song]:
     official = _official_validation_names()
     chosen = {song.name for song in training if song.name in official}
     if not chosen:
-        chosen = {song.name for song in training if _name_hash(song.name) < VALIDATION_SHARE}
-    if not chosen and len(training) > 1:
-        # A handful of songs may all miss the share; one of them must still be kept apart.
-        chosen = {min(training, key=lambda song: _name_hash(song.name)).name}
+        names = sorted((song.name for song in training), key=_name_hash)
+        chosen = {name for name in names if _name_hash(name) < VALIDATION_SHARE}
+        # A handful of songs may all miss the share, or all be in it: one stays apart, and one for training.
+        chosen = (chosen | set(names[:1])) - set(names[-1:])
     return [
         dataclasses.replace(song, split="valid") if song.split == "train" and song.name in chosen else song
         for song in songs

@@ -51,9 +51,7 @@ def load_tracks(
     return {split: [track for track in tracks if track.split == split] for split in ("train", "valid", "test")}
 
 
-def _read_tracks(
-    root: pathlib.Path, sources: Sequence[str], skip_bad: bool
-) -> tuple[list[Track], list[SongError]]:
+def _read_tracks(root: pathlib.Path, sources: Sequence[str], skip_bad: bool) -> tuple[list[Track], list[SongError]]:
     """Reads the tracks, and says what is wrong with the songs that were left out."""
     index = ProbeIndex(root)
     tracks, errors = [], []

@@ -90,6 +90,8 @@ def num_cores() -> int:
 
 def _start_worker(progress, stop) -> None:
     _worker.update(progress=progress, stop=stop)
+    # Nobody reads the progress of a run that was given up, and its workers must not wait for that.
+    progress.cancel_join_thread()
     # Ctrl-C reaches every process of the terminal; the first one tells the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -14,6 +14,12 @@ from typing import Any
 
 from pipelines.errors import UserError
 
+DOWNSAMPLINGS = ("decimate", "filtered", "strided", "pooled")
+UPSAMPLINGS = ("linear", "learned", "transposed")
+NORMALIZATIONS = ("none", "batch", "group")
+ACTIVATIONS = ("leaky_relu", "relu", "elu")
+OUTPUTS = ("direct", "difference", "mask", "softmax_mask")
+
 
 def option(default: Any, help: str, *, choices: tuple = (), at_least: float | None = None):
     """A config field: its default, help text and the values that it takes."""
@@ -36,7 +42,7 @@ class Section:
 class Data(Section):
     """What is read, and how it is cut."""
 
-    data: str | None = option(None, "folder of songs (default: the demo songs, synthesised on first use)")
+    data: str | None = option(None, "folder of songs, or musdb18-7s to download that preview (default: the demo songs, made on first use)")
     sources: tuple[str, ...] = option(
         ("vocals", "drums", "bass", "other"), "names of the sources, with commas: vocals,drums,bass,other"
     )
@@ -45,7 +51,7 @@ class Data(Section):
     segment_seconds: float = option(2.0, "length of a training segment", at_least=0.01)
     validation_segments: int = option(48, "fixed segments that val_mse is measured on", at_least=1)
     validation_seconds: float = option(4.0, "length of a validation segment", at_least=0.01)
-    reader: str = option("auto", "what reads the files", choices=("auto", "tensorflow-io", "soundfile"))
+    reader: str = option("auto", "what reads the files", choices=("auto", "tensorflow-io", "portable"))
     skip_bad: bool = option(False, "leave out songs that cannot be used, instead of stopping")
 
 
@@ -58,19 +64,22 @@ class Unet1D(Section):
     filter_growth: str = option("add", "filters of deeper levels: base added or doubled", choices=("add", "double"))
     down_kernel_size: int = option(15, "kernel of the way down", at_least=1)
     up_kernel_size: int = option(5, "kernel of the way up", at_least=1)
-    downsampling: str = option("decimate", "how a level halves the length", choices=("decimate", "strided", "pooled"))
-    upsampling: str = option("linear", "how a level doubles the length", choices=("linear", "transposed"))
-    normalization: str = option("none", "normalisation after each convolution", choices=("none", "batch"))
-    activation: str = option("leaky_relu", "activation after each convolution", choices=("leaky_relu", "relu", "elu"))
+    convolutions: int = option(1, "convolutions in each block", at_least=1)
+    downsampling: str = option("decimate", "how a level halves its axes", choices=DOWNSAMPLINGS)
+    upsampling: str = option("linear", "how a level doubles its axes", choices=UPSAMPLINGS)
+    normalization: str = option("none", "normalisation after each convolution", choices=NORMALIZATIONS)
+    activation: str = option("leaky_relu", "activation after each convolution", choices=ACTIVATIONS)
+    dropout: float = option(0.0, "share of features dropped on the way up", at_least=0.0)
+    padding: str = option("zero", "pad with zeros, or with what lies around a segment", choices=("zero", "context"))
     output: str = option(
         "direct",
         "stems as they come, the last source as the mixture less the others, or masks on the mixture",
-        choices=("direct", "difference", "mask", "softmax_mask"),
+        choices=OUTPUTS,
     )
 
     def largest_depth(self, num_samples: int) -> int:
         """The largest depth that leaves the bottleneck a sample of a segment."""
-        return num_samples.bit_length() - 1
+        return max(num_samples, 1).bit_length() - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,40 +87,45 @@ class Unet2D(Section):
     """U-Net on the magnitudes of the STFT (Jansson et al. 2017)."""
 
     depth: int = option(5, "number of down/up levels", at_least=1)
-    base_filters: int = option(16, "filters of the first level", at_least=1)
+    base_filters: int = option(12, "filters of the first level", at_least=1)
     filter_growth: str = option("double", "filters of deeper levels: base added or doubled", choices=("add", "double"))
-    down_kernel_size: int = option(5, "kernel of the way down", at_least=1)
-    up_kernel_size: int = option(5, "kernel of the way up", at_least=1)
-    downsampling: str = option("strided", "how a level halves both axes", choices=("decimate", "strided", "pooled"))
-    upsampling: str = option("transposed", "how a level doubles both axes", choices=("linear", "transposed"))
-    normalization: str = option("batch", "normalisation after each convolution", choices=("none", "batch"))
-    activation: str = option("leaky_relu", "activation after each convolution", choices=("leaky_relu", "relu", "elu"))
+    down_kernel_size: int = option(3, "kernel of the way down", at_least=1)
+    up_kernel_size: int = option(3, "kernel of the way up", at_least=1)
+    convolutions: int = option(1, "convolutions in each block", at_least=1)
+    downsampling: str = option("pooled", "how a level halves its axes", choices=DOWNSAMPLINGS)
+    upsampling: str = option("linear", "how a level doubles its axes", choices=UPSAMPLINGS)
+    normalization: str = option("batch", "normalisation after each convolution", choices=NORMALIZATIONS)
+    activation: str = option("leaky_relu", "activation after each convolution", choices=ACTIVATIONS)
+    dropout: float = option(0.0, "share of features dropped on the way up", at_least=0.0)
     output: str = option(
         "softmax_mask",
         "magnitudes as they come, the last source as the mixture less the others, or masks on the mixture",
-        choices=("direct", "difference", "mask", "softmax_mask"),
+        choices=OUTPUTS,
     )
     frame_length: int = option(1024, "STFT window in samples", at_least=4)
     frame_step: int = option(256, "samples from one STFT frame to the next", at_least=1)
+    num_mel_bands: int | None = option(None, "mel bands to work on (default: the bins of the STFT)", at_least=2)
 
     def largest_depth(self, num_samples: int) -> int:
         """The largest depth that leaves the bottleneck a frame and a bin of a segment."""
-        return min(num_samples // self.frame_step, self.frame_length // 2).bit_length() - 1
+        num_frames = max(num_samples // self.frame_step, 1)
+        return min(num_frames, self.num_mel_bands or self.frame_length // 2).bit_length() - 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Training(Section):
     """How the weights are found."""
 
-    epochs: int = option(20, "epochs; validation and checkpoints come after each", at_least=1)
-    steps_per_epoch: int = option(25, "batches in an epoch", at_least=1)
-    batch_size: int = option(8, "segments in a batch", at_least=1)
-    learning_rate: float = option(1e-3, "Adam's step size at the start; it falls to zero along a cosine", at_least=0)
+    epochs: int = option(10, "epochs; validation and checkpoints come after each", at_least=1)
+    steps_per_epoch: int = option(50, "batches in an epoch", at_least=1)
+    batch_size: int = option(4, "segments in a batch", at_least=1)
+    learning_rate: float = option(2e-3, "Adam's step size at the start; it falls to zero along a cosine", at_least=0)
+    xla: bool = option(False, "compile the training step with XLA; on two CPU cores it is slower than TensorFlow alone")
     remix: bool = option(True, "mix stems of different songs of the batch")
     random_gain_db: float = option(6.0, "stems are made louder or softer by up to this", at_least=0)
     channel_swap: bool = option(True, "exchange left and right at random")
     polarity: bool = option(True, "invert stems at random")
-    seed: int = option(0, "seed of weights, segments and augmentation")
+    seed: int = option(0, "seed of weights, segments and augmentation", at_least=0)
 
 
 FAMILIES: dict[str, type[Section]] = {"unet_1d": Unet1D, "unet_2d": Unet2D}
@@ -146,6 +160,7 @@ class Config:
             values = json.loads(text)
         except ValueError as error:
             raise UserError(f"the config is not JSON ({error})") from error
+        _refuse_other_than_object(values, "the config")
         model = family_section(values.pop("family", DEFAULT_FAMILY))
         sections = {"data": Data, "model": model, "training": Training}
         _refuse_unknown(values, sections, "the config")
@@ -164,7 +179,12 @@ def family_section(name: str) -> type[Section]:
 
 
 def section_from(section: type[Section], values: Mapping[str, Any]) -> Section:
-    """Makes a section from plain values, as JSON holds them."""
+    """Makes a section from plain values, as JSON holds them.
+
+    Raises:
+        UserError: a key that nothing reads, or a value out of range.
+    """
+    _refuse_other_than_object(values, section.__name__)
     _refuse_unknown(values, section.__dataclass_fields__, section.__name__)
     # JSON knows no tuples.
     return section(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
@@ -252,8 +272,15 @@ def _check(field: dataclasses.Field, value: Any) -> None:
         raise UserError(f"{flag} is {value!r}; choose one of {', '.join(map(str, limits['choices']))}")
     if limits["at_least"] is not None and not value >= limits["at_least"]:
         raise UserError(f"{flag} is {value}; it must be at least {limits['at_least']}")
-    if field.name == "sources" and (len(value) < 2 or len(set(value)) < len(value)):
-        raise UserError(f"{flag} is {','.join(value)!r}; name two or more different sources, with commas")
+    if field.name == "sources" and not (
+        all(isinstance(name, str) and name for name in value) and len(set(value)) == len(value) >= 2
+    ):
+        raise UserError(f"{flag} is {','.join(map(str, value))!r}; name two or more different sources, with commas")
+
+
+def _refuse_other_than_object(values: Any, where: str) -> None:
+    if not isinstance(values, Mapping):
+        raise UserError(f"{where} is {values!r}; expected a JSON object")
 
 
 def _refuse_unknown(values: Mapping[str, Any], known: Mapping[str, Any], where: str) -> None:

@@ -86,7 +86,9 @@ def read_contract(version: pathlib.Path) -> dict[str, Any]:
     path = version / CONTRACT
     try:
         contract = json.loads(path.read_text())
-    except FileNotFoundError as error:
+        if not isinstance(contract, dict):
+            raise ValueError("it is no JSON object")
+    except OSError as error:
         raise UserError(f"{version} has no {CONTRACT}; it is no SavedModel that sepnet exported") from error
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}); export the model again") from error

@@ -58,7 +58,7 @@ def fit(
     check_fit(config, tracks)
     keras.utils.set_random_seed(config.training.seed)
     network = build_network(config, sample_rate)
-    trainer = Trainer(network.model, config.data.sources, _augmentations(config))
+    trainer = Trainer(network, config.data.sources, _augmentations(config))
     validation = _validation(config, tracks["valid"])
     baselines = measure_baselines(config.data.sources, config.data.num_channels, validation)
 
@@ -66,9 +66,8 @@ def fit(
     checkpoints.mkdir(parents=True)
     (run / "config.json").write_text(config.to_json())
     total_steps = config.training.epochs * config.training.steps_per_epoch
-    trainer.compile(
-        optimizer=keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(config.training.learning_rate, total_steps)),
-    )
+    schedule = keras.optimizers.schedules.CosineDecay(config.training.learning_rate, total_steps)
+    trainer.compile(optimizer=keras.optimizers.Adam(schedule), jit_compile=config.training.xla)
     best = _BestWeights(network.model, checkpoints)
     begin = time.monotonic()
     with progress_bar("training", total=total_steps, unit="steps") as advance:
@@ -76,7 +75,8 @@ def fit(
             training_batches(
                 tracks["train"],
                 sources=config.data.sources,
-                segment_samples=round(config.data.segment_seconds * sample_rate),
+                segment_samples=network.training_samples(round(config.data.segment_seconds * sample_rate)),
+                margin_samples=network.margin_samples,
                 num_channels=config.data.num_channels,
                 batch_size=config.training.batch_size,
                 seed=config.training.seed,
@@ -153,7 +153,8 @@ def measure_baselines(sources: Sequence[str], num_channels: int, validation) -> 
     answers = {"silence": mixture * 0.0, "mixture/num_sources": mixture / len(sources)}
     baselines = {}
     for name, answer in answers.items():
-        trainer = Trainer(keras.Model(mixture, {source: answer for source in sources}), sources)
+        model = keras.Model(mixture, {source: answer for source in sources})
+        trainer = Trainer(Network(model, grid_samples=1, context_samples=0, core=model), sources)
         trainer.compile()
         figures = trainer.evaluate(validation, verbose=0, return_dict=True)
         baselines[name] = {f"val_{key}": value for key, value in figures.items() if key != "loss"}

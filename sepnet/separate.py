@@ -20,10 +20,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         UserError: the song, the model or the output folder cannot be used.
     """
     arguments = _parser().parse_args(argv)
+    from pipelines.files import check_writable
+
+    check_writable(arguments.output)
+
     from sepnet import export
     from sepnet.separator import Separator
 
-    _check_folder(arguments.output)
     separator = Separator(arguments.model or export.newest_model(pathlib.Path("saved_models")))
     written = separate_file(separator, arguments.song, arguments.output)
     for path in written:
@@ -82,12 +85,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", type=pathlib.Path, help="saved_models/NAME (default: the one exported last)")
     parser.add_argument("-o", "--output", type=pathlib.Path, required=True, help="folder for the stems")
     return parser
-
-
-def _check_folder(folder: pathlib.Path) -> None:
-    """Finds out before the work begins whether a folder can be written."""
-    with _writing(folder, folder):
-        pass
 
 
 @contextlib.contextmanager

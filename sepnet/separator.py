@@ -11,6 +11,8 @@ from sepnet.export import SIGNATURE, newest_version, read_contract
 # Blocks are this much longer than the context that is computed on both sides and thrown away.
 BLOCK_CONTEXTS = 4
 BLOCK_SECONDS = 10
+# Where the context has no end, neighbouring blocks fade into each other over this time.
+FADE_SECONDS = 1
 
 
 class Separator:

@@ -32,11 +32,15 @@ def train(config: Config, name: str | None, runs: pathlib.Path, saved_models: pa
     Returns:
         `sepnet.fit.Result`.
     """
+    from pipelines.songs import data_folder
+    from pipelines.files import check_writable
     from pipelines.synthesis import demo_songs_path
     from pipelines.tracks import load_tracks
 
     name = name or f"{config.family}_depth{config.model.depth}"
-    root = pathlib.Path(config.data.data) if config.data.data else demo_songs_path()
+    for folder in (runs, saved_models / name):
+        check_writable(folder)
+    root = data_folder(pathlib.Path(config.data.data)) if config.data.data else demo_songs_path()
     tracks = load_tracks(
         root, sources=config.data.sources, sample_rate=config.data.sample_rate, skip_bad=config.data.skip_bad
     )

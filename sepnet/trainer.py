@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from sepnet.metrics import is_heard, si_sdr_db, squared_errors
+from sepnet.models.network import Network
 
 FULL_SCALE = 32_768.0
 
@@ -14,21 +15,24 @@ class Trainer(keras.Model):
     """Wraps a separator for `fit` and `evaluate`; works on every Keras backend.
 
     Its inputs are the batches of `pipelines.dataset`: `sources` int16
-    `[batch, num_samples, num_sources, num_channels]` and, where the song's own mixture is to be separated, `mixture`
-    int16 `[batch, num_samples, num_channels]`; else the mixture is the sum of the (augmented) sources.
+    `[batch, num_sources, num_samples, num_channels]` and, where the song's own mixture is to be separated, `mixture`
+    int16 `[batch, num_samples, num_channels]`; else the mixture is the sum of the (augmented) sources. In training,
+    `sources` hold the network's margin as well.
 
     Logs: `loss`; `mse`, the mean squared error on the waveform over segments, sources, channels and samples;
     `mse_<source>` for each source; and `si_sdr`, in dB, over the stems that are not silent.
 
     Args:
-        separator: model from waveform to a dict of stems.
+        network: what is trained; in training its core runs, in evaluation the whole model.
         sources: names of the sources in the order of the batches.
         augmentations: layers over `sources` that act in training.
     """
 
-    def __init__(self, separator: keras.Model, sources: Sequence[str], augmentations: Sequence[keras.layers.Layer] = ()):
+    def __init__(self, network: Network, sources: Sequence[str], augmentations: Sequence[keras.layers.Layer] = ()):
         super().__init__(name="trainer")
-        self.separator = separator
+        self.model = network.model
+        self.core = network.core
+        self.margin_samples = network.margin_samples
         self.sources = list(sources)
         self.augmentations = list(augmentations)
         self.mse = keras.metrics.Mean(name="mse")
@@ -36,15 +40,17 @@ class Trainer(keras.Model):
         self.si_sdr = keras.metrics.Mean(name="si_sdr")
 
     def call(self, inputs, training=False):
-        sources = ops.cast(inputs["sources"], "float32") / FULL_SCALE
+        sources = ops.cast(ops.transpose(inputs["sources"], (0, 2, 1, 3)), "float32") / FULL_SCALE
         for augmentation in self.augmentations:
             sources = augmentation(sources, training=training)
         if "mixture" in inputs:
             mixture = ops.cast(inputs["mixture"], "float32") / FULL_SCALE
         else:
             mixture = ops.sum(sources, axis=2)
-        stems = self.separator(mixture, training=training)
+        stems = (self.core if training else self.model)(mixture, training=training)
         estimates = ops.stack([ops.cast(stems[source], "float32") for source in self.sources], axis=2)
+        if training and self.margin_samples:
+            sources = sources[:, self.margin_samples : -self.margin_samples]
         return {"sources": sources, "estimates": estimates}
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):

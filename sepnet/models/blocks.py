@@ -2,12 +2,15 @@
 
 Features are `[batch, num_samples, channels]` for rank 1 and `[batch, num_frames, num_bins, channels]` for rank 2.
 Every block moves with its input: shifted by one step of its grid, it gives the same values, shifted. That is what
-lets long songs be separated block by block without seams.
+lets long songs be separated block by block without seams. (Group normalisation alone does not: it looks at all of
+its input.)
 """
 
 import dataclasses
+import math
 
 import keras
+import numpy as np
 from keras import ops
 
 CONVOLUTIONS = {1: keras.layers.Conv1D, 2: keras.layers.Conv2D}
@@ -18,6 +21,9 @@ ACTIVATIONS = {
     "relu": lambda name: keras.layers.ReLU(name=name),
     "elu": lambda name: keras.layers.ELU(name=name),
 }
+MAX_GROUPS = 8
+# Half-band low-pass: a sinc of 15 taps under a Hann window, 6 dB down at a quarter of the sample rate.
+LOW_PASS = np.sinc(np.arange(-7, 8) / 2) * np.hanning(17)[1:-1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,19 +34,33 @@ class BlockStyle:
         rank: 1 for waveforms, 2 for spectrograms.
         down_kernel_size: kernel of the convolutions on the way down and of the bottleneck, along every axis.
         up_kernel_size: kernel of the convolutions on the way up.
-        downsampling: "decimate" (every second value), "strided" (by the convolution) or "pooled" (averages of two).
-        upsampling: "linear" (interpolation) or "transposed" (by the convolution).
-        normalization: "none" or "batch".
+        convolutions: how many follow each other in every block.
+        downsampling: "decimate" (every second value), "filtered" (low-pass, then every second value; Zhang 2019,
+            "Making convolutional networks shift-invariant again"), "strided" (by the convolution) or "pooled"
+            (averages of two).
+        upsampling: "linear" (interpolation), "learned" (interpolation with weights of its own for each feature) or
+            "transposed" (by a convolution).
+        normalization: "none", "batch" or "group".
         activation: "leaky_relu", "relu" or "elu".
+        dropout: share of features that is dropped on the way up in training.
+        padding: "zero", or "context": convolutions without padding, whose output is shorter than their input.
     """
 
     rank: int
     down_kernel_size: int
     up_kernel_size: int
+    convolutions: int
     downsampling: str
     upsampling: str
     normalization: str
     activation: str
+    dropout: float
+    padding: str = "zero"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether an output value depends only on inputs near it."""
+        return self.normalization != "group"
 
 
 def down_block(features, filters: int, style: BlockStyle, name: str):
@@ -50,11 +70,13 @@ def down_block(features, filters: int, style: BlockStyle, name: str):
         The features that the way up will see again, and the features at half the resolution.
     """
     if style.downsampling == "strided":
-        return features, _convolve(features, filters, style.down_kernel_size, style, name, strides=2)
-    skip = _convolve(features, filters, style.down_kernel_size, style, name)
-    if style.downsampling == "decimate":
-        return skip, Decimate(name=f"{name}_decimate")(skip)
-    return skip, AVERAGE_POOLINGS[style.rank](2, name=f"{name}_pool")(skip)
+        skip = _convolutions(features, filters, style.down_kernel_size, style, name, style.convolutions - 1)
+        return skip, _convolve(skip, filters, style.down_kernel_size, style, f"{name}_strided", strides=2)
+    skip = _convolutions(features, filters, style.down_kernel_size, style, name, style.convolutions)
+    if style.downsampling == "pooled":
+        return skip, AVERAGE_POOLINGS[style.rank](2, name=f"{name}_pool")(skip)
+    lowered = LowPass(name=f"{name}_low_pass")(skip) if style.downsampling == "filtered" else skip
+    return skip, Decimate(name=f"{name}_decimate")(lowered)
 
 
 def up_block(features, skip, filters: int, style: BlockStyle, name: str):
@@ -63,16 +85,24 @@ def up_block(features, skip, filters: int, style: BlockStyle, name: str):
         features = TRANSPOSED_CONVOLUTIONS[style.rank](
             filters, style.up_kernel_size, strides=2, padding="same", name=f"{name}_upsample"
         )(features)
-        features = _normalize_and_activate(features, style, f"{name}_upsample")
-        return keras.layers.Concatenate(name=f"{name}_join")([features, skip])
-    features = LinearUpsample(name=f"{name}_upsample")(features)
+    else:
+        has_context = style.padding == "context"
+        features = Upsample(style.upsampling == "learned", has_context, name=f"{name}_upsample")(features)
+        skip = CropCenter(name=f"{name}_crop")(skip, features) if has_context else skip
     features = keras.layers.Concatenate(name=f"{name}_join")([features, skip])
-    return _convolve(features, filters, style.up_kernel_size, style, name)
+    features = _convolutions(features, filters, style.up_kernel_size, style, name, style.convolutions)
+    return keras.layers.Dropout(style.dropout, name=f"{name}_dropout")(features) if style.dropout else features
 
 
 def bottleneck(features, filters: int, style: BlockStyle):
-    """The convolution below the last level."""
-    return _convolve(features, filters, style.down_kernel_size, style, "bottleneck")
+    """The convolutions below the last level."""
+    return _convolutions(features, filters, style.down_kernel_size, style, "bottleneck", style.convolutions)
+
+
+def _convolutions(features, filters: int, kernel_size: int, style: BlockStyle, name: str, count: int):
+    for index in range(count):
+        features = _convolve(features, filters, kernel_size, style, f"{name}_{index}" if count > 1 else name)
+    return features
 
 
 def _convolve(features, filters: int, kernel_size: int, style: BlockStyle, name: str, strides: int = 1):
@@ -80,16 +110,16 @@ def _convolve(features, filters: int, kernel_size: int, style: BlockStyle, name:
         filters,
         kernel_size,
         strides=strides,
-        padding="same",
+        padding="valid" if style.padding == "context" else "same",
         use_bias=style.normalization == "none",
         name=f"{name}_conv",
     )(features)
-    return _normalize_and_activate(features, style, name)
-
-
-def _normalize_and_activate(features, style: BlockStyle, name: str):
     if style.normalization == "batch":
+        # Short runs must not end before the moving averages have arrived.
         features = keras.layers.BatchNormalization(momentum=0.9, name=f"{name}_norm")(features)
+    elif style.normalization == "group":
+        groups = math.gcd(filters, MAX_GROUPS)
+        features = keras.layers.GroupNormalization(groups, name=f"{name}_norm")(features)
     return ACTIVATIONS[style.activation](f"{name}_{style.activation}")(features)
 
 
@@ -106,30 +136,80 @@ class Decimate(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="sepnet")
-class LinearUpsample(keras.layers.Layer):
-    """Doubles each axis between batch and channels: the values themselves, and the means of neighbours between them.
+class LowPass(keras.layers.Layer):
+    """Removes, along each axis between batch and channels, what decimation by two would fold back."""
 
-    The last value is held. (Wave-U-Net resizes with aligned corners, which moves the grid with the length.)
+    def call(self, inputs):
+        kernel = ops.cast(LOW_PASS / LOW_PASS.sum(), inputs.dtype)
+        for axis in range(1, len(inputs.shape) - 1):
+            shape = [1] * (len(inputs.shape) - 2) + [inputs.shape[-1], 1]
+            shape[axis - 1] = len(LOW_PASS)
+            tiled = ops.broadcast_to(ops.reshape(kernel, [size if size == len(LOW_PASS) else 1 for size in shape]), shape)
+            inputs = ops.depthwise_conv(inputs, tiled, padding="same")
+        return inputs
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+@keras.saving.register_keras_serializable(package="sepnet")
+class Upsample(keras.layers.Layer):
+    """Doubles each axis between batch and channels: the values themselves, and between them means of the neighbours.
+
+    Args:
+        learned: the mean has weights of its own for each feature, `w` and `1 - w` with `w` from a sigmoid
+            (Wave-U-Net's learned interpolation); else they are equal.
+        has_context: nothing follows the last value, so an axis of `n` becomes one of `2 * n - 1`; else the last value
+            is held and it becomes one of `2 * n`. (Wave-U-Net resizes with aligned corners there, which moves the
+            grid with the length.)
     """
+
+    def __init__(self, learned: bool, has_context: bool, **kwargs):
+        super().__init__(**kwargs)
+        self.learned = learned
+        self.has_context = has_context
+
+    def build(self, input_shape):
+        if self.learned:
+            shape = (len(input_shape) - 2, input_shape[-1])
+            self.weights_before_sigmoid = self.add_weight(shape=shape, initializer="zeros", name="interpolation")
 
     def call(self, inputs):
         for axis in range(1, len(inputs.shape) - 1):
-            inputs = self._double(inputs, axis)
+            share = ops.sigmoid(self.weights_before_sigmoid[axis - 1]) if self.learned else 0.5
+            inputs = self._double(inputs, axis, share)
         return inputs
 
-    def _double(self, inputs, axis: int):
+    def _double(self, inputs, axis: int, share):
         length = ops.shape(inputs)[axis]
         following = ops.concatenate(
             [ops.take(inputs, ops.arange(1, length), axis=axis), ops.take(inputs, [length - 1], axis=axis)], axis=axis
         )
-        doubled = ops.stack([inputs, (inputs + following) / 2], axis=axis + 1)
+        doubled = ops.stack([inputs, share * inputs + (1 - share) * following], axis=axis + 1)
         shape = list(ops.shape(inputs))
         shape[axis] = 2 * length
-        return ops.reshape(doubled, shape)
+        doubled = ops.reshape(doubled, shape)
+        return ops.take(doubled, ops.arange(2 * length - 1), axis=axis) if self.has_context else doubled
 
     def compute_output_shape(self, input_shape):
-        doubled = [size if size is None else 2 * size for size in input_shape[1:-1]]
+        doubled = [size if size is None else 2 * size - self.has_context for size in input_shape[1:-1]]
         return (input_shape[0], *doubled, input_shape[-1])
+
+    def get_config(self):
+        return {**super().get_config(), "learned": self.learned, "has_context": self.has_context}
+
+
+@keras.saving.register_keras_serializable(package="sepnet")
+class CropCenter(keras.layers.Layer):
+    """Cuts the second axis to the length that the other input has there, equally at both ends."""
+
+    def call(self, inputs, reference):
+        length = ops.shape(reference)[1]
+        start = (ops.shape(inputs)[1] - length) // 2
+        return inputs[:, start : start + length]
+
+    def compute_output_shape(self, inputs_shape, reference_shape):
+        return (inputs_shape[0], reference_shape[1], *inputs_shape[2:])
 
 
 @keras.saving.register_keras_serializable(package="sepnet")
@@ -151,6 +231,37 @@ class PadToGrid(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "grid": self.grid}
+
+
+@keras.saving.register_keras_serializable(package="sepnet")
+class PadContext(keras.layers.Layer):
+    """Puts `context` zeros before and after a waveform, and as many more after it as reach the next valid length.
+
+    Args:
+        context: samples that the network is given, and does not give back, at each end.
+        first_length: the shortest output of the network.
+        grid: its outputs have `first_length`, `first_length + grid`, ... samples.
+    """
+
+    def __init__(self, context: int, first_length: int, grid: int, **kwargs):
+        super().__init__(**kwargs)
+        self.context = context
+        self.first_length = first_length
+        self.grid = grid
+
+    def call(self, inputs):
+        return ops.pad(inputs, [(0, 0), (self.context, self.context + self._missing(ops.shape(inputs)[1])), (0, 0)])
+
+    def _missing(self, num_samples):
+        steps = ops.maximum(num_samples - self.first_length + self.grid - 1, 0) // self.grid
+        return self.first_length + steps * self.grid - num_samples
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], None, input_shape[2])
+
+    def get_config(self):
+        sizes = {"context": self.context, "first_length": self.first_length, "grid": self.grid}
+        return {**super().get_config(), **sizes}
 
 
 @keras.saving.register_keras_serializable(package="sepnet")

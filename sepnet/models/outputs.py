@@ -1,9 +1,11 @@
 """From the last convolution to estimates of the sources, on waveforms or on magnitudes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 from keras import ops
+
+MASKS = ("mask", "softmax_mask")
 
 
 def num_outputs(sources: Sequence[str], output: str) -> int:
@@ -11,46 +13,70 @@ def num_outputs(sources: Sequence[str], output: str) -> int:
     return len(sources) - (output == "difference")
 
 
-@keras.saving.register_keras_serializable(package="sepnet")
-class Estimates(keras.layers.Layer):
+def estimates(raw, mixture, *, num_sources: int, output: str, carry: Callable = lambda features: features):
     """Turns the channels of the last convolution into estimates.
 
     Args:
+        raw: `[batch, axes..., num_outputs * num_channels]`, the sources one after the other.
+        mixture: `[batch, axes..., num_channels]`, waveform or magnitudes.
         num_sources: number of sources.
         output: "direct" (as they are), "difference" (the last source is the mixture less the others), "mask" (a
             sigmoid times the mixture) or "softmax_mask" (masks that add up to one over the sources).
+        carry: brings masks, or `raw` itself, to the axes of the mixture where they have others.
+
+    Returns:
+        `[batch, axes..., num_sources * num_channels]`.
     """
+    if output in MASKS:
+        masks = carry(Masks(num_sources, output, dtype="float32", name="masks")(raw))
+        return ApplyMasks(dtype="float32", name="estimates")(masks, mixture)
+    raw = carry(raw)
+    return Remainder(dtype="float32", name="estimates")(raw, mixture) if output == "difference" else raw
+
+
+@keras.saving.register_keras_serializable(package="sepnet")
+class Masks(keras.layers.Layer):
+    """Numbers from 0 to 1 for each source: sigmoids ("mask"), or a softmax over the sources ("softmax_mask")."""
 
     def __init__(self, num_sources: int, output: str, **kwargs):
         super().__init__(**kwargs)
         self.num_sources = num_sources
         self.output_kind = output
 
-    def call(self, raw, mixture):
-        """Applies the output.
-
-        Args:
-            raw: `[batch, axes..., num_outputs * num_channels]`, the sources one after the other.
-            mixture: `[batch, axes..., num_channels]`, waveform or magnitudes.
-
-        Returns:
-            `[batch, axes..., num_sources * num_channels]`.
-        """
-        if self.output_kind == "direct":
-            return raw
-        if self.output_kind == "difference":
-            others = ops.split(raw, self.num_sources - 1, axis=-1)
-            return ops.concatenate([*others, mixture - sum(others)], axis=-1)
+    def call(self, raw):
         if self.output_kind == "mask":
-            return ops.sigmoid(raw) * ops.concatenate([mixture] * self.num_sources, axis=-1)
+            return ops.sigmoid(raw)
         masks = ops.softmax(ops.stack(ops.split(raw, self.num_sources, axis=-1), axis=-1), axis=-1)
-        return ops.concatenate([masks[..., source] * mixture for source in range(self.num_sources)], axis=-1)
+        return ops.concatenate([masks[..., source] for source in range(self.num_sources)], axis=-1)
 
-    def compute_output_shape(self, raw_shape, mixture_shape):
-        return (*mixture_shape[:-1], self.num_sources * mixture_shape[-1])
+    def compute_output_shape(self, raw_shape):
+        return raw_shape
 
     def get_config(self):
         return {**super().get_config(), "num_sources": self.num_sources, "output": self.output_kind}
+
+
+@keras.saving.register_keras_serializable(package="sepnet")
+class ApplyMasks(keras.layers.Layer):
+    """Multiplies masks `[..., num_sources * num_channels]` with the mixture `[..., num_channels]`."""
+
+    def call(self, masks, mixture):
+        return masks * ops.concatenate([mixture] * (masks.shape[-1] // mixture.shape[-1]), axis=-1)
+
+    def compute_output_shape(self, masks_shape, mixture_shape):
+        return (*mixture_shape[:-1], masks_shape[-1])
+
+
+@keras.saving.register_keras_serializable(package="sepnet")
+class Remainder(keras.layers.Layer):
+    """Appends what the sources before it leave of the mixture, so that all of them add up to it."""
+
+    def call(self, others, mixture):
+        num_others = others.shape[-1] // mixture.shape[-1]
+        return ops.concatenate([others, mixture - sum(ops.split(others, num_others, axis=-1))], axis=-1)
+
+    def compute_output_shape(self, others_shape, mixture_shape):
+        return (*mixture_shape[:-1], others_shape[-1] + mixture_shape[-1])
 
 
 @keras.saving.register_keras_serializable(package="sepnet")

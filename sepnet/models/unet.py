@@ -1,8 +1,9 @@
 """The U-Net itself, of either rank: one loop down, one loop up (Ronneberger, Fischer, Brox 2015)."""
 
+import itertools
 from collections.abc import Sequence
 
-from sepnet.models.blocks import BlockStyle, bottleneck, down_block, up_block
+from sepnet.models.blocks import LOW_PASS, BlockStyle, bottleneck, down_block, up_block
 
 
 def level_filters(depth: int, base_filters: int, filter_growth: str) -> list[int]:
@@ -39,9 +40,29 @@ def unet(features, filters: Sequence[int], style: BlockStyle):
 
 def context(depth: int, style: BlockStyle) -> int:
     """How many input values on either side an output value can depend on, at the most, in steps of the input."""
-    steps = 0
-    for level in range(depth):
-        stride = 2**level
-        # A level sees its kernels, and one neighbour for what it halves and one for what it doubles.
-        steps += stride * (style.down_kernel_size // 2 + 1) + stride * style.up_kernel_size + 2 * stride
-    return steps + 2**depth * (style.down_kernel_size // 2)
+    down = style.convolutions * (style.down_kernel_size // 2)
+    # What halves and what doubles looks further, by at most half a kernel of the coarser grid.
+    halving = {"filtered": len(LOW_PASS) // 2}.get(style.downsampling, 1)
+    doubling = 2 * (style.up_kernel_size // 2 + 1) if style.upsampling == "transposed" else 2
+    up = style.convolutions * (style.up_kernel_size // 2)
+    return sum(2**level * (down + halving + doubling + up) for level in range(depth)) + 2**depth * down
+
+
+def valid_lengths(depth: int, style: BlockStyle) -> tuple[int, int]:
+    """The shortest input and output, in samples, of a U-Net with context; longer ones have multiples of `2**depth` more.
+
+    These are the sizes of Wave-U-Net: `n` values become `(n + 1) / 2` on the way down and `2 * n - 1` on the way up.
+    """
+    down = style.convolutions * (style.down_kernel_size - 1)
+    up = style.convolutions * (style.up_kernel_size - 1)
+
+    def output(deepest: int) -> int:
+        for _ in range(depth):
+            deepest = 2 * deepest - 1 - up
+        return deepest
+
+    deepest = next(length for length in itertools.count(1) if output(length) >= 1)
+    first_input = deepest + down
+    for _ in range(depth):
+        first_input = 2 * first_input - 1 + down
+    return first_input, output(deepest)

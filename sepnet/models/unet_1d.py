@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import keras
 
-from sepnet.models.blocks import BlockStyle, CropLike, PadToGrid
+from pipelines.errors import UserError
+from sepnet.models.blocks import BlockStyle, CropCenter, CropLike, PadContext, PadToGrid
 from sepnet.models.network import Network, round_up
-from sepnet.models.outputs import Estimates, SplitSources, num_outputs
-from sepnet.models.unet import context, level_filters, unet
+from sepnet.models.outputs import SplitSources, estimates, num_outputs
+from sepnet.models.unet import context, level_filters, unet, valid_lengths
 
 
 def build_unet_1d(
@@ -23,8 +24,9 @@ def build_unet_1d(
 ) -> Network:
     """Builds a 1-D U-Net (Wave-U-Net: Stoller, Ewert, Dixon 2018, https://arxiv.org/abs/1806.03185).
 
-    Deliberate differences from the paper: the output is linear instead of tanh, upsampling does not move the grid
-    with the length, and ends are padded with zeros, so that any length goes in and the same length comes out.
+    Deliberate differences from the paper: the output is linear instead of tanh, and any length goes in and the same
+    length comes out. With zero padding, upsampling holds the last value, so that it does not move the grid with the
+    length; with context the sizes are the paper's.
 
     Args:
         sources: names of the stems, in order.
@@ -33,19 +35,45 @@ def build_unet_1d(
         depth: number of levels, 1 or more.
         base_filters: filters of the first level.
         filter_growth: "add" or "double"; see `level_filters`.
-        output: "direct", "difference" (the last source is the mixture less the others), "mask" (a sigmoid on each
-            sample) or "softmax_mask" (masks that add up to one over the sources).
+        output: what the last convolution gives; see `outputs.estimates`. It acts on samples.
         **style: the remaining fields of `BlockStyle`.
+
+    Raises:
+        UserError: context is asked for with blocks that keep no grid without padding.
     """
     style = BlockStyle(rank=1, **style)
-    grid = 2**depth
-    mixture = keras.Input((None, num_channels), name="mixture")
-    padded = PadToGrid(grid, name="pad")(mixture)
+    has_context = style.padding == "context"
+    if has_context and (style.downsampling not in ("decimate", "filtered") or style.upsampling == "transposed"):
+        raise UserError(
+            f"--padding context does not go with --downsampling {style.downsampling} --upsampling {style.upsampling}; "
+            "take decimate or filtered, and linear or learned"
+        )
+    padded = keras.Input((None, num_channels), name="padded")
     features = unet(padded, level_filters(depth, base_filters, filter_growth), style)
-    features = keras.layers.Concatenate(name="join_mixture")([features, padded])
+    seen = CropCenter(name="crop_mixture")(padded, features) if has_context else padded
+    features = keras.layers.Concatenate(name="join_mixture")([features, seen])
     # Waveforms and masks stay float32 under any precision policy.
     raw = keras.layers.Conv1D(num_outputs(sources, output) * num_channels, 1, dtype="float32", name="stems")(features)
-    raw = CropLike(dtype="float32", name="crop")(raw, mixture)
-    stacked = Estimates(len(sources), output, dtype="float32", name="estimates")(raw, mixture)
+    stacked = estimates(raw, seen, num_sources=len(sources), output=output)
     stems = SplitSources(list(sources), dtype="float32", name="sources")(stacked)
-    return Network(keras.Model(mixture, stems, name="unet_1d"), grid, round_up(context(depth, style), grid))
+    core = keras.Model(padded, stems, name="core")
+
+    mixture = keras.Input((None, num_channels), name="mixture")
+    grid = 2**depth
+    if has_context:
+        first_input, first_output = valid_lengths(depth, style)
+        margin = (first_input - first_output) // 2
+        pad = PadContext(margin, first_output, grid, name="pad")
+    else:
+        margin, pad = 0, PadToGrid(grid, name="pad")
+    stems = core(pad(mixture))
+    stems = {source: CropLike(dtype="float32", name=f"crop_{source}")(stems[source], mixture) for source in sources}
+    model = keras.Model(mixture, stems, name="unet_1d")
+    return Network(
+        model,
+        grid_samples=grid,
+        context_samples=round_up(margin or context(depth, style), grid) if style.is_local else None,
+        core=core if has_context else model,
+        margin_samples=margin,
+        first_samples=first_output if has_context else grid,
+    )

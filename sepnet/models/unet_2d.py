@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
+from pipelines.errors import UserError
 from pipelines.spectra import magnitude, make_spectra
 from sepnet.models.blocks import BlockStyle, CropLike, PadToGrid
 from sepnet.models.network import Network, round_up
-from sepnet.models.outputs import Estimates, SplitSources, num_outputs
+from sepnet.models.outputs import MASKS, SplitSources, estimates, num_outputs
 from sepnet.models.unet import context, level_filters, unet
 
 
@@ -23,9 +24,10 @@ def build_unet_2d(
     output: str,
     frame_length: int,
     frame_step: int,
+    num_mel_bands: int | None,
     **style,
 ) -> Network:
-    """Builds a 2-D U-Net on STFT magnitudes; the stems take the mixture's phase.
+    """Builds a 2-D U-Net on STFT magnitudes or on mel bands; the stems take the mixture's phase.
 
     Reference: Jansson et al. 2017 (https://ejhumphrey.com/assets/pdf/jansson2017singing.pdf) for masks, Oh, Kim, Yun
     2018 (https://arxiv.org/abs/1810.11520) for magnitudes as channels ("direct"). Deliberate differences: the network
@@ -38,17 +40,32 @@ def build_unet_2d(
         depth: number of levels, 1 or more.
         base_filters: filters of the first level.
         filter_growth: "add" or "double"; see `level_filters`.
-        output: what the last convolution gives; see `Estimates`. It acts on magnitudes.
+        output: what the last convolution gives; see `outputs.estimates`. It acts on magnitudes.
         frame_length: STFT window in samples.
         frame_step: samples from one frame to the next, up to half of `frame_length`.
+        num_mel_bands: the network works on this many mel bands, and its masks are carried to the bins of the STFT;
+            None: it works on these bins themselves.
         **style: the remaining fields of `BlockStyle`.
+
+    Raises:
+        UserError: sizes that do not fit together, or an output that is no mask on mel bands, which have no inverse.
     """
+    if num_mel_bands and output not in MASKS:
+        raise UserError(f"--output {output} needs the bins of the STFT; with --num-mel-bands take one of {MASKS}")
     style = BlockStyle(rank=2, **style)
-    spectra = make_spectra(frame_length=frame_length, frame_step=frame_step)
+    spectra = make_spectra(
+        frame_length=frame_length, frame_step=frame_step, sample_rate=sample_rate, num_mel_bands=num_mel_bands
+    )
     mixture = keras.Input((None, num_channels), name="mixture")
     real, imag = spectra.stft(mixture)
     magnitudes, *phase = Polar(dtype="float32", name="polar")(real, imag)
-    picture = LogMagnitudes(dtype="float32", name="log_magnitudes")(magnitudes)
+    if num_mel_bands:
+        # The bank gives magnitude per Hz; times the width of a bin it is as large as the magnitudes themselves.
+        seen, carry = spectra.mel(magnitudes) * (sample_rate / frame_length), spectra.mel_to_linear
+    else:
+        # Without the highest bin their number stays even down to the deepest level.
+        seen, carry = magnitudes[:, :, :-1], RepeatLastBin(dtype="float32", name="repeat_last_bin")
+    picture = LogMagnitudes(dtype="float32", name="log_magnitudes")(seen)
     padded = PadToGrid(2**depth, name="pad")(picture)
     features = unet(padded, level_filters(depth, base_filters, filter_growth), style)
     features = CropLike(name="crop")(features, picture)
@@ -56,17 +73,17 @@ def build_unet_2d(
     raw = keras.layers.Conv2D(
         num_outputs(sources, output) * num_channels,
         1,
-        activation="relu" if output in ("direct", "difference") else None,
+        activation=None if output in MASKS else "relu",
         dtype="float32",
         name="stems",
     )(features)
-    raw = RepeatLastBin(dtype="float32", name="repeat_last_bin")(raw)
-    estimates = Estimates(len(sources), output, dtype="float32", name="estimates")(raw, magnitudes)
-    stacked = spectra.inverse_stft(*Rectangular(dtype="float32", name="rectangular")(estimates, *phase), mixture)
+    stacked = estimates(raw, magnitudes, num_sources=len(sources), output=output, carry=carry)
+    stacked = spectra.inverse_stft(*Rectangular(dtype="float32", name="rectangular")(stacked, *phase), mixture)
     stems = SplitSources(list(sources), dtype="float32", name="sources")(stacked)
-    context_samples = frame_step * context(depth, style) + frame_length
+    context_samples = frame_step * context(depth, style) + spectra.stft.context
     grid = frame_step * 2**depth
-    return Network(keras.Model(mixture, stems, name="unet_2d"), grid, round_up(context_samples, grid))
+    model = keras.Model(mixture, stems, name="unet_2d")
+    return Network(model, grid, round_up(context_samples, grid) if style.is_local else None, core=model)
 
 
 @keras.saving.register_keras_serializable(package="sepnet")
@@ -97,18 +114,17 @@ class Rectangular(keras.layers.Layer):
 class LogMagnitudes(keras.layers.Layer):
     """What the network sees of magnitudes `[batch, num_frames, num_bins, num_channels]`.
 
-    Their logarithm, without the highest bin, so that the number of bins is even down to the deepest level; and one
-    more channel that rises from 0 to 1 over frequency, since convolutions cannot tell low from high.
+    Their logarithm, and one more channel that rises from 0 to 1 over frequency, since convolutions cannot tell low
+    from high.
     """
 
     def call(self, magnitudes):
-        picture = ops.log1p(magnitudes[:, :, :-1])
+        picture = ops.log1p(magnitudes)
         ramp = ops.reshape(ops.linspace(0.0, 1.0, picture.shape[2]), (1, 1, -1, 1))
         return ops.concatenate([picture, ops.zeros_like(picture[..., :1]) + ramp], axis=-1)
 
     def compute_output_shape(self, magnitudes_shape):
-        batch, num_frames, num_bins, num_channels = magnitudes_shape
-        return batch, num_frames, num_bins - 1, num_channels + 1
+        return (*magnitudes_shape[:-1], magnitudes_shape[-1] + 1)
 
 
 @keras.saving.register_keras_serializable(package="sepnet")

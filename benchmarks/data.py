@@ -1,0 +1,128 @@
+"""`python -m benchmarks.data`: how fast the tf.data chain reads, and what share of a training step waits for it."""
+
+import pathlib
+import time
+
+import numpy as np
+
+from benchmarks.report import median_rate, print_table, write_json
+from pipelines.errors import run_command
+
+SOURCES = ("vocals", "drums", "bass", "other")
+SONG_SECONDS, NUM_SONGS, SAMPLE_RATE = 60.0, 8, 44_100
+SEGMENT_SAMPLES, BATCH_SIZE, NUM_BATCHES, REPEATS = 32_768, 8, 250, 5
+TRAINING_STEPS = 12
+RESULT = pathlib.Path("benchmarks/results/data.json")
+
+
+def main(argv=None) -> None:
+    """Runs the benchmark."""
+    from pipelines.cache import cache_path
+    from pipelines.synthesis import demo_songs_path, synthesize_songs
+    from pipelines.tracks import load_tracks
+    from sepnet.config import FAMILIES, Config
+
+    songs = cache_path() / f"benchmark-songs-{SAMPLE_RATE}hz-{SONG_SECONDS:.0f}s-{NUM_SONGS}"
+    if not songs.exists():
+        counts = {"train": NUM_SONGS, "valid": 1, "test": 0}
+        synthesize_songs(songs, sample_rate=SAMPLE_RATE, song_seconds=SONG_SECONDS, num_songs=counts)
+    tracks = load_tracks(songs, sources=SOURCES)["train"]
+    rates = reading_rates(tracks)
+    plain, limit = rates["soundfile.read, int16"], rates["the bytes alone, no decoding"]
+    print_table(
+        f"crops of {SEGMENT_SAMPLES:,} stereo samples x {len(SOURCES)} stems, median of {REPEATS} runs",
+        ("", "crops/s", "times int16 loop", "of the bytes alone"),
+        [(name, f"{rate:,.0f}", f"{rate / plain:.1f}", f"{rate / limit:.0%}") for name, rate in rates.items()],
+    )
+    demo_tracks = load_tracks(demo_songs_path(), sources=SOURCES)
+    waiting = {name: waiting_share(Config(model=section()), demo_tracks) for name, section in FAMILIES.items()}
+    print_table(
+        "training on the demo songs, defaults",
+        ("", "s for a step", "waiting for data"),
+        [(name, f"{seconds:.2f}", f"{share:.2%}") for name, (seconds, share) in waiting.items()],
+    )
+    write_json(RESULT, {"crops_per_second": rates, "waiting_share": {name: share for name, (_, share) in waiting.items()}})
+
+
+def reading_rates(tracks) -> dict[str, float]:
+    """Crops for a second: the chain with either reader, plain loops over the same crops, and their bytes alone."""
+    from pipelines.dataset import READERS, training_batches, wav_data_offset
+
+    options = {"sources": SOURCES, "segment_samples": SEGMENT_SAMPLES, "num_channels": 2, "seed": 0}
+    iterators = {
+        reader: iter(training_batches(tracks, batch_size=BATCH_SIZE, reader=reader, **options)) for reader in READERS[1:]
+    }
+
+    def chain(reader: str) -> float:
+        for _ in range(NUM_BATCHES):
+            next(iterators[reader])
+        return NUM_BATCHES * BATCH_SIZE
+
+    # The chain says nowhere where its crops begin; these are drawn in the same way.
+    generator = np.random.default_rng(0)
+    crops = [
+        ([str(track.files[source]) for source in SOURCES], int(generator.integers(track.num_samples - SEGMENT_SAMPLES)))
+        for track in generator.choice(np.array(tracks, dtype=object), NUM_BATCHES * BATCH_SIZE // 2)
+    ]
+    offset = wav_data_offset(crops[0][0][0])
+
+    def loop(dtype: str) -> float:
+        import soundfile
+
+        for paths, start in crops:
+            np.stack([soundfile.read(path, SEGMENT_SAMPLES, start, dtype=dtype)[0] for path in paths])
+        return len(crops)
+
+    def bytes_alone() -> float:
+        for paths, start in crops:
+            for path in paths:
+                with open(path, "rb", buffering=0) as file:
+                    file.seek(offset + 4 * start)
+                    file.read(4 * SEGMENT_SAMPLES)
+        return len(crops)
+
+    runs = {
+        "tf.data chain, tensorflow-io": lambda: chain("tensorflow-io"),
+        "tf.data chain, portable": lambda: chain("portable"),
+        "soundfile.read, int16": lambda: loop("int16"),
+        "soundfile.read, as it comes (float64)": lambda: loop("float64"),
+        "the bytes alone, no decoding": bytes_alone,
+    }
+    return {name: median_rate(run, REPEATS) for name, run in runs.items()}
+
+
+def waiting_share(config, tracks) -> tuple[float, float]:
+    """Median seconds of a training step, and the share of all steps' time that passes until the batch is there."""
+    import keras
+
+    from pipelines.dataset import training_batches
+    from sepnet.fit import build_network
+    from sepnet.trainer import Trainer
+
+    sample_rate = tracks["train"][0].sample_rate
+    trainer = Trainer(build_network(config, sample_rate).model, SOURCES)
+    trainer.compile(optimizer=keras.optimizers.Adam())
+    batches = iter(
+        training_batches(
+            tracks["train"],
+            sources=SOURCES,
+            segment_samples=round(config.data.segment_seconds * sample_rate),
+            num_channels=config.data.num_channels,
+            batch_size=config.training.batch_size,
+            seed=0,
+        )
+    )
+    waits, steps = [], []
+    for _ in range(TRAINING_STEPS):
+        begin = time.perf_counter()
+        batch = next(batches)
+        arrived = time.perf_counter()
+        trainer.train_on_batch(batch)
+        waits.append(arrived - begin)
+        steps.append(time.perf_counter() - begin)
+    # The first steps trace and compile.
+    return float(np.median(steps[2:])), float(np.sum(waits[2:]) / np.sum(steps[2:]))
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,40 @@
+"""What every benchmark does with its figures: a table on the terminal, and JSON with where they come from."""
+
+import json
+import pathlib
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sepnet.provenance import provenance
+
+
+def median_rate(run: Callable[[], float], repeats: int) -> float:
+    """Runs something that returns an amount of work, several times, and returns the median amount for a second."""
+    rates = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        amount = run()
+        rates.append(amount / (time.perf_counter() - begin))
+    return statistics.median(rates)
+
+
+def print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Prints a table, its first column to the left and the others to the right."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title)
+    for index, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if index else "left")
+    for row in rows:
+        table.add_row(*map(str, row))
+    Console().print(table)
+
+
+def write_json(path: pathlib.Path, figures: Mapping[str, Any]) -> None:
+    """Writes figures with versions, revision and machine beside them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({**figures, "provenance": provenance()}, indent=2))
+    print(f"figures: {path}")

@@ -1,0 +1,103 @@
+"""What the tests share: a cache of their own, real audio where there is some, songs made up, and commands run."""
+
+import dataclasses
+import importlib.util
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+REPOSITORY = pathlib.Path(__file__).parent.parent
+SOURCES = ("vocals", "drums", "bass", "other")
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture(scope="session", autouse=True)
+def isolated_cache(tmp_path_factory):
+    """Keeps the user's cache out of the tests; all of them share one, so that costly things are made once."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("SEPNET_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture
+def fresh_cache(tmp_path, monkeypatch):
+    """An empty cache folder for one test."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("SEPNET_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_track():
+    """A real MUSDB18 track: 6 s, five stereo streams and a cover picture. It comes with stempeg."""
+    # `import stempeg` would need ffmpeg on the machine; its file does not.
+    folder = pathlib.Path(importlib.util.find_spec("stempeg").origin).parent
+    return next((folder / "data").glob("*.stem.mp4"))
+
+
+@pytest.fixture(scope="session")
+def openmsx():
+    """A folder of `.stem.mp4` songs of 30 s, where the machine has it."""
+    folder = REPOSITORY.parent / "shared" / "data" / "openmsx-stems"
+    if not folder.is_dir():
+        pytest.skip("the songs of ../shared/data/openmsx-stems are not on this machine")
+    return folder
+
+
+@pytest.fixture
+def run():
+    """Runs `python -m MODULE ARGUMENTS...` and returns its `Outcome`; keywords set environment variables."""
+
+    def run_module(module: str, *arguments, timeout: float = 120, **environment: str) -> Outcome:
+        command = [sys.executable, "-m", module, *map(str, arguments)]
+        finished = subprocess.run(
+            command,
+            cwd=REPOSITORY,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=timeout,
+        )
+        return Outcome(finished.returncode, finished.stdout, finished.stderr)
+
+    return run_module
+
+
+@pytest.fixture
+def write_song():
+    """Writes a folder of stems of noise, and their exact sum as the mixture, for tests that need a song."""
+
+    def write(
+        folder: pathlib.Path,
+        sources=SOURCES,
+        *,
+        num_samples: int = 4000,
+        num_channels: int = 2,
+        sample_rate: int = 8000,
+        subtype: str = "PCM_16",
+        suffix: str = ".wav",
+        seed: int = 0,
+    ) -> pathlib.Path:
+        generator = np.random.default_rng(seed)
+        folder.mkdir(parents=True)
+        stems = {name: generator.integers(-4000, 4000, (num_samples, num_channels)) / 32768 for name in sources}
+        for name, samples in {**stems, "mixture": sum(stems.values())}.items():
+            soundfile.write(folder / f"{name}{suffix}", samples, sample_rate, subtype)
+        return folder
+
+    return write

@@ -1,0 +1,125 @@
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+
+from pipelines import audio
+from pipelines.errors import UserError
+from tests.pipelines.bad_songs import remux
+
+
+@pytest.mark.parametrize(
+    "name, subtype",
+    [("a.wav", "PCM_16"), ("a.wav", "PCM_24"), ("a.wav", "FLOAT"), ("a.flac", "PCM_16"), ("a.ogg", "VORBIS")],
+)
+@pytest.mark.parametrize("num_channels", [1, 2])
+def test_reads_what_soundfile_reads(tmp_path, name, subtype, num_channels):
+    path = tmp_path / name
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, (10_001, num_channels)), 22050, subtype)
+    info = audio.probe(path)
+    assert (info.sample_rate, info.num_channels, info.num_samples) == (22050, num_channels, 10_001)
+    assert (info.container, info.encoding) == (name[2:].upper(), subtype)
+    blocks = list(audio.read_blocks(path, block_samples=1000))
+    assert [len(block) for block in blocks] == [1000] * 10 + [1]
+    expected, _ = soundfile.read(path, dtype="float32", always_2d=True)
+    np.testing.assert_array_equal(np.concatenate(blocks), expected)
+    assert blocks[0].dtype == np.float32
+
+
+def test_reads_with_pyav_what_libsndfile_does_not_know(real_track):
+    info = audio.probe(real_track)
+    assert (info.sample_rate, info.num_channels, info.num_samples, info.container) == (44100, 2, 268_288, "PYAV")
+    blocks = list(audio.read_blocks(real_track, block_samples=100_000))
+    assert [len(block) for block in blocks] == [100_000, 100_000, 68_288]
+    [streams] = audio.read_streams(real_track, block_samples=268_288)
+    np.testing.assert_array_equal(np.concatenate(blocks), streams[0])
+
+
+def test_reads_all_streams_in_equal_blocks(real_track):
+    assert [info.num_samples for info in audio.probe_streams(real_track)] == [268_288] * 5
+    blocks = list(audio.read_streams(real_track, block_samples=50_001))
+    assert [[len(samples) for samples in block] for block in blocks] == [[50_001] * 5] * 5 + [[18_283] * 5]
+    mixture, *sources = (np.concatenate(stream) for stream in zip(*blocks, strict=True))
+    # The streams stand in their order: the last four make up the first, but for the losses of AAC.
+    residual = np.square(mixture - sum(sources)).mean() / np.square(mixture).mean()
+    assert residual < 0.05
+
+
+@pytest.mark.parametrize("share", [0.999, 0.9, 0.5, 0.3])
+@pytest.mark.parametrize("index_in_front", [True, False])
+def test_no_part_of_a_truncated_file_passes_for_the_whole(tmp_path, real_track, share, index_in_front):
+    path = tmp_path / "cut.stem.mp4"
+    remux(real_track, path) if index_in_front else shutil.copyfile(real_track, path)
+    with path.open("r+b") as file:
+        file.truncate(int(path.stat().st_size * share))
+    with pytest.raises(UserError, match="cut.stem.mp4"):
+        for _ in audio.read_streams(path):
+            pass
+
+
+def test_header_that_claims_more_than_there_is(real_track, monkeypatch):
+    claimed = audio.AudioInfo(44100, 2, 300_000, "aac", "PYAV")
+    monkeypatch.setattr(audio, "_stream_info", lambda stream, container: claimed)
+    with pytest.raises(UserError, match="breaks off after 268288 of 300000 samples"):
+        list(audio.read_streams(real_track))
+
+
+def write_nothing(path: pathlib.Path) -> None:
+    path.touch()
+
+
+def write_text(path: pathlib.Path) -> None:
+    path.write_text("not audio " * 100)
+
+
+def make_folder(path: pathlib.Path) -> None:
+    path.mkdir()
+
+
+def leave_out(path: pathlib.Path) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    "make, reason",
+    [
+        (write_nothing, "is empty"),
+        (write_text, "cannot decode"),
+        (make_folder, "directory"),
+        (leave_out, "No such file"),
+    ],
+)
+@pytest.mark.parametrize(
+    "read",
+    [
+        audio.probe,
+        audio.probe_streams,
+        lambda path: list(audio.read_blocks(path)),
+        lambda path: list(audio.read_streams(path)),
+    ],
+)
+def test_no_audio(tmp_path, make, reason, read):
+    path = tmp_path / "a b.wav"
+    make(path)
+    with pytest.raises(UserError, match=reason) as raised:
+        read(path)
+    assert str(path) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_picture_alone_is_no_audio(tmp_path, real_track):
+    import av
+
+    with av.open(str(real_track)) as original, av.open(str(tmp_path / "picture.mp4"), "w") as copy:
+        [stream] = original.streams.video
+        target = copy.add_stream_from_template(stream)
+        for packet in original.demux(stream):
+            if packet.size:
+                packet.stream = target
+                copy.mux(packet)
+    with pytest.raises(UserError, match="holds no audio stream"):
+        audio.probe(tmp_path / "picture.mp4")
+    with pytest.raises(UserError, match="holds no audio stream"):
+        list(audio.read_streams(tmp_path / "picture.mp4"))

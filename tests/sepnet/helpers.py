@@ -1,0 +1,44 @@
+"""Small models and noise for the tests of `sepnet`."""
+
+import dataclasses
+
+import numpy as np
+
+from sepnet.config import FAMILIES
+from sepnet.models import builder
+
+SOURCES = ("vocals", "drums", "bass")
+SAMPLE_RATE = 8000
+SMALL = {
+    "unet_1d": {"base_filters": 3},
+    "unet_2d": {"base_filters": 2, "frame_length": 64, "frame_step": 16},
+}
+
+
+def small_network(family, *, sources=SOURCES, num_channels=2, **options):
+    """Builds an untrained network of a family, small unless the options say otherwise."""
+    section = FAMILIES[family](**{"depth": 2, **SMALL[family], **options})
+    return builder(family)(
+        sources=sources, num_channels=num_channels, sample_rate=SAMPLE_RATE, **dataclasses.asdict(section)
+    )
+
+
+def contract_of(network, *, sources=SOURCES, num_channels=2, sample_rate=SAMPLE_RATE):
+    """What `sepnet.separator.Separator` reads of a model's contract."""
+    return {
+        "sources": list(sources),
+        "sample_rate": sample_rate,
+        "num_channels": num_channels,
+        "grid_samples": network.grid_samples,
+        "context_samples": network.context_samples,
+    }
+
+
+def noise(*shape, seed=0):
+    """Uniform noise at half of full scale, float32."""
+    return np.random.default_rng(seed).uniform(-0.5, 0.5, shape).astype(np.float32)
+
+
+def stacked(stems, sources=SOURCES):
+    """A dict of stems as one array `[batch, num_samples, num_sources, num_channels]`."""
+    return np.stack([np.asarray(stems[source]) for source in sources], axis=2)

@@ -1,0 +1,169 @@
+"""The config: flags, JSON and checks all follow from the fields."""
+
+import argparse
+import ast
+import dataclasses
+import json
+import pathlib
+import re
+
+import pytest
+
+from pipelines.errors import CommandParser, UserError
+from sepnet.config import FAMILIES, Config, Data, Training, Unet1D, Unet2D, add_flags, config_from_flags
+from sepnet.models import MODELS
+
+REPOSITORY = pathlib.Path(__file__).parents[2]
+SECTIONS = (Data, Training, *FAMILIES.values())
+FIELDS = [(section, field) for section in SECTIONS for field in dataclasses.fields(section)]
+CHANGED = Config(
+    Data(data="songs", sources=("speech", "noise"), sample_rate=16_000, num_channels=1, skip_bad=True),
+    Unet1D(depth=3, output="difference"),
+    Training(epochs=1, learning_rate=1, remix=False, seed=7),
+)
+
+
+def from_flags(*flags) -> Config:
+    parser = CommandParser(allow_abbrev=False)
+    add_flags(parser)
+    return config_from_flags(parser.parse_args(flags))
+
+
+def test_families_are_those_that_can_be_built():
+    assert list(FAMILIES) == list(MODELS)
+
+
+def test_no_flags_give_the_defaults():
+    assert from_flags() == Config()
+
+
+@pytest.mark.parametrize("config", [Config(), CHANGED])
+def test_json_gives_the_config_back(config):
+    text = config.to_json()
+    assert Config.from_json(text) == config
+    assert json.loads(text)["family"] == config.family
+    # Whatever is left out of the JSON has its default.
+    assert Config.from_json(json.dumps({"family": config.family})).model == type(config.model)()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"modle": {}}, "no 'modle'; it takes data, model, training"),
+        ({"data": {"sample_rat": 8000}}, "no 'sample_rat'; it takes .*sample_rate"),
+        ({"model": {"frame_length": 512}}, "Unet1D has no 'frame_length'"),
+        ({"family": "unet_3d"}, "unknown family 'unet_3d'; choose one of unet_1d, unet_2d"),
+        ({"training": {"epochs": "3"}}, "--epochs takes a int, not '3'"),
+        ({"training": {"epochs": 1.5}}, "--epochs takes a int"),
+        ({"training": {"epochs": True}}, "--epochs takes a int"),
+        ({"training": {"remix": 1}}, "--remix takes a bool"),
+        ({"training": {"epochs": 0}}, "--epochs is 0; it must be at least 1"),
+        ({"training": {"learning_rate": float("nan")}}, "--learning-rate is nan"),
+        ({"training": {"seed": -1}}, "--seed is -1"),
+        ({"data": {"sources": "vocals"}}, "--sources takes a tuple"),
+        ({"data": {"sources": ["vocals"]}}, "name two or more"),
+        ({"data": {"sources": ["vocals", "vocals"]}}, "two or more different"),
+        ({"data": {"sources": ["vocals", 3]}}, "--sources"),
+        ({"data": {"sources": ["vocals", ""]}}, "--sources"),
+        ({"data": {"num_channels": 3}}, "--num-channels is 3; choose one of 1, 2"),
+        ({"model": {"depth": 0}}, "--depth is 0"),
+        ({"model": {"output": "masks"}}, "--output is 'masks'; choose one of direct, difference, mask, softmax_mask"),
+        ({"data": 3}, "Data is 3; expected a JSON object"),
+    ],
+)
+def test_json_that_is_not_understood_is_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        Config.from_json(json.dumps({"family": "unet_1d", **changes}))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3"])
+def test_text_that_is_no_config_is_refused(text):
+    with pytest.raises(UserError, match="the config is"):
+        Config.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--family", "unet"], "unknown family 'unet'; choose one of unet_1d, unet_2d"),
+        (["--frame-step", "64", "--family", "unet_1d"], "--frame-step is no option of unet_1d"),
+        (["--depht", "3"], "unrecognized arguments: --depht"),
+        (["--dep", "3"], "unrecognized arguments: --dep"),
+        (["--depth", "three"], "--depth: invalid int value: 'three'"),
+        (["--depth", "0"], "--depth is 0; it must be at least 1"),
+        (["--sources", "vocals"], "--sources is 'vocals'"),
+    ],
+)
+def test_flags_that_are_not_understood_are_refused(flags, message):
+    with pytest.raises(UserError, match=message):
+        from_flags(*flags)
+
+
+def example_of(field: dataclasses.Field) -> tuple[object, list[str]]:
+    """A value that is not the field's default, and the flag that asks for it."""
+    flag = "--" + field.name.replace("_", "-")
+    choices = [choice for choice in field.metadata["choices"] if choice != field.default]
+    if choices:
+        return choices[0], [flag, str(choices[0])]
+    if isinstance(field.default, bool):
+        return not field.default, [flag.replace("--", "--no-") if field.default else flag]
+    if isinstance(field.default, tuple):
+        return ("speech", "noise"), [flag, "speech,noise"]
+    if "str" in str(field.type):
+        return "folder", [flag, "folder"]
+    value = (field.default or 9) + 1
+    return value, [flag, str(value)]
+
+
+@pytest.mark.parametrize(("section", "field"), FIELDS, ids=[f"{section.__name__}-{field.name}" for section, field in FIELDS])
+def test_every_field_has_a_flag(section, field):
+    family = next((name for name, model in FAMILIES.items() if model is section), "unet_2d")
+    value, flags = example_of(field)
+    config = from_flags("--family", family, *flags)
+    changed = {Data: config.data, Training: config.training}.get(section, config.model)
+    assert changed == dataclasses.replace(section(), **{field.name: value}) != section()
+
+
+def test_help_shows_every_flag_with_its_default_and_choices():
+    parser = CommandParser(formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=80, width=1000))
+    add_flags(parser)
+    lines = {re.split("[ ,]", line.strip())[0]: line for line in parser.format_help().splitlines()}
+    # Of a field that the families share, the help of the first one is shown.
+    first = {field.name: field for _, field in reversed(FIELDS)}
+    for _, field in FIELDS:
+        line = lines["--" + field.name.replace("_", "-")]
+        assert first[field.name].metadata["help"] in line
+        assert all(str(choice) in line for choice in field.metadata["choices"])
+        assert field.default is None or isinstance(field.default, tuple) or str(field.default) in line
+
+
+def names_read(folder: str, of: str | None = None) -> set[str]:
+    """Names that the code in a folder reads; of attributes only those of `of`, where it is given (`config.data.NAME`)."""
+    nodes = [node for path in (REPOSITORY / folder).rglob("*.py") for node in ast.walk(ast.parse(path.read_text()))]
+    loads = [node for node in nodes if isinstance(getattr(node, "ctx", None), ast.Load)]
+    attributes = [node for node in loads if isinstance(node, ast.Attribute)]
+    if of:
+        return {node.attr for node in attributes if of in (getattr(node.value, "attr", None), getattr(node.value, "id", None))}
+    return {node.attr for node in attributes} | {node.id for node in loads if isinstance(node, ast.Name)}
+
+
+def test_every_field_is_read_somewhere():
+    read = {Data: names_read("sepnet", of="data"), Training: names_read("sepnet", of="training")}
+    read |= dict.fromkeys(FAMILIES.values(), names_read("sepnet/models"))
+    assert [field.name for section, field in FIELDS if field.name not in read[section]] == []
+
+
+@pytest.mark.parametrize(
+    ("section", "num_samples", "largest"),
+    [
+        (Unet1D(), 64, 6),
+        (Unet1D(), 63, 5),
+        (Unet1D(), 1, 0),
+        (Unet2D(frame_length=1024, frame_step=256), 256 * 16, 4),
+        (Unet2D(frame_length=1024, frame_step=256), 256 * 16 - 1, 3),
+        (Unet2D(frame_length=64, frame_step=16), 1_000_000, 5),
+        (Unet2D(), 100, 0),
+    ],
+)
+def test_largest_depth_leaves_one_value_at_the_bottom(section, num_samples, largest):
+    assert section.largest_depth(num_samples) == largest

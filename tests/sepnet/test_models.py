@@ -1,0 +1,163 @@
+"""Both families: shapes, sizes, options, and what blocks of a song see of the whole."""
+
+import dataclasses
+import itertools
+
+import keras
+import numpy as np
+import pytest
+
+from pipelines.errors import UserError
+from sepnet.config import FAMILIES, Unet1D
+from sepnet.models import builder
+from sepnet.trainer import Trainer
+from tests.sepnet.helpers import SOURCES, noise, small_network, stacked
+
+WAYS = list(itertools.product(("decimate", "strided", "pooled"), ("linear", "transposed")))
+KERNELS = {"down_kernel_size": (5, 4, 1), "up_kernel_size": (5, 2)}
+
+
+def combinations(family, **more):
+    """All combinations of the options that make a model; mel bands have no inverse and need masks."""
+    choices = {field.name: field.metadata["choices"] for field in dataclasses.fields(FAMILIES[family])}
+    values = {**{name: values for name, values in choices.items() if values}, **more}
+    if family == "unet_2d":
+        values["num_mel_bands"] = (None, 8)
+    for combination in itertools.product(*values.values()):
+        options = dict(zip(values, combination, strict=True))
+        if not options.get("num_mel_bands") or "mask" in options["output"]:
+            yield options
+
+
+def pairwise(family):
+    """A few combinations in which any two values of two options occur together if they can at all."""
+    cases = list(combinations(family, **KERNELS))
+    pairs = [set(itertools.combinations(options.items(), 2)) for options in cases]
+    missing = set().union(*pairs)
+    while missing:
+        best = max(range(len(cases)), key=lambda index: len(pairs[index] & missing))
+        missing -= pairs[best]
+        yield pytest.param(family, cases[best], id="-".join(map(str, (family, *cases[best].values()))))
+
+
+def check_that_it_trains(family, options):
+    """One step on odd-sized noise moves every weight, and leaves estimates of the right shape."""
+    keras.utils.set_random_seed(0)
+    network = small_network(family, **options)
+    trainer = Trainer(network.model, SOURCES)
+    trainer.compile(optimizer=keras.optimizers.Adam(1e-2), run_eagerly=True)
+    sources = (noise(2, len(SOURCES), 201, 2) * 20_000).astype(np.int16)
+    before = [np.array(variable) for variable in network.model.trainable_variables]
+    logs = trainer.train_on_batch({"sources": sources}, return_dict=True)
+    moved = [np.any(np.array(now) != was) for now, was in zip(network.model.trainable_variables, before, strict=True)]
+    assert np.isfinite(logs["loss"]) and all(moved)
+    outputs = stacked(network.model(noise(1, 77, 2)))
+    assert outputs.shape == (1, 77, len(SOURCES), 2) and np.isfinite(outputs).all()
+
+
+def with_positive_kernels(network):
+    """Random kernels without a sign, so that nothing that reaches an output can cancel on its way."""
+    generator = np.random.default_rng(0)
+    for variable in network.model.trainable_variables:
+        if variable.name == "kernel":
+            scale = np.sqrt(np.prod(variable.shape[:-1]))
+            variable.assign(np.abs(generator.normal(size=variable.shape)) / scale)
+    return network
+
+
+def extent(network):
+    """How far from one changed sample outputs change, at the most, over all places of the grid."""
+    middle = 3 * network.context_samples // 2 // network.grid_samples * network.grid_samples
+    quiet, farthest = noise(1, 2 * middle, 2), 0
+    for place in range(middle, middle + network.grid_samples, max(network.grid_samples // 8, 1)):
+        changed = quiet.copy()
+        changed[0, place] += 1000.0
+        difference = stacked(network.model(quiet)) - stacked(network.model(changed))
+        farthest = max(farthest, np.abs(np.flatnonzero(difference.any(axis=(0, 2, 3))) - place).max())
+    return farthest
+
+
+@pytest.mark.parametrize("depth", range(1, 7))
+@pytest.mark.parametrize("family", FAMILIES)
+def test_any_depth_gives_back_any_length(family, depth):
+    model = small_network(family, depth=depth, base_filters=1, num_channels=1, sources=("speech", "noise")).model
+    for num_samples in (1, 37, 501):
+        stems = model(noise(2, num_samples, 1))
+        assert list(stems) == ["speech", "noise"]
+        assert all(stem.shape == (2, num_samples, 1) for stem in stems.values())
+
+
+@pytest.mark.parametrize(("depth", "expected"), [(3, 272_040), (6, 1_554_432), (12, 10_263_552)])
+def test_unet_1d_has_the_parameters_of_wave_u_net(depth, expected):
+    """24 filters more a level, kernels of 15 down and 5 up, then a kernel of 1 on features and mixture (stereo)."""
+    filters = [24 * level for level in range(1, depth + 2)]
+    inputs = [2, *filters]
+    down = sum(15 * inputs[level] * filters[level] + filters[level] for level in range(depth + 1))
+    up = sum(5 * (filters[level + 1] + filters[level]) * filters[level] + filters[level] for level in range(depth))
+    assert down + up + (24 + 2) * 4 * 2 + 4 * 2 == expected
+    section = dataclasses.asdict(Unet1D(depth=depth))
+    network = builder("unet_1d")(sources=tuple("abcd"), num_channels=2, sample_rate=44_100, **section)
+    assert network.model.count_params() == expected
+
+
+@pytest.mark.parametrize(("family", "options"), [case for family in FAMILIES for case in pairwise(family)])
+def test_any_two_options_train_together(family, options):
+    check_that_it_trains(family, options)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_all_options_train_together(family):
+    for options in combinations(family):
+        check_that_it_trains(family, options)
+
+
+def test_mel_bands_need_masks():
+    with pytest.raises(UserError, match="--output direct needs the bins"):
+        small_network("unet_2d", num_mel_bands=8, output="direct")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("output", ["softmax_mask", "difference"])
+def test_stems_add_up_to_the_mixture(family, output):
+    mixture = noise(2, 777, 2)
+    stems = stacked(small_network(family, output=output).model(mixture))
+    assert np.ptp(stems, axis=2).max() > 1e-3
+    np.testing.assert_allclose(stems.sum(axis=2), mixture, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("family", "options"), [("unet_1d", {}), ("unet_2d", {}), ("unet_2d", {"num_mel_bands": 8})])
+def test_masks_of_one_give_the_mixture_back(family, options):
+    model = small_network(family, output="mask", **options).model
+    model.get_layer("stems").bias.assign(np.full(2 * len(SOURCES), 1000.0))
+    mixture = noise(2, 777, 2)
+    for stem in model(mixture).values():
+        np.testing.assert_allclose(stem, mixture, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("downsampling", "upsampling"), WAYS)
+@pytest.mark.parametrize(("down_kernel_size", "up_kernel_size"), [(5, 5), (2, 4)])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_context_is_all_that_an_output_can_depend_on(
+    family, downsampling, upsampling, down_kernel_size, up_kernel_size
+):
+    ways = {"downsampling": downsampling, "upsampling": upsampling}
+    kernels = {"down_kernel_size": down_kernel_size, "up_kernel_size": up_kernel_size}
+    network = small_network(family, depth=3, normalization="none", output="direct", **ways, **kernels)
+    farthest = extent(with_positive_kernels(network))
+    assert network.context_samples % network.grid_samples == 0
+    assert farthest <= network.context_samples <= 3 * farthest
+
+
+@pytest.mark.parametrize(("downsampling", "upsampling"), WAYS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_block_on_the_grid_gives_what_the_whole_gives(family, downsampling, upsampling):
+    network = small_network(family, depth=3, downsampling=downsampling, upsampling=upsampling)
+    context, grid = network.context_samples, network.grid_samples
+    start, length = context + 3 * grid, 2 * grid + 5
+    song = noise(1, start + length + context + 101, 2)
+    whole = stacked(network.model(song))[:, start : start + length]
+    block = stacked(network.model(song[:, start - context : start + length + context]))[:, context : context + length]
+    assert np.abs(whole).max() > 1e-2
+    np.testing.assert_allclose(block, whole, rtol=0, atol=1e-5)

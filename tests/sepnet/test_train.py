@@ -1,0 +1,180 @@
+"""Training through the command that users type, from their songs to separated stems."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+
+import matplotlib.image
+import numpy as np
+import pytest
+import soundfile
+
+from pipelines.audio import read_streams
+from sepnet.separate import main as separate
+from sepnet.separator import Separator
+from sepnet.train import main as train
+from tests.sepnet.helpers import noise
+
+TINY = [
+    *("--depth", "2", "--base-filters", "4", "--epochs", "2", "--steps-per-epoch", "2", "--batch-size", "2"),
+    *("--segment-seconds", "0.5", "--validation-segments", "2", "--validation-seconds", "1"),
+]
+SOURCES = ("vocals", "drums", "bass", "other")
+BASELINES = {"silence", "mixture/num_sources"}
+
+LOAD_AND_RUN = """
+import sys
+import numpy as np
+import tensorflow as tf
+signature = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
+stems = signature(mixture=tf.constant(np.load(sys.argv[2])))
+assert not {"sepnet", "pipelines", "tuner"} & set(sys.modules)
+np.savez(sys.argv[3], **{name: stem.numpy() for name, stem in stems.items()})
+"""
+
+
+@pytest.fixture(scope="module")
+def real_songs(real_track, tmp_path_factory):
+    """A folder in MUSDB18's layout with the real track in two splits."""
+    root = tmp_path_factory.mktemp("musdb18")
+    for split in ("train", "valid"):
+        (root / split).mkdir()
+        shutil.copy(real_track, root / split / f"{split}.stem.mp4")
+    return root
+
+
+@pytest.fixture
+def into(tmp_path):
+    """Flags that keep a run and its model in a temporary folder."""
+    return ["--runs", str(tmp_path / "runs"), "--saved-models", str(tmp_path / "saved_models")]
+
+
+def history_of(run_folder):
+    with (run_folder / "history.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def check_run(folder, sources, family, sample_rate):
+    """Checks that a run holds what design.md lists, and that its files agree with each other."""
+    assert {path.name for path in folder.iterdir()} == {
+        *("config.json", "history.csv", "loss.png", "checkpoints", "logs", "summary.json")
+    }
+    assert any((folder / "checkpoints").iterdir())
+    assert any(path.name.startswith("events.") for path in (folder / "logs").rglob("*"))
+    height, width, _ = matplotlib.image.imread(folder / "loss.png").shape
+    assert height >= 400 and width >= 600
+
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["family"], config["model"]["depth"], config["data"]["sources"]) == (family, 2, list(sources))
+    summary = json.loads((folder / "summary.json").read_text())
+    assert {"metrics", "baselines", "costs", "versions", "git_revision", "seed", "saved_model"} <= set(summary)
+    assert set(summary["baselines"]) == BASELINES
+    history = history_of(folder)
+    assert len(history) == 2
+    losses = [float(row["val_mse"]) for row in history]
+    assert summary["metrics"]["val_mse"] == pytest.approx(min(losses), rel=1e-6)
+    assert summary["metrics"]["epoch"] == 1 + int(np.argmin(losses))
+    for figures in (summary["metrics"], *summary["baselines"].values()):
+        assert figures["val_mse"] == pytest.approx(np.mean([figures[f"val_mse_{name}"] for name in sources]), rel=1e-5)
+    assert summary["versions"]["tensorflow"] and summary["costs"]["parameters"] > 0
+
+    contract = json.loads((folder.parents[1] / summary["saved_model"] / "assets.extra" / "sepnet.json").read_text())
+    assert (contract["sources"], contract["sample_rate"]) == (list(sources), sample_rate)
+    assert (contract["family"], contract["depth"], contract["config"]) == (family, 2, config)
+    assert contract["metrics"] == summary["metrics"]
+    return contract
+
+
+def check_table(stdout, sources, summary_path):
+    """Checks that the last table holds the figures of the summary, and says where things lie."""
+    summary = json.loads(summary_path.read_text())
+    rows = {f"model (epoch {summary['metrics']['epoch']})": summary["metrics"], **summary["baselines"]}
+    for name, figures in rows.items():
+        [line] = [line for line in stdout.splitlines() if name in line and "│" in line]
+        assert [float(cell) for cell in line.strip("│ ").split("│")[1:]] == pytest.approx(
+            [figures["val_mse"], *(figures[f"val_mse_{source}"] for source in sources)], abs=6e-6
+        )
+    assert stdout.rstrip().endswith(summary["saved_model"]) and str(summary_path.parent) in stdout
+
+
+@pytest.mark.parametrize("family", ["unet_1d", "unet_2d"])
+def test_a_real_track_is_trained_on_and_separated(run, real_songs, real_track, into, tmp_path, family):
+    outcome = run("sepnet.train", "--data", real_songs, "--family", family, *TINY, *into, COLUMNS="200")
+    assert outcome.status == 0, outcome.stderr
+    folder, version = tmp_path / "runs" / f"{family}_depth2", tmp_path / "saved_models" / f"{family}_depth2" / "1"
+    check_run(folder, SOURCES, family, 44_100)
+    check_table(outcome.stdout, SOURCES, folder / "summary.json")
+
+    mixture = np.concatenate([streams[0] for streams in read_streams(real_track)])
+    separate([str(real_track), "--model", str(version.parent), "-o", str(tmp_path / "stems")])
+    stems = {source: soundfile.read(tmp_path / "stems" / f"{source}.wav")[0] for source in SOURCES}
+    # The whole track at once, in a process that imports TensorFlow alone.
+    np.save(tmp_path / "mixture.npy", mixture[None])
+    arguments = [str(version), str(tmp_path / "mixture.npy"), str(tmp_path / "alone.npz")]
+    subprocess.run([sys.executable, "-I", "-c", LOAD_AND_RUN, *arguments], cwd=tmp_path, check=True, capture_output=True)
+    with np.load(tmp_path / "alone.npz") as alone:
+        peak = max(1.0, *(np.abs(alone[source]).max() for source in SOURCES))
+        for source in SOURCES:
+            assert alone[source].shape == mixture[None].shape
+            np.testing.assert_allclose(stems[source], alone[source][0] / peak, rtol=0, atol=1e-4)
+
+
+def test_songs_in_train_alone_are_validated_on_one_of_them(openmsx, into, tmp_path):
+    (tmp_path / "songs" / "train").mkdir(parents=True)
+    for song in sorted((openmsx / "train").iterdir())[:2]:
+        (tmp_path / "songs" / "train" / song.name).symlink_to(song)
+    train(["--data", str(tmp_path / "songs"), "--name", "openmsx", *TINY, *into])
+    check_run(tmp_path / "runs" / "openmsx", SOURCES, "unet_2d", 44_100)
+
+
+@pytest.fixture(scope="module")
+def speech_and_noise(tmp_path_factory):
+    """Mono songs at 8 kHz of other sources, without a mixture, one FLAC among them."""
+    root = tmp_path_factory.mktemp("speech")
+    for index, split in enumerate(("train", "train", "valid")):
+        folder = root / split / f"song {index}"
+        folder.mkdir(parents=True)
+        for seed, source in enumerate(("speech", "noise")):
+            suffix = "flac" if index == 1 and seed else "wav"
+            soundfile.write(folder / f"{source}.{suffix}", noise(20_000, 1, seed=10 * index + seed), 8000, "PCM_16")
+    return root
+
+
+def test_other_sources_are_trained_on_like_those_of_music(speech_and_noise, into, tmp_path, capsys):
+    flags = ["--data", str(speech_and_noise), "--sources", "speech,noise", "--num-channels", "1", *TINY, *into]
+    flags += ["--family", "unet_1d"]
+    train([*flags, "--name", "first"])
+    first = tmp_path / "runs" / "first"
+    contract = check_run(first, ("speech", "noise"), "unet_1d", 8000)
+    assert contract["num_channels"] == 1
+    assert "2 train, 1 valid, 0 test" in capsys.readouterr().out
+    # One seed gives one run; a name that is taken gets a number, and the model a new version.
+    train([*flags, "--name", "first"])
+    train([*flags, "--name", "other", "--seed", "1"])
+    assert history_of(tmp_path / "runs" / "first-2") == history_of(first)
+    assert history_of(tmp_path / "runs" / "other") != history_of(first)
+    assert sorted(path.name for path in (tmp_path / "saved_models" / "first").iterdir()) == ["1", "2"]
+
+
+def test_the_best_epoch_is_exported(into, tmp_path):
+    """In the validation song the sources have changed places: the more is learned, the worse."""
+    seconds = np.arange(16_000) / 8000
+    tones = [0.4 * np.sin(2 * np.pi * hz * seconds)[:, None] for hz in (150, 1500)]
+    truth = {"low": tones[1], "high": tones[0]}
+    for split, stems in {"train": dict(zip(("low", "high"), tones, strict=True)), "valid": truth}.items():
+        (tmp_path / "songs" / split / "song").mkdir(parents=True)
+        for source, samples in stems.items():
+            soundfile.write(tmp_path / "songs" / split / "song" / f"{source}.wav", samples, 8000, "PCM_16")
+    flags = ["--data", str(tmp_path / "songs"), "--sources", "low,high", "--family", "unet_1d", "--num-channels", "1"]
+    train([*flags, "--name", "worse", *TINY, *into, "--steps-per-epoch", "10", "--learning-rate", "0.03"])
+    first, last = (float(row["val_mse"]) for row in history_of(tmp_path / "runs" / "worse"))
+    assert first < last
+
+    separator = Separator(tmp_path / "saved_models" / "worse")
+    errors = []
+    for second in (slice(0, 8000), slice(8000, 16_000)):
+        stems = separator(sum(truth.values())[second].astype(np.float32), 8000)
+        errors += [np.mean((stems[source] - truth[source][second]) ** 2) for source in truth]
+    assert np.mean(errors) == pytest.approx(first, rel=1e-3)

@@ -1,0 +1,122 @@
+"""What is logged against NumPy on the same WAV files, and what a step does."""
+
+import keras
+import numpy as np
+import pytest
+import soundfile
+
+from pipelines.audio import probe
+from pipelines.augmentation import make_augmentations
+from pipelines.dataset import validation_batches
+from pipelines.songs import find_songs, read_track
+from sepnet.fit import measure_baselines
+from sepnet.trainer import Trainer
+from tests.sepnet.helpers import SOURCES, noise, small_network, stacked
+
+SEGMENT_SAMPLES = 700
+NUM_SEGMENTS = 5
+
+
+@pytest.fixture(scope="module")
+def track(tmp_path_factory):
+    """A song of five segments; one stem is silent in two of them, and the mixture is not the sum of the stems."""
+    folder = tmp_path_factory.mktemp("songs") / "song"
+    folder.mkdir()
+    stems = {source: noise(NUM_SEGMENTS * SEGMENT_SAMPLES, 2, seed=seed) for seed, source in enumerate(SOURCES)}
+    stems[SOURCES[0]][: 2 * SEGMENT_SAMPLES] = 0
+    for name, samples in {**stems, "mixture": 0.5 * sum(stems.values()) + 0.1}.items():
+        soundfile.write(folder / f"{name}.wav", samples, 8000, "PCM_16")
+    [song] = find_songs(folder.parent)
+    return read_track(song, SOURCES, probe)
+
+
+@pytest.fixture(scope="module")
+def truth(track):
+    """The segments as soundfile reads them: sources `[segments, num_samples, num_sources, 2]` and the mixture."""
+
+    def read(stem):
+        samples, _ = soundfile.read(track.files[stem], dtype="float32")
+        return samples.reshape(NUM_SEGMENTS, SEGMENT_SAMPLES, 2)
+
+    return np.stack([read(source) for source in SOURCES], axis=2), read("mixture")
+
+
+@pytest.fixture
+def batches(track):
+    """Batches of two, two and one."""
+    return validation_batches(
+        [track],
+        sources=SOURCES,
+        segment_samples=SEGMENT_SAMPLES,
+        num_segments=NUM_SEGMENTS,
+        num_channels=2,
+        batch_size=2,
+    )
+
+
+def mean_squared_errors(sources, estimates):
+    """`mse` and `mse_<source>`, in float64."""
+    errors = np.square(sources.astype(np.float64) - estimates)
+    return {"mse": errors.mean()} | {f"mse_{name}": errors[:, :, index].mean() for index, name in enumerate(SOURCES)}
+
+
+@pytest.mark.parametrize("family", ["unet_1d", "unet_2d"])
+def test_evaluate_gives_the_mean_over_all_segments(family, batches, truth):
+    sources, mixture = truth
+    model = small_network(family).model
+    # What happens in training must not happen here.
+    louder = make_augmentations(remix=True, random_gain_db=20.0, channel_swap=True, polarity=True, seed=0)
+    trainer = Trainer(model, SOURCES, louder)
+    trainer.compile()
+    figures = trainer.evaluate(batches, verbose=0, return_dict=True)
+    expected = mean_squared_errors(sources, stacked(model(mixture)))
+    assert {name: figures[name] for name in expected} == pytest.approx(expected, rel=1e-5)
+
+
+def test_si_sdr_is_the_mean_over_stems_that_are_not_silent(batches, truth):
+    sources, mixture = truth
+    model = small_network("unet_1d").model
+    trainer = Trainer(model, SOURCES)
+    trainer.compile()
+    estimates = stacked(model(mixture)).astype(np.float64)
+    ratios = []
+    for row in range(NUM_SEGMENTS):
+        for index in range(len(SOURCES)):
+            source, estimate = sources[row, :, index].ravel().astype(np.float64), estimates[row, :, index].ravel()
+            if source.any():
+                target = source * (source @ estimate) / (source @ source)
+                ratios.append(10 * np.log10(np.sum(target**2) / np.sum((estimate - target) ** 2)))
+    assert len(ratios) == NUM_SEGMENTS * len(SOURCES) - 2
+    figures = trainer.evaluate(batches, verbose=0, return_dict=True)
+    assert figures["si_sdr"] == pytest.approx(np.mean(ratios), abs=0.05)
+
+
+def test_baselines_need_no_model(batches, truth):
+    sources, mixture = truth
+    share = np.repeat(mixture[:, :, None] / len(SOURCES), len(SOURCES), axis=2)
+    baselines = measure_baselines(SOURCES, 2, batches)
+    for name, estimates in {"silence": np.zeros_like(sources), "mixture/num_sources": share}.items():
+        expected = {f"val_{key}": value for key, value in mean_squared_errors(sources, estimates).items()}
+        assert {key: baselines[name][key] for key in expected} == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("family", ["unet_1d", "unet_2d"])
+def test_the_loss_of_a_repeated_batch_falls(family, truth):
+    keras.utils.set_random_seed(0)
+    sources = (truth[0] * 32768).astype(np.int16).transpose(0, 2, 1, 3)
+    trainer = Trainer(small_network(family, base_filters=8).model, SOURCES)
+    trainer.compile(optimizer=keras.optimizers.Adam(3e-3))
+    losses = trainer.fit({"sources": sources}, batch_size=NUM_SEGMENTS, epochs=15, verbose=0).history["loss"]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_training_separates_the_sum_of_the_augmented_sources():
+    sources = (noise(4, len(SOURCES), 50, 2) * 32768).astype(np.int16)
+    augmentations = make_augmentations(remix=True, random_gain_db=6.0, channel_swap=True, polarity=True, seed=0)
+    mixture = keras.Input((None, 2), name="mixture")
+    echo = keras.Model(mixture, {source: keras.layers.Identity()(mixture) for source in SOURCES})
+    outputs = Trainer(echo, SOURCES, augmentations)({"sources": sources}, training=True)
+    augmented = np.array(outputs["sources"])
+    assert np.abs(augmented - sources.transpose(0, 2, 1, 3) / 32768).max() > 0.1
+    expected = np.repeat(augmented.sum(axis=2, keepdims=True), len(SOURCES), axis=2)
+    np.testing.assert_allclose(outputs["estimates"], expected, rtol=0, atol=1e-6)
