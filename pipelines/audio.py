@@ -52,7 +52,9 @@ def probe(path: pathlib.Path) -> AudioInfo:
                 file.seek(file.frames - 1)
             except soundfile.LibsndfileError as error:
                 raise UserError(f"{path} breaks off before its end; put a complete file in its place") from error
-        return AudioInfo(file.samplerate, file.channels, file.frames, file.subtype, file.format)
+        # RIFX is a WAV of the other byte order, which only libsndfile reads.
+        container = "RIFX" if (file.format, file.endian) == ("WAV", "BIG") else file.format
+        return AudioInfo(file.samplerate, file.channels, file.frames, file.subtype, container)
 
 
 def read_blocks(path: pathlib.Path, block_samples: int = BLOCK_SAMPLES) -> Iterator[np.ndarray]:

@@ -9,8 +9,9 @@ than all of the reading does, and the device does it in passing.
 """
 
 import itertools
+import pathlib
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -152,8 +153,12 @@ def _batch_reader(
 def _chosen_reader(reader: str, tracks: Sequence[Track]) -> str:
     if reader == "portable":
         return reader
-    all_wav = all(track.is_wav for track in tracks)
-    problem = "not all files are 16-bit WAV" if not all_wav else _tfio_problem(next(iter(tracks[0].files.values())))
+    files = [path for track in tracks for path in track.files.values()]
+    if not all(track.is_wav for track in tracks):
+        problem = "not all files are 16-bit WAV"
+    else:
+        other = next((path for path in files if not _is_plain_wav(path)), None)
+        problem = f"{other} has chunks that it does not read" if other else _tfio_problem(files[0])
     if reader == "tensorflow-io" and problem:
         raise UserError(f"the tensorflow-io reader cannot be used ({problem}); choose --reader portable")
     return "portable" if problem else "tensorflow-io"
@@ -257,12 +262,28 @@ def _match_channels(samples: np.ndarray, num_channels: int) -> np.ndarray:
 
 def wav_data_offset(path) -> int:
     """Where the samples of a WAV file begin, in bytes."""
+    for name, offset, _ in _wav_chunks(path):
+        if name == b"data":
+            return offset
+    raise UserError(f"{path} has no samples; expected a WAV file")
+
+
+def _is_plain_wav(path) -> bool:
+    """Whether tensorflow-io reads a WAV file: chunks have even sizes and end within the file, and no LIST comes first."""
+    chunks = list(_wav_chunks(path))
+    names = [name for name, _, _ in chunks]
+    file_bytes = pathlib.Path(path).stat().st_size
+    ordered = b"fmt " in names and b"LIST" not in names[: names.index(b"fmt ")]
+    return ordered and all(size % 2 == 0 and offset + size <= file_bytes for _, offset, size in chunks)
+
+
+def _wav_chunks(path) -> Iterator[tuple[bytes, int, int]]:
+    """Yields the name of each chunk of a WAV file, where its content begins, and the size of that, in bytes."""
     with open(path, "rb") as file:
         file.seek(12)
-        while chunk := file.read(8):
-            name, size = struct.unpack("<4sI", chunk)
-            if name == b"data":
-                return file.tell()
+        while len(header := file.read(8)) == 8:
+            name, size = struct.unpack("<4sI", header)
+            offset = file.tell()
+            yield name, offset, size
             # Chunks are padded to an even length.
-            file.seek(size + size % 2, 1)
-    raise UserError(f"{path} has no samples; expected a WAV file")
+            file.seek(offset + size + size % 2)

@@ -18,22 +18,23 @@ SOURCES = ("speech", "noise")
 # tensorflow-io's ops load with the TensorFlow that they were built for; setup.cfg says where the two come together.
 HAS_TFIO = sys.platform != "win32" and tuple(map(int, tf.__version__.split(".")[:2])) < (2, 18)
 READERS = ("portable", "tensorflow-io") if HAS_TFIO else ("portable",)
-LONG_CHUNK = b"LIST" + struct.pack("<I", 5) + b"note!\0"
+EVEN_CHUNK = b"LIST" + struct.pack("<I", 6) + b"a note"
+ODD_CHUNK = b"LIST" + struct.pack("<I", 5) + b"note!\0"
 
 
 @pytest.fixture
 def write_tracks(tmp_path):
     """Writes songs whose left channel counts samples from 1 and whose right one names song and source."""
 
-    def write(lengths, num_channels=2, suffix=".wav", container=None, mixture=None):
+    def write(lengths, folder="songs", num_channels=2, suffix=".wav", container=None, mixture=False):
         for song, num_samples in enumerate(lengths):
-            folder = tmp_path / "songs" / f"song {song:03}"
-            folder.mkdir(parents=True)
-            for index, name in enumerate((*SOURCES, *(["mixture"] if mixture else []))):
+            place = tmp_path / folder / f"song {song:03}"
+            place.mkdir(parents=True)
+            for index, name in enumerate((*SOURCES, *["mixture"] * mixture)):
                 samples = np.stack([np.arange(1, num_samples + 1), np.full(num_samples, name_of(song, index))], axis=1)
                 samples = samples.astype(np.int16)[:, :num_channels]
-                soundfile.write(folder / f"{name}{suffix}", samples, 8000, "PCM_16", format=container)
-        songs = sorted(find_songs(tmp_path / "songs"), key=lambda song: song.name)
+                soundfile.write(place / f"{name}{suffix}", samples, 8000, "PCM_16", format=container)
+        songs = sorted(find_songs(tmp_path / folder), key=lambda song: song.name)
         return [read_track(song, SOURCES, probe) for song in songs]
 
     return write
@@ -89,7 +90,7 @@ def test_one_seed_gives_the_same_batches_whatever_reads_them(write_tracks):
 
 def test_songs_are_drawn_in_proportion_to_their_length(write_tracks):
     lengths = np.array([1000, 3000, 6000])
-    drawn = places(take(15, write_tracks(lengths), batch_size=100))
+    drawn = places(take(150, write_tracks(lengths), batch_size=10))
     expected = 1500 * lengths / lengths.sum()
     observed = np.bincount([song for song, _ in drawn], minlength=3)
     # One in a thousand fair draws has a chi-squared above 13.8 for three songs.
@@ -109,8 +110,6 @@ def test_beyond_the_ends_of_a_song_are_zeros(write_tracks, reader):
     counted = np.arange(1, 31)
     for example in take(3, write_tracks([30]), reader=reader):
         np.testing.assert_array_equal(example[0, :, 0], [*counted, *[0] * 20])
-    tracks = write_tracks([60]) if False else None
-    assert tracks is None
 
 
 @pytest.mark.parametrize("reader", READERS)
@@ -125,13 +124,9 @@ def test_margins_are_the_song_around_a_segment(write_tracks, reader):
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_channels_are_repeated_or_averaged(write_tracks, tmp_path, reader):
-    stereo = write_tracks([500])
-    (tmp_path / "songs").rename(tmp_path / "stereo")
-    [track] = stereo
-    files = {name: tmp_path / "stereo" / path.relative_to(tmp_path / "songs") for name, path in track.files.items()}
-    stereo = [type(track)(**{**vars(track), "files": files})]
-    mono = write_tracks([300], num_channels=1)
+def test_channels_are_repeated_or_averaged(write_tracks, reader):
+    stereo = write_tracks([500], folder="stereo")
+    mono = write_tracks([300], folder="mono", num_channels=1)
     doubled = take(2, mono, reader=reader)
     np.testing.assert_array_equal(doubled[..., 0], doubled[..., 1])
     np.testing.assert_array_equal(np.diff(doubled[..., 0], axis=2), 1)
@@ -143,26 +138,48 @@ def test_channels_are_repeated_or_averaged(write_tracks, tmp_path, reader):
     assert {example[0, 0, 0] == example[0, 0, 1] for example in mixed} == {True, False}
 
 
-def test_flac_gives_what_wav_gives(write_tracks, tmp_path):
-    expected = take(4, write_tracks([500, 300]))
-    (tmp_path / "songs").rename(tmp_path / "wav")
-    flac = write_tracks([500, 300], suffix=".flac")
+def test_flac_gives_what_wav_gives(write_tracks):
+    expected = take(4, write_tracks([500, 300], folder="wav"))
+    flac = write_tracks([500, 300], folder="flac", suffix=".flac")
     np.testing.assert_array_equal(take(4, flac), expected)
     with pytest.raises(UserError, match="choose --reader portable"):
         take(1, flac, reader="tensorflow-io")
 
 
-@pytest.mark.parametrize("reader", READERS)
-@pytest.mark.parametrize("kind", ["extensible", "chunks before the samples", "chunks behind them"])
-def test_any_kind_of_wav_is_read(write_tracks, kind, reader):
-    tracks = write_tracks([300], container="WAVEX" if kind == "extensible" else None)
-    for path in tracks[0].files.values() if "chunks" in kind else ():
-        header, samples = path.read_bytes()[12:36], path.read_bytes()[36:]
-        chunks = LONG_CHUNK + header + LONG_CHUNK + samples if "before" in kind else header + samples + LONG_CHUNK
+@pytest.mark.parametrize("reader", ["auto", *READERS])
+@pytest.mark.parametrize(
+    ("container", "before_format", "before_samples", "behind_samples"),
+    [
+        ("WAVEX", b"", b"", b""),
+        ("WAV", b"", EVEN_CHUNK, EVEN_CHUNK),
+        # These three make tensorflow-io stop in the middle of a run.
+        ("WAV", EVEN_CHUNK, b"", b""),
+        ("WAV", b"", ODD_CHUNK, b""),
+        ("WAV", b"", b"", ODD_CHUNK),
+    ],
+)
+def test_any_wav_is_read(write_tracks, container, before_format, before_samples, behind_samples, reader):
+    tracks = write_tracks([300], container=container)
+    for path in tracks[0].files.values() if container == "WAV" else ():
+        written = path.read_bytes()
+        chunks = before_format + written[12:36] + before_samples + written[36:] + behind_samples
         path.write_bytes(b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE" + chunks)
-    for example, (_, start) in zip(examples := take(3, tracks, reader=reader), places(examples), strict=True):
+    if reader == "tensorflow-io" and (before_format or ODD_CHUNK in (before_samples, behind_samples)):
+        with pytest.raises(UserError, match="choose --reader portable"):
+            take(1, tracks, reader=reader)
+        return
+    examples = take(3, tracks, reader=reader)
+    for example, (_, start) in zip(examples, places(examples), strict=True):
         np.testing.assert_array_equal(example[1, :, 0], np.arange(start + 1, start + 51))
         np.testing.assert_array_equal(example[1, :, 1], name_of(0, 1))
+
+
+def test_wav_of_the_other_byte_order_is_not_streamed_as_it_is(tmp_path):
+    for source in SOURCES:
+        (tmp_path / "song").mkdir(exist_ok=True)
+        soundfile.write(tmp_path / "song" / f"{source}.wav", np.ones((9, 2)), 8000, "PCM_16", endian="BIG")
+    [song] = find_songs(tmp_path)
+    assert not read_track(song, SOURCES, probe).streamable
 
 
 @pytest.mark.parametrize("reader", READERS)
@@ -174,7 +191,7 @@ def test_validation_segments_are_fixed_and_spread_over_all_songs(write_tracks, r
     assert places(sources) == [(0, 0), (0, 200), (2, 100), (2, 300), (2, 500), (2, 750), (2, 950)]
     np.testing.assert_array_equal(mixture[..., 0], sources[:, 0, :, 0])
     assert mixture[0, 0, 1] == name_of(0, 2)
-    for batch_size in (1, 7, 100):
+    for batch_size in (1, 7):
         np.testing.assert_array_equal(validate(tracks, batch_size=batch_size)[0], sources)
     everything, _, _ = validate(tracks, num_segments=1000, reader=reader)
     assert places(everything) == [
@@ -185,7 +202,7 @@ def test_validation_segments_are_fixed_and_spread_over_all_songs(write_tracks, r
 
 def test_songs_without_a_mixture_are_validated_on_the_sum_of_their_sources(write_tracks):
     tracks = write_tracks([20_000])
-    sources, mixture, _ = validate(tracks, num_segments=400)
+    sources, mixture, _ = validate(tracks, num_segments=400, batch_size=4)
     total = sources.astype(int).sum(axis=1)
     assert total.max() > 32_767
     np.testing.assert_array_equal(mixture, np.clip(total, -32_768, 32_767))
