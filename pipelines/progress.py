@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def progress_bar(name: str, *, total: float, unit: str) -> Iterator[Callable[..., None]]:
-    """Shows a bar with the share done, the amount in `unit`, a rate and the time left.
+    """Shows a bar with the share done, the amount in `unit`, a rate and the time left, where there is a terminal.
 
     Yields:
         `advance(amount, text="")`: moves the bar by `amount`, and shows `text` behind it if given.
@@ -22,7 +22,8 @@ def progress_bar(name: str, *, total: float, unit: str) -> Iterator[Callable[...
         TextColumn("{task.fields[text]}"),
         TimeRemainingColumn(compact=True),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(name, total=total, unit=unit, rate="", text="")
 
         def advance(amount: float, text: str | None = None) -> None:

@@ -19,12 +19,13 @@ UPSAMPLINGS = ("linear", "learned", "transposed")
 NORMALIZATIONS = ("none", "batch", "group")
 ACTIVATIONS = ("leaky_relu", "relu", "elu")
 OUTPUTS = ("direct", "difference", "mask", "softmax_mask")
+LOSSES = ("mse", "l1", "magnitude_mse", "magnitude_l1", "multi_resolution_stft")
 
 
-def option(default: Any, help: str, *, choices: tuple = (), at_least: float | None = None):
+def option(default: Any, help: str, *, choices: tuple = (), at_least: float | None = None, at_most: float | None = None):
     """A config field: its default, help text and the values that it takes."""
     return dataclasses.field(
-        default=default, metadata={"help": help, "choices": choices, "at_least": at_least}
+        default=default, metadata={"help": help, "choices": choices, "at_least": at_least, "at_most": at_most}
     )
 
 
@@ -69,7 +70,8 @@ class Unet1D(Section):
     upsampling: str = option("linear", "how a level doubles its axes", choices=UPSAMPLINGS)
     normalization: str = option("none", "normalisation after each convolution", choices=NORMALIZATIONS)
     activation: str = option("leaky_relu", "activation after each convolution", choices=ACTIVATIONS)
-    dropout: float = option(0.0, "share of features dropped on the way up", at_least=0.0)
+    dropout: float = option(0.0, "share of features dropped on the way up", at_least=0.0, at_most=0.9)
+    recompute: bool = option(False, "save memory: compute activations again for the gradient instead of keeping them")
     padding: str = option("zero", "pad with zeros, or with what lies around a segment", choices=("zero", "context"))
     output: str = option(
         "direct",
@@ -96,7 +98,8 @@ class Unet2D(Section):
     upsampling: str = option("linear", "how a level doubles its axes", choices=UPSAMPLINGS)
     normalization: str = option("batch", "normalisation after each convolution", choices=NORMALIZATIONS)
     activation: str = option("leaky_relu", "activation after each convolution", choices=ACTIVATIONS)
-    dropout: float = option(0.0, "share of features dropped on the way up", at_least=0.0)
+    dropout: float = option(0.0, "share of features dropped on the way up", at_least=0.0, at_most=0.9)
+    recompute: bool = option(False, "save memory: compute activations again for the gradient instead of keeping them")
     output: str = option(
         "softmax_mask",
         "magnitudes as they come, the last source as the mixture less the others, or masks on the mixture",
@@ -119,13 +122,27 @@ class Training(Section):
     epochs: int = option(10, "epochs; validation and checkpoints come after each", at_least=1)
     steps_per_epoch: int = option(50, "batches in an epoch", at_least=1)
     batch_size: int = option(4, "segments in a batch", at_least=1)
-    learning_rate: float = option(2e-3, "Adam's step size at the start; it falls to zero along a cosine", at_least=0)
+    patience: int = option(0, "epochs without a lower val_mse after which training ends; 0: never", at_least=0)
+    loss: str = option("mse", "what is minimised, on waveforms or on STFT magnitudes", choices=LOSSES)
+    source_weights: tuple[float, ...] | None = option(None, "weight of each source in the loss, with commas (default: 1)")
+    learning_rate: float = option(2e-3, "Adam's step size at the start", at_least=0.0)
+    schedule: str = option(
+        "cosine",
+        "the learning rate stays, falls to zero along a cosine, or to a tenth half-way",
+        choices=("constant", "cosine", "step"),
+    )
+    weight_decay: float = option(0.0, "share of the weights that is taken away with each unit of step size", at_least=0.0)
+    ema: float = option(
+        0.0, "momentum of averaged weights, which are then validated and exported; 0: none", at_least=0.0, at_most=0.9999
+    )
+    accumulation: int = option(1, "batches whose gradients are added up for one update", at_least=1)
+    precision: str = option("float32", "precision of features", choices=("float32", "mixed_bfloat16", "mixed_float16"))
     xla: bool = option(False, "compile the training step with XLA; on two CPU cores it is slower than TensorFlow alone")
     remix: bool = option(True, "mix stems of different songs of the batch")
-    random_gain_db: float = option(6.0, "stems are made louder or softer by up to this", at_least=0)
+    random_gain_db: float = option(6.0, "stems are made louder or softer by up to this", at_least=0.0)
     channel_swap: bool = option(True, "exchange left and right at random")
     polarity: bool = option(True, "invert stems at random")
-    seed: int = option(0, "seed of weights, segments and augmentation", at_least=0)
+    seed: int = option(0, "seed of weights, segments and augmentation", at_least=0, at_most=2**32 - 1)
 
 
 FAMILIES: dict[str, type[Section]] = {"unet_1d": Unet1D, "unet_2d": Unet2D}
@@ -192,7 +209,8 @@ def section_from(section: type[Section], values: Mapping[str, Any]) -> Section:
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Gives a parser one flag for each field of a `Config`."""
-    parser.add_argument("--family", default=DEFAULT_FAMILY, help=f"model family: {', '.join(FAMILIES)}")
+    families = f"model family: {', '.join(FAMILIES)} [{DEFAULT_FAMILY}]"
+    parser.add_argument("--family", default=argparse.SUPPRESS, metavar="NAME", help=families)
     for section in (Data, Training):
         _add_section(parser, {section.__name__.lower(): section})
     _add_section(parser, FAMILIES)
@@ -205,16 +223,25 @@ def config_from_flags(arguments: argparse.Namespace) -> Config:
         UserError: an unknown family, a flag that is not the family's, or a value out of range.
     """
     given = vars(arguments)
-    model = family_section(given["family"])
+    family = given.get("family", DEFAULT_FAMILY)
+    model = family_section(family)
     others = {name for section in FAMILIES.values() for name in section.__dataclass_fields__}
     stray = sorted(name for name in others - set(model.__dataclass_fields__) if name in given)
     if stray:
-        raise UserError(f"{_flag(stray[0])} is no option of {given['family']}; see --help for the options of each family")
+        raise UserError(f"{_flag(stray[0])} is no option of {family}; see --help for the options of each family")
     sections = {"data": Data, "model": model, "training": Training}
     return Config(**{
         key: section_from(section, {name: given[name] for name in section.__dataclass_fields__ if name in given})
         for key, section in sections.items()
     })
+
+
+def refuse_config_flags(arguments: argparse.Namespace, reason: str) -> None:
+    """Raises a `UserError` if a flag of the config was given where the config comes from elsewhere."""
+    known = {name for section in (Data, Training, *FAMILIES.values()) for name in section.__dataclass_fields__}
+    given = sorted(name for name in vars(arguments) if name in known | {"family"})
+    if given:
+        raise UserError(f"{reason}; leave out {', '.join(map(_flag, given))}")
 
 
 def _add_section(parser: argparse.ArgumentParser, sections: Mapping[str, type[Section]]) -> None:
@@ -236,12 +263,15 @@ def _add_section(parser: argparse.ArgumentParser, sections: Mapping[str, type[Se
         if kind is bool:
             group.add_argument(_flag(name), action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
         else:
-            convert, metavar = (_names, "names") if kind is tuple else (kind, kind.__name__)
+            convert, metavar = (_list_of(_item_kind(field)), "A,B,...") if kind is tuple else (kind, kind.__name__)
             group.add_argument(_flag(name), type=convert, default=argparse.SUPPRESS, metavar=metavar, help=text)
 
 
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(text.split(","))
+def _list_of(kind: type):
+    def values(text: str) -> tuple:
+        return tuple(map(kind, text.split(",")))
+
+    return values
 
 
 def _shown(value: Any) -> str:
@@ -258,10 +288,19 @@ def _flag(name: str) -> str:
 
 def _kind(field: dataclasses.Field) -> type:
     """The type of a field's values: of `int | None` it is `int`, of `tuple[str, ...]` it is `tuple`."""
-    annotation = field.type
-    if isinstance(annotation, types.UnionType):
-        annotation = next(kind for kind in typing.get_args(annotation) if kind is not type(None))
+    annotation = _without_none(field.type)
     return typing.get_origin(annotation) or annotation
+
+
+def _item_kind(field: dataclasses.Field) -> type:
+    """The type of the values in a tuple: of `tuple[str, ...]` it is `str`."""
+    return typing.get_args(_without_none(field.type))[0]
+
+
+def _without_none(annotation):
+    if isinstance(annotation, types.UnionType):
+        return next(kind for kind in typing.get_args(annotation) if kind is not type(None))
+    return annotation
 
 
 def _check(field: dataclasses.Field, value: Any) -> None:
@@ -272,6 +311,8 @@ def _check(field: dataclasses.Field, value: Any) -> None:
         raise UserError(f"{flag} is {value!r}; choose one of {', '.join(map(str, limits['choices']))}")
     if limits["at_least"] is not None and not value >= limits["at_least"]:
         raise UserError(f"{flag} is {value}; it must be at least {limits['at_least']}")
+    if limits["at_most"] is not None and not value <= limits["at_most"]:
+        raise UserError(f"{flag} is {value}; it must be at most {limits['at_most']}")
     if field.name == "sources" and not (
         all(isinstance(name, str) and name for name in value) and len(set(value)) == len(value) >= 2
     ):

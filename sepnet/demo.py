@@ -19,10 +19,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     from pipelines.synthesis import demo_songs_path
     from sepnet.pictures import draw_separation
     from sepnet.separate import separate_file
-    from sepnet.train import train
+    from sepnet.train import free_folder, train
 
     folder = arguments.folder
-    result = train(Config(), "demo", folder / "runs", pathlib.Path("saved_models"))
+    result = train(Config(), free_folder(folder / "runs", "demo"), pathlib.Path("saved_models", "demo"))
 
     from sepnet.separator import Separator
 

@@ -1,16 +1,61 @@
 """SavedModels under `saved_models/<name>/<version>/`, and the contract file that says what each is."""
 
 import json
+import os
 import pathlib
+import subprocess
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 from pipelines.errors import UserError
 from pipelines.files import whole_folder
+from sepnet.config import Config
 
 CONTRACT = pathlib.PurePath("assets.extra", "sepnet.json")
 CONTRACT_FORMAT = 1
 SIGNATURE = "serving_default"
+
+
+def export_run(run: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+    """Exports the best weights of a finished run as a new version of a model.
+
+    Under another Keras backend than TensorFlow, a process of its own does it: the weights fit either.
+
+    Args:
+        run: `runs/<name>`.
+        folder: `saved_models/<name>`.
+
+    Returns:
+        Folder of the new version.
+
+    Raises:
+        UserError: the run has not finished.
+    """
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        command = [sys.executable, "-m", "sepnet.export_run", str(run), "--to", str(folder)]
+        answer = subprocess.run(
+            command, env={**os.environ, "KERAS_BACKEND": "tensorflow"}, capture_output=True, text=True, check=False
+        )
+        if answer.returncode:
+            raise UserError(f"the export through TensorFlow failed: {answer.stderr.strip().splitlines()[-1]}")
+        return newest_version(folder)
+
+    from sepnet.models import build_network
+
+    try:
+        config = Config.from_json((run / "config.json").read_text())
+        summary = json.loads((run / "summary.json").read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename} is not there; give the folder of a finished run") from error
+    keras.config.set_dtype_policy("float32")
+    network = build_network(config, summary["sample_rate"])
+    network.model.load_weights(run / "checkpoints" / "best.weights.h5")
+    grid = {"grid_samples": network.grid_samples, "context_samples": network.context_samples}
+    contract = {"name": folder.name, **summary, **grid, "config": json.loads(config.to_json())}
+    return export_model(network.model, folder, contract)
 
 
 def export_model(model, folder: pathlib.Path, contract: Mapping[str, Any]) -> pathlib.Path:

@@ -5,7 +5,6 @@ import json
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import keras
 
@@ -14,13 +13,16 @@ from pipelines.dataset import training_batches, validation_batches
 from pipelines.errors import UserError
 from pipelines.progress import progress_bar
 from pipelines.songs import Track
+from sepnet.callbacks import Bar, Board, Halt, Recorder
 from sepnet.config import Config
-from sepnet.export import export_model
-from sepnet.models import builder
+from sepnet.export import export_run
+from sepnet.losses import make_loss
+from sepnet.models import build_network
 from sepnet.models.network import Network
-from sepnet.pictures import draw_losses
 from sepnet.provenance import provenance
 from sepnet.trainer import Trainer
+
+VALIDATION_BATCH_SIZE = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,82 +43,89 @@ class Result:
 
 
 def fit(
-    config: Config, tracks: Mapping[str, Sequence[Track]], *, run: pathlib.Path, saved_model: pathlib.Path
+    config: Config,
+    tracks: Mapping[str, Sequence[Track]],
+    *,
+    run: pathlib.Path,
+    saved_model: pathlib.Path,
+    resume: bool = False,
 ) -> Result:
     """Trains the config's model and leaves everything that a run leaves.
 
     Args:
         config: checked config.
         tracks: tracks by split, all of one rate; "train" and "valid" must not be empty.
-        run: folder that is made for the run; it must not exist.
+        run: folder of the run; it is made, unless a run is resumed.
         saved_model: `saved_models/<name>`, which gets a new version.
+        resume: goes on from the run's last checkpoint.
 
     Raises:
-        UserError: a split is empty, or the depth does not fit the segment.
+        UserError: a split is empty, the depth does not fit the segment, the checkpoint cannot be used, or the loss is
+            no number.
     """
-    sample_rate = tracks["train"][0].sample_rate if tracks["train"] else 0
     check_fit(config, tracks)
-    keras.utils.set_random_seed(config.training.seed)
+    training, sample_rate = config.training, tracks["train"][0].sample_rate
+    keras.utils.set_random_seed(training.seed)
+    keras.config.set_dtype_policy(training.precision)
     network = build_network(config, sample_rate)
-    trainer = Trainer(network, config.data.sources, _augmentations(config))
+    trainer = make_trainer(config, network)
     validation = _validation(config, tracks["valid"])
     baselines = measure_baselines(config.data.sources, config.data.num_channels, validation)
 
-    checkpoints = run / "checkpoints"
-    checkpoints.mkdir(parents=True)
-    (run / "config.json").write_text(config.to_json())
-    total_steps = config.training.epochs * config.training.steps_per_epoch
-    schedule = keras.optimizers.schedules.CosineDecay(config.training.learning_rate, total_steps)
-    trainer.compile(optimizer=keras.optimizers.Adam(schedule), jit_compile=config.training.xla)
-    best = _BestWeights(network.model, checkpoints)
+    recorder = Recorder(run, {name: figures["val_mse"] for name, figures in baselines.items()}, training.patience)
+    if resume:
+        recorder.restore(trainer)
+    else:
+        (run / "checkpoints").mkdir(parents=True)
+        (run / "config.json").write_text(config.to_json())
+    done = recorder.num_epochs
     begin = time.monotonic()
-    with progress_bar("training", total=total_steps, unit="steps") as advance:
-        history = trainer.fit(
+    with progress_bar("training", total=training.epochs * training.steps_per_epoch, unit="steps") as advance:
+        advance(done * training.steps_per_epoch)
+        trainer.fit(
             training_batches(
                 tracks["train"],
                 sources=config.data.sources,
                 segment_samples=network.training_samples(round(config.data.segment_seconds * sample_rate)),
                 margin_samples=network.margin_samples,
                 num_channels=config.data.num_channels,
-                batch_size=config.training.batch_size,
-                seed=config.training.seed,
+                batch_size=training.batch_size,
+                seed=training.seed,
+                first_step=done * training.steps_per_epoch,
                 reader=config.data.reader,
             ),
-            steps_per_epoch=config.training.steps_per_epoch,
-            epochs=config.training.epochs,
+            steps_per_epoch=training.steps_per_epoch,
+            initial_epoch=done,
+            epochs=training.epochs,
             validation_data=validation,
             callbacks=[
-                best,
-                keras.callbacks.CSVLogger(str(run / "history.csv")),
-                keras.callbacks.TensorBoard(str(run / "logs"), write_graph=False),
-                _Bar(advance, config.training.epochs),
+                # First, so that what the others keep are the averaged weights.
+                *([keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if training.ema else []),
+                Halt(recorder),
+                recorder,
+                Board(run / "logs", next(iter(validation)), sample_rate),
+                Bar(advance, training.epochs),
             ],
             # The dataset is endless and shuffled by itself.
             shuffle=False,
             verbose=0,
-        ).history
-    seconds = time.monotonic() - begin
-    draw_losses(run / "loss.png", history, {name: figures["val_mse"] for name, figures in baselines.items()})
+        )
+    recorder.seconds += time.monotonic() - begin
 
-    network.model.load_weights(best.path)
-    costs = {"parameters": network.model.count_params(), "training_seconds": seconds}
-    summary = {"metrics": best.metrics, "baselines": baselines, "costs": costs, "seed": config.training.seed}
-    summary |= provenance()
-    contract = {
-        "name": saved_model.name,
+    summary = {
         "family": config.family,
         "depth": config.model.depth,
         "sources": list(config.data.sources),
         "sample_rate": sample_rate,
         "num_channels": config.data.num_channels,
-        "grid_samples": network.grid_samples,
-        "context_samples": network.context_samples,
-        **summary,
-        "config": json.loads(config.to_json()),
+        "metrics": recorder.best,
+        "baselines": baselines,
+        "costs": {"parameters": network.model.count_params(), "training_seconds": recorder.seconds},
+        "seed": training.seed,
+        **provenance(),
     }
-    version = export_model(network.model, saved_model, contract)
-    (run / "summary.json").write_text(json.dumps({**summary, "saved_model": str(version)}, indent=2))
-    return Result(best.metrics, baselines, run, version)
+    (run / "summary.json").write_text(json.dumps(summary, indent=2))
+    return Result(recorder.best, baselines, run, export_run(run, saved_model))
 
 
 def check_fit(config: Config, tracks: Mapping[str, Sequence[Track]]) -> None:
@@ -137,14 +146,29 @@ def check_fit(config: Config, tracks: Mapping[str, Sequence[Track]]) -> None:
         )
 
 
-def build_network(config: Config, sample_rate: int) -> Network:
-    """Builds the config's model, untrained."""
-    return builder(config.family)(
-        sources=config.data.sources,
-        num_channels=config.data.num_channels,
-        sample_rate=sample_rate,
-        **dataclasses.asdict(config.model),
+def make_trainer(config: Config, network: Network) -> Trainer:
+    """Wraps a network for training, with augmentations, loss and optimizer."""
+    training = config.training
+    augmentations = make_augmentations(
+        remix=training.remix,
+        random_gain_db=training.random_gain_db,
+        channel_swap=training.channel_swap,
+        polarity=training.polarity,
+        seed=training.seed,
     )
+    loss = make_loss(training.loss, training.source_weights)
+    trainer = Trainer(network, config.data.sources, augmentations, loss)
+    trainer.compile(
+        optimizer=keras.optimizers.AdamW(
+            _schedule(config),
+            weight_decay=training.weight_decay,
+            use_ema=training.ema > 0,
+            ema_momentum=training.ema or None,
+            gradient_accumulation_steps=training.accumulation if training.accumulation > 1 else None,
+        ),
+        jit_compile=training.xla,
+    )
+    return trainer
 
 
 def measure_baselines(sources: Sequence[str], num_channels: int, validation) -> dict[str, dict[str, float]]:
@@ -155,21 +179,22 @@ def measure_baselines(sources: Sequence[str], num_channels: int, validation) -> 
     for name, answer in answers.items():
         model = keras.Model(mixture, {source: answer for source in sources})
         trainer = Trainer(Network(model, grid_samples=1, context_samples=0, core=model), sources)
-        trainer.compile()
+        trainer.compile(jit_compile=False)
         figures = trainer.evaluate(validation, verbose=0, return_dict=True)
         baselines[name] = {f"val_{key}": value for key, value in figures.items() if key != "loss"}
     return baselines
 
 
-def _augmentations(config: Config) -> list[keras.layers.Layer]:
+def _schedule(config: Config):
+    """The learning rate over the run, in updates of the weights."""
     training = config.training
-    return make_augmentations(
-        remix=training.remix,
-        random_gain_db=training.random_gain_db,
-        channel_swap=training.channel_swap,
-        polarity=training.polarity,
-        seed=training.seed,
-    )
+    updates = training.epochs * training.steps_per_epoch // training.accumulation
+    if training.schedule == "constant":
+        return training.learning_rate
+    if training.schedule == "cosine":
+        return keras.optimizers.schedules.CosineDecay(training.learning_rate, max(updates, 1))
+    halfway = [training.learning_rate, training.learning_rate / 10]
+    return keras.optimizers.schedules.PiecewiseConstantDecay([updates // 2], halfway)
 
 
 def _validation(config: Config, tracks: Sequence[Track]):
@@ -179,45 +204,6 @@ def _validation(config: Config, tracks: Sequence[Track]):
         segment_samples=round(config.data.validation_seconds * tracks[0].sample_rate),
         num_segments=config.data.validation_segments,
         num_channels=config.data.num_channels,
-        batch_size=min(config.training.batch_size, 4),
+        batch_size=VALIDATION_BATCH_SIZE,
         reader=config.data.reader,
     )
-
-
-class _BestWeights(keras.callbacks.Callback):
-    """Keeps the separator's weights of the last epoch, and those of the epoch with the lowest `val_mse`."""
-
-    def __init__(self, separator: keras.Model, folder: pathlib.Path):
-        super().__init__()
-        self.separator = separator
-        self.path = folder / "best.weights.h5"
-        self.last = folder / "last.weights.h5"
-        self.metrics: dict[str, Any] = {}
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.separator.save_weights(self.last)
-        if not self.metrics or logs["val_mse"] < self.metrics["val_mse"]:
-            self.separator.save_weights(self.path)
-            figures = {name: float(value) for name, value in logs.items() if name.startswith("val_") and name != "val_loss"}
-            self.metrics = {"epoch": epoch + 1, **figures}
-
-
-class _Bar(keras.callbacks.Callback):
-    """Moves the progress bar with each step and shows epoch, loss and `val_mse`."""
-
-    def __init__(self, advance, epochs: int):
-        super().__init__()
-        self.advance = advance
-        self.epochs = epochs
-        self.epoch = 0
-        self.val_mse = ""
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.epoch = epoch + 1
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.advance(1, f"epoch {self.epoch}/{self.epochs} loss {logs['loss']:.5f}{self.val_mse}")
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.val_mse = f" val_mse {logs['val_mse']:.5f}"
-        self.advance(0, f"epoch {self.epoch}/{self.epochs} loss {logs['loss']:.5f}{self.val_mse}")

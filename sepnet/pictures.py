@@ -26,7 +26,7 @@ def draw_losses(path: pathlib.Path, history: Mapping[str, Sequence[float]], base
         axes.axhline(value, color="C3", linestyle=style, linewidth=1, label=f"val_mse of {name}")
     axes.set(xlabel="epoch", ylabel="mean squared error", yscale="log")
     axes.grid(alpha=0.3, which="both")
-    axes.legend(loc="upper right", fontsize="small")
+    figure.legend(loc="outside upper center", ncols=4, fontsize="small")
     figure.savefig(path)
 
 

@@ -5,8 +5,8 @@ import itertools
 import pathlib
 from collections.abc import Sequence
 
-from pipelines.errors import CommandParser, run_command
-from sepnet.config import Config, add_flags, config_from_flags
+from pipelines.errors import CommandParser, UserError, run_command
+from sepnet.config import Config, add_flags, config_from_flags, refuse_config_flags
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -16,18 +16,25 @@ def main(argv: Sequence[str] | None = None) -> None:
         UserError: the options do not go together, or the data cannot be used.
     """
     arguments = _parser().parse_args(argv)
-    config = config_from_flags(arguments)
-    train(config, arguments.name, arguments.runs, arguments.saved_models)
+    if arguments.resume:
+        refuse_config_flags(arguments, "--resume takes its options from the run")
+        config, run = read_run_config(arguments.resume), arguments.resume
+        name = arguments.name or run.name
+    else:
+        config = config_from_flags(arguments)
+        name = arguments.name or f"{config.family}_depth{config.model.depth}"
+        run = free_folder(arguments.runs, name)
+    train(config, run, arguments.saved_models / name, resume=bool(arguments.resume))
 
 
-def train(config: Config, name: str | None, runs: pathlib.Path, saved_models: pathlib.Path):
+def train(config: Config, run: pathlib.Path, saved_model: pathlib.Path, *, resume: bool = False):
     """Trains one model and prints what it came to.
 
     Args:
         config: checked config.
-        name: of the run and of the model; None makes one from family and depth.
-        runs: folder of runs; a run whose name is taken gets a number behind it.
-        saved_models: folder of models; a model whose name is taken gets a new version.
+        run: folder of the run.
+        saved_model: `saved_models/<name>`; a model that is there gets a new version.
+        resume: goes on from the run's last checkpoint.
 
     Returns:
         `sepnet.fit.Result`.
@@ -37,20 +44,19 @@ def train(config: Config, name: str | None, runs: pathlib.Path, saved_models: pa
     from pipelines.synthesis import demo_songs_path
     from pipelines.tracks import load_tracks
 
-    name = name or f"{config.family}_depth{config.model.depth}"
-    for folder in (runs, saved_models / name):
+    for folder in (run, saved_model):
         check_writable(folder)
     root = data_folder(pathlib.Path(config.data.data)) if config.data.data else demo_songs_path()
     tracks = load_tracks(
         root, sources=config.data.sources, sample_rate=config.data.sample_rate, skip_bad=config.data.skip_bad
     )
     counts = ", ".join(f"{len(songs)} {split}" for split, songs in tracks.items())
-    print(f"{name}: songs from {root} ({counts})")
+    print(f"{run}: songs from {root} ({counts})", flush=True)
 
     # TensorFlow takes seconds to load: only after everything that can be refused without it.
     from sepnet.fit import fit
 
-    result = fit(config, tracks, run=_free_folder(runs, name), saved_model=saved_models / name)
+    result = fit(config, tracks, run=run, saved_model=saved_model, resume=resume)
     print_result(result, config.data.sources)
     return result
 
@@ -74,7 +80,7 @@ def print_result(result, sources: Sequence[str]) -> None:
     console.print(table)
     for name, figures in result.baselines.items():
         gain_db = 10 * math.log10(figures["val_mse"] / result.metrics["val_mse"])
-        print(f"The model is {gain_db:.1f} dB {'below' if gain_db >= 0 else 'ABOVE (!)'} {name}.")
+        print(f"The model is {abs(gain_db):.1f} dB {'below' if gain_db >= 0 else 'ABOVE'} {name}.")
     print(f"SI-SDR of the model: {result.metrics['val_si_sdr']:.1f} dB")
     print(f"run:         {result.run}")
     print(f"SavedModel:  {result.saved_model}")
@@ -87,11 +93,25 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--saved-models", type=pathlib.Path, default=pathlib.Path("saved_models"), help="folder of models [saved_models]"
     )
+    parser.add_argument("--resume", type=pathlib.Path, metavar="RUN", help="go on with runs/NAME, whatever ended it")
     add_flags(parser)
     return parser
 
 
-def _free_folder(runs: pathlib.Path, name: str) -> pathlib.Path:
+def read_run_config(run: pathlib.Path) -> Config:
+    """Reads the config of a run.
+
+    Raises:
+        UserError: the folder is no run, or its config cannot be read.
+    """
+    try:
+        return Config.from_json((run / "config.json").read_text())
+    except OSError as error:
+        raise UserError(f"{run} holds no config.json ({error.strerror}); give the folder of a run") from error
+
+
+def free_folder(runs: pathlib.Path, name: str) -> pathlib.Path:
+    """`runs/name`, or where that is taken, the name with the first free number behind it."""
     names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
     return next(runs / name for name in names if not (runs / name).exists())
 

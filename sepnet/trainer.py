@@ -1,10 +1,11 @@
 """The Keras model that is trained: int16 stems in, augmented and mixed on the device, separated, and compared."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 from keras import ops
 
+from sepnet.losses import make_loss
 from sepnet.metrics import is_heard, si_sdr_db, squared_errors
 from sepnet.models.network import Network
 
@@ -26,15 +27,23 @@ class Trainer(keras.Model):
         network: what is trained; in training its core runs, in evaluation the whole model.
         sources: names of the sources in the order of the batches.
         augmentations: layers over `sources` that act in training.
+        loss: `(sources, estimates) -> scalar`, the mean squared error unless given.
     """
 
-    def __init__(self, network: Network, sources: Sequence[str], augmentations: Sequence[keras.layers.Layer] = ()):
+    def __init__(
+        self,
+        network: Network,
+        sources: Sequence[str],
+        augmentations: Sequence[keras.layers.Layer] = (),
+        loss: Callable | None = None,
+    ):
         super().__init__(name="trainer")
         self.model = network.model
         self.core = network.core
         self.margin_samples = network.margin_samples
         self.sources = list(sources)
         self.augmentations = list(augmentations)
+        self.objective = loss or make_loss("mse")
         self.mse = keras.metrics.Mean(name="mse")
         self.source_mse = [keras.metrics.Mean(name=f"mse_{source}") for source in self.sources]
         self.si_sdr = keras.metrics.Mean(name="si_sdr")
@@ -54,7 +63,7 @@ class Trainer(keras.Model):
         return {"sources": sources, "estimates": estimates}
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        return ops.mean(ops.square(y_pred["estimates"] - y_pred["sources"]))
+        return self.objective(y_pred["sources"], y_pred["estimates"])
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         sources, estimates = y_pred["sources"], y_pred["estimates"]

@@ -1,9 +1,11 @@
 """The model families by name, loaded on use."""
 
+import dataclasses
 import importlib
 from collections.abc import Callable
 
 from pipelines.errors import UserError
+from sepnet.config import Config
 
 # Each builds a `Network`: waveform in, stems out.
 MODELS = {
@@ -22,3 +24,13 @@ def builder(family: str) -> Callable:
         raise UserError(f"unknown family {family!r}; choose one of {', '.join(MODELS)}")
     module, function = MODELS[family].split(":")
     return getattr(importlib.import_module(module), function)
+
+
+def build_network(config: Config, sample_rate: int):
+    """Builds a config's `sepnet.models.network.Network`, untrained."""
+    return builder(config.family)(
+        sources=config.data.sources,
+        num_channels=config.data.num_channels,
+        sample_rate=sample_rate,
+        **dataclasses.asdict(config.model),
+    )

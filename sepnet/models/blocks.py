@@ -16,12 +16,19 @@ from keras import ops
 CONVOLUTIONS = {1: keras.layers.Conv1D, 2: keras.layers.Conv2D}
 TRANSPOSED_CONVOLUTIONS = {1: keras.layers.Conv1DTranspose, 2: keras.layers.Conv2DTranspose}
 AVERAGE_POOLINGS = {1: keras.layers.AveragePooling1D, 2: keras.layers.AveragePooling2D}
-ACTIVATIONS = {
-    "leaky_relu": lambda name: keras.layers.LeakyReLU(negative_slope=0.2, name=name),
-    "relu": lambda name: keras.layers.ReLU(name=name),
-    "elu": lambda name: keras.layers.ELU(name=name),
-}
 MAX_GROUPS = 8
+# Short runs must not end before the moving averages of batch normalisation have arrived.
+BATCH_MOMENTUM = 0.9
+NORMALIZATIONS = {
+    "none": lambda filters: None,
+    "batch": lambda filters: keras.layers.BatchNormalization(momentum=BATCH_MOMENTUM),
+    "group": lambda filters: keras.layers.GroupNormalization(math.gcd(filters, MAX_GROUPS)),
+}
+ACTIVATIONS = {
+    "leaky_relu": lambda: keras.layers.LeakyReLU(negative_slope=0.2),
+    "relu": keras.layers.ReLU,
+    "elu": keras.layers.ELU,
+}
 # Half-band low-pass: a sinc of 15 taps under a Hann window, 6 dB down at a quarter of the sample rate.
 LOW_PASS = np.sinc(np.arange(-7, 8) / 2) * np.hanning(17)[1:-1]
 
@@ -43,6 +50,7 @@ class BlockStyle:
         normalization: "none", "batch" or "group".
         activation: "leaky_relu", "relu" or "elu".
         dropout: share of features that is dropped on the way up in training.
+        recompute: activations inside of convolutions are computed again for the gradient instead of kept.
         padding: "zero", or "context": convolutions without padding, whose output is shorter than their input.
     """
 
@@ -55,6 +63,7 @@ class BlockStyle:
     normalization: str
     activation: str
     dropout: float
+    recompute: bool
     padding: str = "zero"
 
     @property
@@ -75,7 +84,9 @@ def down_block(features, filters: int, style: BlockStyle, name: str):
     skip = _convolutions(features, filters, style.down_kernel_size, style, name, style.convolutions)
     if style.downsampling == "pooled":
         return skip, AVERAGE_POOLINGS[style.rank](2, name=f"{name}_pool")(skip)
-    lowered = LowPass(name=f"{name}_low_pass")(skip) if style.downsampling == "filtered" else skip
+    lowered = skip
+    if style.downsampling == "filtered":
+        lowered = LowPass(style.padding == "context", name=f"{name}_low_pass")(skip)
     return skip, Decimate(name=f"{name}_decimate")(lowered)
 
 
@@ -106,21 +117,78 @@ def _convolutions(features, filters: int, kernel_size: int, style: BlockStyle, n
 
 
 def _convolve(features, filters: int, kernel_size: int, style: BlockStyle, name: str, strides: int = 1):
-    features = CONVOLUTIONS[style.rank](
-        filters,
-        kernel_size,
+    return Convolution(
+        rank=style.rank,
+        filters=filters,
+        kernel_size=kernel_size,
         strides=strides,
         padding="valid" if style.padding == "context" else "same",
-        use_bias=style.normalization == "none",
-        name=f"{name}_conv",
+        normalization=style.normalization,
+        activation=style.activation,
+        recompute=style.recompute,
+        name=name,
     )(features)
-    if style.normalization == "batch":
-        # Short runs must not end before the moving averages have arrived.
-        features = keras.layers.BatchNormalization(momentum=0.9, name=f"{name}_norm")(features)
-    elif style.normalization == "group":
-        groups = math.gcd(filters, MAX_GROUPS)
-        features = keras.layers.GroupNormalization(groups, name=f"{name}_norm")(features)
-    return ACTIVATIONS[style.activation](f"{name}_{style.activation}")(features)
+
+
+@keras.saving.register_keras_serializable(package="sepnet")
+class Convolution(keras.layers.Layer):
+    """A convolution, its normalisation and its activation.
+
+    Args:
+        rank: 1 or 2.
+        filters: features that it gives.
+        kernel_size: along every axis.
+        strides: along every axis.
+        padding: "same" or "valid".
+        normalization: "none", "batch" or "group".
+        activation: "leaky_relu", "relu" or "elu".
+        recompute: what lies between its input and its output is not kept for the gradient but computed once more
+            (Chen, Xu, Zhang, Guestrin 2016, arXiv 1604.06174). Batch normalisation then moves its averages twice for
+            each step.
+    """
+
+    def __init__(
+        self, *, rank, filters, kernel_size, strides, padding, normalization, activation, recompute, **kwargs
+    ):
+        super().__init__(**kwargs)
+        self.settings = {
+            "rank": rank,
+            "filters": filters,
+            "kernel_size": kernel_size,
+            "strides": strides,
+            "padding": padding,
+            "normalization": normalization,
+            "activation": activation,
+            "recompute": recompute,
+        }
+        self.recompute = recompute
+        self.convolution = CONVOLUTIONS[rank](
+            filters, kernel_size, strides=strides, padding=padding, use_bias=normalization == "none"
+        )
+        self.normalization = NORMALIZATIONS[normalization](filters)
+        self.activation = ACTIVATIONS[activation]()
+
+    def build(self, input_shape):
+        self.convolution.build(input_shape)
+        if self.normalization is not None:
+            self.normalization.build(self.convolution.compute_output_shape(input_shape))
+
+    def call(self, inputs, training=False):
+        if self.recompute and training:
+            return keras.remat(lambda features: self._apply(features, training))(inputs)
+        return self._apply(inputs, training)
+
+    def _apply(self, features, training):
+        features = self.convolution(features)
+        if self.normalization is not None:
+            features = self.normalization(features, training=training)
+        return self.activation(features)
+
+    def compute_output_shape(self, input_shape):
+        return self.convolution.compute_output_shape(input_shape)
+
+    def get_config(self):
+        return {**super().get_config(), **self.settings}
 
 
 @keras.saving.register_keras_serializable(package="sepnet")
@@ -137,7 +205,15 @@ class Decimate(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="sepnet")
 class LowPass(keras.layers.Layer):
-    """Removes, along each axis between batch and channels, what decimation by two would fold back."""
+    """Removes, along each axis between batch and channels, what decimation by two would fold back.
+
+    Args:
+        has_context: an axis of `n` becomes one of `n - 14`, without padding; else zeros are put around it.
+    """
+
+    def __init__(self, has_context: bool, **kwargs):
+        super().__init__(**kwargs)
+        self.has_context = has_context
 
     def call(self, inputs):
         kernel = ops.cast(LOW_PASS / LOW_PASS.sum(), inputs.dtype)
@@ -145,11 +221,16 @@ class LowPass(keras.layers.Layer):
             shape = [1] * (len(inputs.shape) - 2) + [inputs.shape[-1], 1]
             shape[axis - 1] = len(LOW_PASS)
             tiled = ops.broadcast_to(ops.reshape(kernel, [size if size == len(LOW_PASS) else 1 for size in shape]), shape)
-            inputs = ops.depthwise_conv(inputs, tiled, padding="same")
+            inputs = ops.depthwise_conv(inputs, tiled, padding="valid" if self.has_context else "same")
         return inputs
 
     def compute_output_shape(self, input_shape):
-        return input_shape
+        lost = len(LOW_PASS) - 1 if self.has_context else 0
+        lengths = [size if size is None else size - lost for size in input_shape[1:-1]]
+        return (input_shape[0], *lengths, input_shape[-1])
+
+    def get_config(self):
+        return {**super().get_config(), "has_context": self.has_context}
 
 
 @keras.saving.register_keras_serializable(package="sepnet")

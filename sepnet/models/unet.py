@@ -52,9 +52,11 @@ def valid_lengths(depth: int, style: BlockStyle) -> tuple[int, int]:
     """The shortest input and output, in samples, of a U-Net with context; longer ones have multiples of `2**depth` more.
 
     These are the sizes of Wave-U-Net: `n` values become `(n + 1) / 2` on the way down and `2 * n - 1` on the way up.
+    Where a low-pass comes before the way down, it takes its taps besides.
     """
     down = style.convolutions * (style.down_kernel_size - 1)
     up = style.convolutions * (style.up_kernel_size - 1)
+    low_pass = len(LOW_PASS) - 1 if style.downsampling == "filtered" else 0
 
     def output(deepest: int) -> int:
         for _ in range(depth):
@@ -64,5 +66,5 @@ def valid_lengths(depth: int, style: BlockStyle) -> tuple[int, int]:
     deepest = next(length for length in itertools.count(1) if output(length) >= 1)
     first_input = deepest + down
     for _ in range(depth):
-        first_input = 2 * first_input - 1 + down
+        first_input = 2 * first_input - 1 + low_pass + down
     return first_input, output(deepest)

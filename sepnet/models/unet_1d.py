@@ -39,7 +39,7 @@ def build_unet_1d(
         **style: the remaining fields of `BlockStyle`.
 
     Raises:
-        UserError: context is asked for with blocks that keep no grid without padding.
+        UserError: context is asked for with blocks that keep no grid without padding, or with even kernels.
     """
     style = BlockStyle(rank=1, **style)
     has_context = style.padding == "context"
@@ -47,6 +47,11 @@ def build_unet_1d(
         raise UserError(
             f"--padding context does not go with --downsampling {style.downsampling} --upsampling {style.upsampling}; "
             "take decimate or filtered, and linear or learned"
+        )
+    if has_context and not (style.down_kernel_size % 2 and style.up_kernel_size % 2):
+        raise UserError(
+            f"--padding context does not go with kernels of {style.down_kernel_size} and {style.up_kernel_size}: "
+            "without padding even ones move the features by half a sample; take odd ones"
         )
     padded = keras.Input((None, num_channels), name="padded")
     features = unet(padded, level_filters(depth, base_filters, filter_growth), style)
@@ -72,7 +77,8 @@ def build_unet_1d(
     return Network(
         model,
         grid_samples=grid,
-        context_samples=round_up(margin or context(depth, style), grid) if style.is_local else None,
+        # Between two places of the coarsest grid an output sees up to a step of it more than the margin.
+        context_samples=round_up(margin + grid if has_context else context(depth, style), grid) if style.is_local else None,
         core=core if has_context else model,
         margin_samples=margin,
         first_samples=first_output if has_context else grid,

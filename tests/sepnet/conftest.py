@@ -7,8 +7,10 @@ from tests.sepnet.helpers import contract_of, small_network
 
 @pytest.fixture(scope="session")
 def networks():
-    """An untrained network of each family, by name."""
-    return {family: small_network(family) for family in ("unet_1d", "unet_2d")}
+    """An untrained network of each family, and one that is trained with context, by name."""
+    context = {"padding": "context", "downsampling": "filtered", "upsampling": "learned"}
+    options = {"unet_1d": {}, "unet_2d": {}, "unet_1d_context": context}
+    return {name: small_network(name[:7], **options[name]) for name in options}
 
 
 @pytest.fixture(scope="session")
@@ -30,11 +32,11 @@ def gain_model(tmp_path_factory):
     from sepnet.export import export_model
     from sepnet.models.network import Network
 
-    def export(gains: dict[str, float], *, sample_rate: int, num_channels: int = 2):
+    def export(gains: dict[str, float], *, sample_rate: int, num_channels: int = 2, context_samples: int | None = 0):
         mixture = keras.Input((None, num_channels), name="mixture")
         model = keras.Model(mixture, {source: keras.layers.Rescaling(gain)(mixture) for source, gain in gains.items()})
         contract = contract_of(
-            Network(model, grid_samples=1, context_samples=0),
+            Network(model, grid_samples=1, context_samples=context_samples, core=model),
             sources=gains,
             num_channels=num_channels,
             sample_rate=sample_rate,

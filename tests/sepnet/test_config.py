@@ -60,6 +60,8 @@ def test_json_gives_the_config_back(config):
         ({"training": {"epochs": 0}}, "--epochs is 0; it must be at least 1"),
         ({"training": {"learning_rate": float("nan")}}, "--learning-rate is nan"),
         ({"training": {"seed": -1}}, "--seed is -1"),
+        ({"training": {"seed": 2**32}}, "--seed is 4294967296; it must be at most 4294967295"),
+        ({"model": {"dropout": 1.0}}, "--dropout is 1.0; it must be at most 0.9"),
         ({"data": {"sources": "vocals"}}, "--sources takes a tuple"),
         ({"data": {"sources": ["vocals"]}}, "name two or more"),
         ({"data": {"sources": ["vocals", "vocals"]}}, "two or more different"),
@@ -107,11 +109,13 @@ def example_of(field: dataclasses.Field) -> tuple[object, list[str]]:
         return choices[0], [flag, str(choices[0])]
     if isinstance(field.default, bool):
         return not field.default, [flag.replace("--", "--no-") if field.default else flag]
+    if "tuple[float" in str(field.type):
+        return (1.0, 0.5), [flag, "1,0.5"]
     if isinstance(field.default, tuple):
         return ("speech", "noise"), [flag, "speech,noise"]
     if "str" in str(field.type):
         return "folder", [flag, "folder"]
-    value = (field.default or 9) + 1
+    value = field.metadata["at_most"] or (field.default or 9) + 1
     return value, [flag, str(value)]
 
 

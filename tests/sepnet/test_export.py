@@ -37,7 +37,7 @@ print(json.dumps(answer))
 """
 
 
-@pytest.mark.parametrize("family", ["unet_1d", "unet_2d"])
+@pytest.mark.parametrize("family", ["unet_1d", "unet_1d_context", "unet_2d"])
 @pytest.mark.parametrize("num_samples", LENGTHS)
 def test_saved_model_agrees_with_keras(networks, exported, family, num_samples):
     loaded = tf.saved_model.load(str(exported[family] / "1"))

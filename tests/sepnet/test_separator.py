@@ -51,7 +51,7 @@ def read_m4a(path):
         return np.concatenate([frame.to_ndarray() for frame in container.decode(audio=0)], axis=1).T
 
 
-@pytest.mark.parametrize("family", ["unet_1d", "unet_2d"])
+@pytest.mark.parametrize("family", ["unet_1d", "unet_1d_context", "unet_2d"])
 @pytest.mark.parametrize("chunk_samples", [97, 5000, 10**6])
 def test_blocks_give_what_the_whole_gives(separators, networks, family, chunk_samples):
     separator, song = separators[family], noise(12 * SAMPLE_RATE + 13, 2)
@@ -62,6 +62,16 @@ def test_blocks_give_what_the_whole_gives(separators, networks, family, chunk_sa
     joined = {source: np.concatenate([block[source] for block in blocks])[None] for source in SOURCES}
     whole = stacked(networks[family].model(song[None]))
     np.testing.assert_allclose(stacked(joined), whole, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("seconds", [3, 10, 10.0001, 19.5, 28.3])
+def test_blocks_without_an_end_to_their_context_fade_into_each_other(gain_model, seconds):
+    """Group normalisation looks at all of its input; whatever blocks give, the weights of their fades add up to one."""
+    separator = Separator(gain_model({"half": 0.5, "minus": -1.0}, sample_rate=8000, context_samples=None))
+    song = noise(round(seconds * 8000), 2)
+    stems = separator(song, 8000)
+    np.testing.assert_allclose(stems["half"], 0.5 * song, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(stems["minus"], -song, rtol=0, atol=1e-6)
 
 
 @hypothesis.settings(max_examples=25, deadline=None, derandomize=True, database=None)

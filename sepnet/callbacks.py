@@ -1,0 +1,162 @@
+"""What happens beside training: checkpoints, history, pictures, the progress bar, and a halt where it diverges."""
+
+import csv
+import math
+import pathlib
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from pipelines.errors import UserError
+from pipelines.files import whole_file
+from sepnet.checkpoints import load_state, save_state
+from sepnet.pictures import draw_losses, draw_separation
+
+
+class Recorder(keras.callbacks.Callback):
+    """Keeps after every epoch what a run leaves, and stops training that no longer helps.
+
+    Writes `checkpoints/best.weights.h5` (the separator at its lowest `val_mse`), `checkpoints/last.npz` (all of the
+    run's state), `history.csv` and `loss.png`.
+
+    Args:
+        run: folder of the run.
+        baselines: `val_mse` by the baseline's name, for the picture.
+        patience: epochs without a lower `val_mse` after which training ends; 0 for never.
+    """
+
+    def __init__(self, run: pathlib.Path, baselines: Mapping[str, float], patience: int):
+        super().__init__()
+        self.run = run
+        self.baselines = baselines
+        self.patience = patience
+        self.best_weights = run / "checkpoints" / "best.weights.h5"
+        self.last_state = run / "checkpoints" / "last.npz"
+        self.history: dict[str, list[float]] = {}
+        self.seconds = 0.0
+
+    @property
+    def num_epochs(self) -> int:
+        """Epochs that are done."""
+        return len(self.history.get("val_mse", ()))
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The figures of the best epoch, counted from 1."""
+        index = int(np.argmin(self.history["val_mse"]))
+        figures = {name: values[index] for name, values in self.history.items()}
+        return {"epoch": index + 1} | {name: value for name, value in figures.items() if name.startswith("val_")}
+
+    def restore(self, trainer: keras.Model) -> None:
+        """Brings trainer and history to where the last checkpoint left them.
+
+        Raises:
+            UserError: there is no checkpoint, or it does not belong to this run.
+        """
+        state = load_state(self.last_state, trainer)
+        self.history, self.seconds = state["history"], state["seconds"]
+
+    def on_epoch_end(self, epoch, logs=None):
+        for name, value in logs.items():
+            self.history.setdefault(name, []).append(float(value))
+        if self.best["epoch"] == self.num_epochs:
+            with whole_file(self.best_weights) as temporary:
+                self.model.model.save_weights(temporary)
+        save_state(self.last_state, self.model, {"history": self.history, "seconds": self.seconds})
+        with whole_file(self.run / "history.csv") as temporary, temporary.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["epoch", *self.history])
+            writer.writerows(zip(range(1, self.num_epochs + 1), *self.history.values(), strict=True))
+        with whole_file(self.run / "loss.png") as temporary:
+            draw_losses(temporary, self.history, self.baselines)
+        if self.patience and self.num_epochs - self.best["epoch"] >= self.patience:
+            self.model.stop_training = True
+
+
+class Halt(keras.callbacks.Callback):
+    """Stops at the first loss that is no number, before it reaches a checkpoint."""
+
+    def __init__(self, recorder: Recorder):
+        super().__init__()
+        self.recorder = recorder
+
+    def on_train_batch_end(self, batch, logs=None):
+        if math.isfinite(logs["loss"]):
+            return
+        optimizer = self.model.optimizer
+        good = self.recorder.best_weights
+        raise UserError(
+            f"the loss is {logs['loss']} at step {int(optimizer.iterations)}, with a learning rate of "
+            f"{float(optimizer.learning_rate):.2g}; "
+            + (f"the last good checkpoint is {good}" if good.exists() else "there is no checkpoint yet")
+            + ": start again with a lower --learning-rate"
+        )
+
+
+class Bar(keras.callbacks.Callback):
+    """Moves the progress bar with each step and shows epoch, loss and `val_mse`; a line for each epoch without a bar.
+
+    Args:
+        advance: moves the bar by an amount and shows a text.
+        epochs: epochs in all.
+    """
+
+    def __init__(self, advance: Callable[..., None], epochs: int):
+        super().__init__()
+        self.advance = advance
+        self.epochs = epochs
+        self.epoch = 0
+        self.val_mse = ""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch + 1
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.advance(1, self._text(logs))
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.val_mse = f" val_mse {logs['val_mse']:.5f}"
+        self.advance(0, self._text(logs))
+        if not sys.stderr.isatty():
+            print(self._text(logs), file=sys.stderr, flush=True)
+
+    def _text(self, logs) -> str:
+        return f"epoch {self.epoch}/{self.epochs} loss {logs['loss']:.5f}{self.val_mse}"
+
+
+class Board(keras.callbacks.Callback):
+    """TensorBoard logs: the figures of each epoch, and the first validation segment as sound and spectrograms.
+
+    Args:
+        folder: `runs/<name>/logs`.
+        example: a batch of `pipelines.dataset.validation_batches`; its first segment is taken.
+        sample_rate: Hz.
+    """
+
+    def __init__(self, folder: pathlib.Path, example: Mapping[str, Any], sample_rate: int):
+        super().__init__()
+        import tensorflow as tf
+
+        self.writer = tf.summary.create_file_writer(str(folder))
+        self.picture = folder / "example.png"
+        self.example = {name: np.asarray(value[:1]) for name, value in example.items()}
+        self.sample_rate = sample_rate
+
+    def on_epoch_end(self, epoch, logs=None):
+        import tensorflow as tf
+
+        sources, outputs = self.model.sources, self.model(self.example, training=False)
+        true, estimates = (np.asarray(outputs[name])[0] for name in ("sources", "estimates"))
+        mixture = self.example["mixture"][0] / np.float32(2**15)
+        stems = [{source: audio[:, index] for index, source in enumerate(sources)} for audio in (true, estimates)]
+        draw_separation(self.picture, mixture, *stems, self.sample_rate)
+        with self.writer.as_default(step=epoch + 1):
+            for name, value in logs.items():
+                tf.summary.scalar(name, float(value))
+            for source, audio in stems[1].items():
+                tf.summary.audio(source, audio[None], self.sample_rate)
+            tf.summary.image("spectrograms", tf.io.decode_png(self.picture.read_bytes())[None])
+        self.writer.flush()

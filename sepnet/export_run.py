@@ -1,0 +1,32 @@
+"""`python -m sepnet.export_run RUN`: exports the best weights of a finished run as a SavedModel once more."""
+
+import argparse
+import pathlib
+from collections.abc import Sequence
+
+from pipelines.errors import CommandParser, run_command
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command.
+
+    Raises:
+        UserError: the run has not finished.
+    """
+    arguments = _parser().parse_args(argv)
+    from sepnet.export import export_run
+
+    print(export_run(arguments.run, arguments.to or pathlib.Path("saved_models") / arguments.run.name))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = CommandParser(
+        prog="python -m sepnet.export_run", description=__doc__.partition(": ")[2], allow_abbrev=False
+    )
+    parser.add_argument("run", type=pathlib.Path, help="runs/NAME")
+    parser.add_argument("--to", type=pathlib.Path, metavar="FOLDER", help="the model's folder [saved_models/NAME]")
+    return parser
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,104 @@
+"""What augmentation may do to stems, and what it must leave as it is."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pipelines.augmentation import ChannelSwap, Polarity, RandomGain, Remix, make_augmentations
+
+ALL = {"remix": True, "random_gain_db": 6.0, "channel_swap": True, "polarity": True}
+NONE = {"remix": False, "random_gain_db": 0.0, "channel_swap": False, "polarity": False}
+
+
+def noise(batch_size, num_samples=20, num_sources=4, num_channels=2):
+    generator = np.random.default_rng(0)
+    return generator.uniform(-1, 1, (batch_size, num_samples, num_sources, num_channels)).astype(np.float32)
+
+
+def by_stem(examples):
+    """One row for each stem of each example: `[batch * num_sources, num_samples, num_channels]`."""
+    return np.asarray(examples).transpose(0, 2, 1, 3).reshape(-1, examples.shape[1], examples.shape[3])
+
+
+def test_remix_deals_the_segments_of_each_source_anew():
+    sources, remix, shifts = noise(5), Remix(seed=0), []
+    for _ in range(40):
+        mixed = np.asarray(remix(sources, training=True))
+        for index in range(4):
+            # Each row comes from exactly one segment of the same source, and each segment is used once.
+            same = (mixed[:, None, :, index] == sources[None, :, :, index]).all(axis=(2, 3))
+            np.testing.assert_array_equal(same.sum(axis=0), 1)
+            np.testing.assert_array_equal(same.sum(axis=1), 1)
+            shifts.append(int(same[0].argmax()))
+    shifts = np.reshape(shifts, (40, 4))
+    assert set(shifts.ravel()) == set(range(5))
+    # Sources move on their own: hardly ever all alike.
+    assert np.mean(np.ptp(shifts, axis=1) == 0) < 0.2
+
+
+def test_gains_are_even_in_decibels_within_their_range():
+    sources = noise(500)
+    louder = by_stem(RandomGain(seed=0, range_db=6.0)(sources, training=True))
+    ratios = louder / by_stem(sources)
+    np.testing.assert_allclose(ratios, np.broadcast_to(ratios[:, :1, :1], ratios.shape), rtol=1e-4)
+    gains_db = 20 * np.log10(ratios[:, 0, 0])
+    assert -6.001 < gains_db.min() < -5.9 and 5.9 < gains_db.max() < 6.001
+    # 2000 draws from an even distribution of 12 dB: one in a thousand counts of a quarter lies further off than 80.
+    counts, _ = np.histogram(gains_db, bins=4, range=(-6.001, 6.001))
+    assert np.abs(counts - 500).max() < 80
+
+
+@pytest.mark.parametrize(
+    ("layer", "change"),
+    [(ChannelSwap(seed=0), lambda stems: stems[..., ::-1]), (Polarity(seed=0), lambda stems: -stems)],
+    ids=["channel swap", "polarity"],
+)
+def test_every_second_stem_is_changed_by_itself(layer, change):
+    sources = noise(250)
+    before, after = by_stem(sources), by_stem(layer(sources, training=True))
+    changed = (after == change(before)).all(axis=(1, 2))
+    np.testing.assert_array_equal((after == before).all(axis=(1, 2)), ~changed)
+    # 1000 throws of a coin: further from 500 than 52 in one of a thousand.
+    assert abs(changed.sum() - 500) < 52
+    # The stems of an example do not go together.
+    counts = np.bincount(changed.reshape(250, 4).sum(axis=1), minlength=5) / 250
+    np.testing.assert_allclose(counts, np.array([1, 4, 6, 4, 1]) / 16, atol=0.11)
+
+
+def test_nothing_happens_outside_of_training():
+    sources = noise(4)
+    for layer in make_augmentations(**ALL, seed=0):
+        np.testing.assert_array_equal(layer(sources), sources)
+        np.testing.assert_array_equal(layer(sources, training=False), sources)
+        assert np.any(np.asarray(layer(noise(16), training=True)) != noise(16))
+
+
+def test_only_what_is_switched_on_is_there():
+    assert make_augmentations(**NONE, seed=0) == []
+    for name, value in ALL.items():
+        [layer] = make_augmentations(**{**NONE, name: value}, seed=0)
+        assert layer.name == name.removesuffix("_db")
+
+
+def test_one_seed_gives_the_same_stems():
+    def augmented(seed):
+        sources = noise(8)
+        for layer in make_augmentations(**ALL, seed=seed):
+            sources = layer(sources, training=True)
+        return np.asarray(sources)
+
+    np.testing.assert_array_equal(augmented(3), augmented(3))
+    assert np.any(augmented(3) != augmented(4))
+
+
+def test_each_batch_is_augmented_in_its_own_way_inside_of_a_graph():
+    sources = keras.Input((20, 4, 2))
+    outputs = sources
+    for layer in make_augmentations(**ALL, seed=0):
+        outputs = layer(outputs)
+    model = keras.Model(sources, outputs)
+    step = tf.function(lambda batch: model(batch, training=True))
+    batch = tf.constant(noise(8))
+    first, second = step(batch), step(batch)
+    assert first.shape == batch.shape and np.any(first.numpy() != second.numpy())
