@@ -18,7 +18,7 @@ RESULT = pathlib.Path("benchmarks/results/data.json")
 def main(argv=None) -> None:
     """Runs the benchmark."""
     from pipelines.cache import cache_path
-    from pipelines.synthesis import demo_songs_path, synthesize_songs
+    from pipelines.demo_songs.synthesis import demo_songs_path, synthesize_songs
     from pipelines.tracks import load_tracks
     from sepnet.config import FAMILIES, Config
 
@@ -41,7 +41,9 @@ def main(argv=None) -> None:
         ("", "s for a step", "waiting for data"),
         [(name, f"{seconds:.2f}", f"{share:.2%}") for name, (seconds, share) in waiting.items()],
     )
-    write_json(RESULT, {"crops_per_second": rates, "waiting_share": {name: share for name, (_, share) in waiting.items()}})
+    write_json(
+        RESULT, {"crops_per_second": rates, "waiting_share": {name: share for name, (_, share) in waiting.items()}}
+    )
 
 
 def reading_rates(tracks) -> dict[str, float]:
@@ -50,7 +52,8 @@ def reading_rates(tracks) -> dict[str, float]:
 
     options = {"sources": SOURCES, "segment_samples": SEGMENT_SAMPLES, "num_channels": 2, "seed": 0}
     iterators = {
-        reader: iter(training_batches(tracks, batch_size=BATCH_SIZE, reader=reader, **options)) for reader in READERS[1:]
+        reader: iter(training_batches(tracks, batch_size=BATCH_SIZE, reader=reader, **options))
+        for reader in READERS[1:]
     }
 
     def chain(reader: str) -> float:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pipelines.check import Report, SongReport
+    from pipelines.inspection import Report, SongReport
 
 SPLITS = ("train", "valid", "test")
 

@@ -3,7 +3,7 @@
 import pathlib
 from collections.abc import Sequence
 
-from pipelines import prepare
+from pipelines import copies
 from pipelines.errors import UserError
 from pipelines.songs import STEM_STREAMS, ProbeIndex, SongError, Track, data_folder, find_songs, read_track
 
@@ -37,14 +37,14 @@ def load_tracks(
                 f"the .stem.mp4 songs under {root} hold {', '.join(STEM_STREAMS)}, not {', '.join(unknown)}; "
                 "choose among these with --sources"
             )
-        root = prepare.prepared_copy(root, sample_rate=sample_rate, skip_bad=skip_bad)
+        root = copies.prepared_copy(root, sample_rate=sample_rate, skip_bad=skip_bad)
     tracks, errors = _read_tracks(root, sources, skip_bad)
     rates = sorted({track.sample_rate for track in tracks})
     if sample_rate is None and len(rates) > 1:
         listed = " and ".join(f"{rate} Hz" for rate in rates)
         raise UserError(f"the songs under {root} have different sample rates ({listed}); choose one with --sample-rate")
     if any(not track.streamable for track in tracks) or (sample_rate is not None and rates != [sample_rate]):
-        root = prepare.prepared_copy(root, sample_rate=sample_rate, skip_bad=skip_bad)
+        root = copies.prepared_copy(root, sample_rate=sample_rate, skip_bad=skip_bad)
         tracks, errors = _read_tracks(root, sources, skip_bad)
     for error in errors:
         print(f"left out: {error}")

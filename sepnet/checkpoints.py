@@ -39,7 +39,9 @@ def load_state(path: pathlib.Path, trainer: keras.Model) -> dict[str, Any]:
             state = json.loads(str(file["state"]))
             arrays = [file[f"variable_{index}"] for index in range(len(file.files) - 1)]
     except FileNotFoundError as error:
-        raise UserError(f"there is no checkpoint {path}; the run has not ended its first epoch: start it anew") from error
+        raise UserError(
+            f"there is no checkpoint {path}; the run has not ended its first epoch: start it anew"
+        ) from error
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise UserError(f"the checkpoint {path} is damaged ({error}); start the run anew") from error
     variables = _variables(trainer)

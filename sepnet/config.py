@@ -6,7 +6,6 @@ A field's `option(...)` gives its default, its help text and its range. Nothing 
 import argparse
 import dataclasses
 import json
-import pathlib
 import types
 import typing
 from collections.abc import Mapping
@@ -22,7 +21,9 @@ OUTPUTS = ("direct", "difference", "mask", "softmax_mask")
 LOSSES = ("mse", "l1", "magnitude_mse", "magnitude_l1", "multi_resolution_stft")
 
 
-def option(default: Any, help: str, *, choices: tuple = (), at_least: float | None = None, at_most: float | None = None):
+def option(
+    default: Any, help: str, *, choices: tuple = (), at_least: float | None = None, at_most: float | None = None
+):
     """A config field: its default, help text and the values that it takes."""
     return dataclasses.field(
         default=default, metadata={"help": help, "choices": choices, "at_least": at_least, "at_most": at_most}
@@ -43,7 +44,9 @@ class Section:
 class Data(Section):
     """What is read, and how it is cut."""
 
-    data: str | None = option(None, "folder of songs, or musdb18-7s to download that preview (default: the demo songs, made on first use)")
+    data: str | None = option(
+        None, "folder of songs, or musdb18-7s to download that preview (default: the demo songs, made on first use)"
+    )
     sources: tuple[str, ...] = option(
         ("vocals", "drums", "bass", "other"), "names of the sources, with commas: vocals,drums,bass,other"
     )
@@ -124,16 +127,23 @@ class Training(Section):
     batch_size: int = option(4, "segments in a batch", at_least=1)
     patience: int = option(0, "epochs without a lower val_mse after which training ends; 0: never", at_least=0)
     loss: str = option("mse", "what is minimised, on waveforms or on STFT magnitudes", choices=LOSSES)
-    source_weights: tuple[float, ...] | None = option(None, "weight of each source in the loss, with commas (default: 1)")
+    source_weights: tuple[float, ...] | None = option(
+        None, "weight of each source in the loss, with commas (default: 1)"
+    )
     learning_rate: float = option(2e-3, "Adam's step size at the start", at_least=0.0)
     schedule: str = option(
         "cosine",
         "the learning rate stays, falls to zero along a cosine, or to a tenth half-way",
         choices=("constant", "cosine", "step"),
     )
-    weight_decay: float = option(0.0, "share of the weights that is taken away with each unit of step size", at_least=0.0)
+    weight_decay: float = option(
+        0.0, "share of the weights that is taken away with each unit of step size", at_least=0.0
+    )
     ema: float = option(
-        0.0, "momentum of averaged weights, which are then validated and exported; 0: none", at_least=0.0, at_most=0.9999
+        0.0,
+        "momentum of averaged weights, which are then validated and exported; 0: none",
+        at_least=0.0,
+        at_most=0.9999,
     )
     accumulation: int = option(1, "batches whose gradients are added up for one update", at_least=1)
     precision: str = option("float32", "precision of features", choices=("float32", "mixed_bfloat16", "mixed_float16"))
@@ -230,10 +240,12 @@ def config_from_flags(arguments: argparse.Namespace) -> Config:
     if stray:
         raise UserError(f"{_flag(stray[0])} is no option of {family}; see --help for the options of each family")
     sections = {"data": Data, "model": model, "training": Training}
-    return Config(**{
-        key: section_from(section, {name: given[name] for name in section.__dataclass_fields__ if name in given})
-        for key, section in sections.items()
-    })
+    return Config(
+        **{
+            key: section_from(section, {name: given[name] for name in section.__dataclass_fields__ if name in given})
+            for key, section in sections.items()
+        }
+    )
 
 
 def refuse_config_flags(arguments: argparse.Namespace, reason: str) -> None:

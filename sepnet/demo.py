@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     import numpy as np
 
     from pipelines import audio, songs
-    from pipelines.synthesis import demo_songs_path
+    from pipelines.demo_songs.synthesis import demo_songs_path
     from sepnet.pictures import draw_separation
     from sepnet.separate import separate_file
     from sepnet.train import free_folder, train

@@ -118,7 +118,9 @@ def newest_model(saved_models: pathlib.Path) -> pathlib.Path:
     """
     contracts = list(saved_models.glob(f"*/*/{CONTRACT}"))
     if not contracts:
-        raise UserError(f"no model under {saved_models}; make one with `python -m sepnet.train`, or name one by --model")
+        raise UserError(
+            f"no model under {saved_models}; make one with `python -m sepnet.train`, or name one by --model"
+        )
     return max(contracts, key=lambda path: path.stat().st_mtime_ns).parent.parent
 
 

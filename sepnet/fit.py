@@ -177,7 +177,7 @@ def measure_baselines(sources: Sequence[str], num_channels: int, validation) -> 
     answers = {"silence": mixture * 0.0, "mixture/num_sources": mixture / len(sources)}
     baselines = {}
     for name, answer in answers.items():
-        model = keras.Model(mixture, {source: answer for source in sources})
+        model = keras.Model(mixture, dict.fromkeys(sources, answer))
         trainer = Trainer(Network(model, grid_samples=1, context_samples=0, core=model), sources)
         trainer.compile(jit_compile=False)
         figures = trainer.evaluate(validation, verbose=0, return_dict=True)

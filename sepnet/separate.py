@@ -53,8 +53,10 @@ def separate_file(separator, song: pathlib.Path, output: pathlib.Path) -> list[p
     info = audio.probe(song)
     encoding = info.encoding if info.encoding in KEPT_ENCODINGS else "PCM_16"
     if info.sample_rate > separator.sample_rate:
-        print(f"{separator.path.parent.name} works at {separator.sample_rate} Hz: "
-              f"the stems hold nothing above {separator.sample_rate // 2} Hz")
+        print(
+            f"{separator.path.parent.name} works at {separator.sample_rate} Hz: "
+            f"the stems hold nothing above {separator.sample_rate // 2} Hz"
+        )
     if not separator.is_exact:
         print("the model's normalisation looks at all of its input: blocks are faded into each other instead of joined")
     peak = 0.0
@@ -97,7 +99,9 @@ def _writing(output: pathlib.Path, song: pathlib.Path) -> Iterator[pathlib.Path]
         with tempfile.TemporaryDirectory(prefix=".separating-", dir=output) as folder:
             yield pathlib.Path(folder)
     except OSError as error:
-        raise UserError(f"cannot write the stems to {output}: {error.strerror}; choose another folder with -o") from error
+        raise UserError(
+            f"cannot write the stems to {output}: {error.strerror}; choose another folder with -o"
+        ) from error
 
 
 def _new_wav(path: pathlib.Path, info, encoding: str):
@@ -110,9 +114,10 @@ def _new_wav(path: pathlib.Path, info, encoding: str):
 def _convert(source: pathlib.Path, target: pathlib.Path, info, encoding: str, gain: float) -> None:
     import soundfile
 
-    with soundfile.SoundFile(source) as reader, soundfile.SoundFile(
-        target, "w", info.sample_rate, info.num_channels, encoding, format="WAV"
-    ) as writer:
+    with (
+        soundfile.SoundFile(source) as reader,
+        soundfile.SoundFile(target, "w", info.sample_rate, info.num_channels, encoding, format="WAV") as writer,
+    ):
         for block in reader.blocks(1 << 18, dtype="float32", always_2d=True):
             writer.write(block * gain)
 

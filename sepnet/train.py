@@ -39,9 +39,9 @@ def train(config: Config, run: pathlib.Path, saved_model: pathlib.Path, *, resum
     Returns:
         `sepnet.fit.Result`.
     """
+    from pipelines.demo_songs.synthesis import demo_songs_path
     from pipelines.files import check_writable
     from pipelines.songs import data_folder
-    from pipelines.synthesis import demo_songs_path
     from pipelines.tracks import load_tracks
 
     for folder in (run, saved_model):
@@ -91,7 +91,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--name", help="of the run and the model (default: family and depth)")
     parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs"), help="folder of runs [runs]")
     parser.add_argument(
-        "--saved-models", type=pathlib.Path, default=pathlib.Path("saved_models"), help="folder of models [saved_models]"
+        "--saved-models",
+        type=pathlib.Path,
+        default=pathlib.Path("saved_models"),
+        help="folder of models [saved_models]",
     )
     parser.add_argument("--resume", type=pathlib.Path, metavar="RUN", help="go on with runs/NAME, whatever ended it")
     add_flags(parser)

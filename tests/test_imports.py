@@ -22,7 +22,9 @@ def module_name(path: pathlib.Path) -> str:
 
 
 TREES = {
-    module_name(path): ast.parse(path.read_text()) for package in PACKAGES for path in (REPOSITORY / package).rglob("*.py")
+    module_name(path): ast.parse(path.read_text())
+    for package in PACKAGES
+    for path in (REPOSITORY / package).rglob("*.py")
 }
 
 

@@ -147,9 +147,7 @@ class Convolution(keras.layers.Layer):
             each step.
     """
 
-    def __init__(
-        self, *, rank, filters, kernel_size, strides, padding, normalization, activation, recompute, **kwargs
-    ):
+    def __init__(self, *, rank, filters, kernel_size, strides, padding, normalization, activation, recompute, **kwargs):
         super().__init__(**kwargs)
         self.settings = {
             "rank": rank,
@@ -220,7 +218,9 @@ class LowPass(keras.layers.Layer):
         for axis in range(1, len(inputs.shape) - 1):
             shape = [1] * (len(inputs.shape) - 2) + [inputs.shape[-1], 1]
             shape[axis - 1] = len(LOW_PASS)
-            tiled = ops.broadcast_to(ops.reshape(kernel, [size if size == len(LOW_PASS) else 1 for size in shape]), shape)
+            tiled = ops.broadcast_to(
+                ops.reshape(kernel, [size if size == len(LOW_PASS) else 1 for size in shape]), shape
+            )
             inputs = ops.depthwise_conv(inputs, tiled, padding="valid" if self.has_context else "same")
         return inputs
 

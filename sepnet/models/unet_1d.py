@@ -78,7 +78,9 @@ def build_unet_1d(
         model,
         grid_samples=grid,
         # Between two places of the coarsest grid an output sees up to a step of it more than the margin.
-        context_samples=round_up(margin + grid if has_context else context(depth, style), grid) if style.is_local else None,
+        context_samples=round_up(margin + grid if has_context else context(depth, style), grid)
+        if style.is_local
+        else None,
         core=core if has_context else model,
         margin_samples=margin,
         first_samples=first_output if has_context else grid,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipelines import check
+from pipelines import check, inspection
 from tests.pipelines.bad_songs import BAD_SONGS
 
 SOURCES = ("vocals", "drums", "bass", "other")
@@ -80,7 +80,7 @@ def test_distance_between_mixture_and_sum(tmp_path, write_song, check_json, nois
     status, document = check_json(tmp_path)
     assert document["splits"]["test"]["residual_db_median"] == pytest.approx(expected, abs=0.01)
     assert document["splits"]["test"]["worst_song"] == "a"
-    assert status == (1 if expected > check.FAR_RESIDUAL_DB else 0)
+    assert status == (1 if expected > inspection.FAR_RESIDUAL_DB else 0)
 
 
 @pytest.mark.parametrize("damage", BAD_SONGS, ids=lambda damage: damage.__name__)

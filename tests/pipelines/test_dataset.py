@@ -194,7 +194,9 @@ def test_validation_segments_are_fixed_and_spread_over_all_songs(write_tracks, r
         np.testing.assert_array_equal(validate(tracks, batch_size=batch_size)[0], sources)
     everything, _, _ = validate(tracks, num_segments=1000, reader=reader)
     assert places(everything) == [
-        *((0, start) for start in range(0, 300, 50)), (1, 0), *((2, start) for start in range(0, 1000, 50))
+        *((0, start) for start in range(0, 300, 50)),
+        (1, 0),
+        *((2, start) for start in range(0, 1000, 50)),
     ]
     np.testing.assert_array_equal(everything[6, 0, :, 0], [*range(1, 41), *[0] * 10])
 

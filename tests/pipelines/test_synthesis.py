@@ -9,11 +9,11 @@ import wave
 import numpy as np
 import pytest
 
-from pipelines import synthesis
 from pipelines.cache import cache_path
-from pipelines.composition import KEYS, SPLITS, STEMS, compose
+from pipelines.demo_songs import synthesis
+from pipelines.demo_songs.composition import KEYS, SPLITS, STEMS, compose
+from pipelines.demo_songs.synthesis import demo_songs_path, synthesize_songs
 from pipelines.errors import UserError
-from pipelines.synthesis import demo_songs_path, synthesize_songs
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 SAMPLE_RATE = 22_050
@@ -193,7 +193,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path):
 def test_a_killed_run_leaves_no_destination(tmp_path):
     destination = tmp_path / "demo"
     process = start_python(
-        "import pathlib, sys, time; from pipelines.synthesis import synthesize_songs\n"
+        "import pathlib, sys, time; from pipelines.demo_songs.synthesis import synthesize_songs\n"
         "def pause(): print('one', flush=True); time.sleep(60)\n"
         f"synthesize_songs(pathlib.Path({str(destination)!r}), song_seconds=4.0, on_song=pause)"
     )
@@ -227,7 +227,7 @@ def test_the_demo_songs_are_made_once(monkeypatch, tmp_path):
 
 def test_two_processes_at_once_both_end_well(tmp_path):
     code = (
-        "from pipelines import synthesis\n"
+        "from pipelines.demo_songs import synthesis\n"
         "synthesis.NUM_SONGS = {'train': 2, 'valid': 0, 'test': 0}\n"
         "print(synthesis.demo_songs_path(), flush=True)"
     )

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 
 from sepnet.config import FAMILIES
@@ -16,7 +17,8 @@ SMALL = {
 
 
 def small_network(family, *, sources=SOURCES, num_channels=2, **options):
-    """Builds an untrained network of a family, small unless the options say otherwise."""
+    """Builds an untrained network of a family, small unless the options say otherwise; always with the same weights."""
+    keras.utils.set_random_seed(0)
     section = FAMILIES[family](**{"depth": 2, **SMALL[family], **options})
     return builder(family)(
         sources=sources, num_channels=num_channels, sample_rate=SAMPLE_RATE, **dataclasses.asdict(section)

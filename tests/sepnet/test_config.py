@@ -119,7 +119,9 @@ def example_of(field: dataclasses.Field) -> tuple[object, list[str]]:
     return value, [flag, str(value)]
 
 
-@pytest.mark.parametrize(("section", "field"), FIELDS, ids=[f"{section.__name__}-{field.name}" for section, field in FIELDS])
+@pytest.mark.parametrize(
+    ("section", "field"), FIELDS, ids=[f"{section.__name__}-{field.name}" for section, field in FIELDS]
+)
 def test_every_field_has_a_flag(section, field):
     family = next((name for name, model in FAMILIES.items() if model is section), "unet_2d")
     value, flags = example_of(field)
@@ -147,7 +149,11 @@ def names_read(folder: str, of: str | None = None) -> set[str]:
     loads = [node for node in nodes if isinstance(getattr(node, "ctx", None), ast.Load)]
     attributes = [node for node in loads if isinstance(node, ast.Attribute)]
     if of:
-        return {node.attr for node in attributes if of in (getattr(node.value, "attr", None), getattr(node.value, "id", None))}
+        return {
+            node.attr
+            for node in attributes
+            if of in (getattr(node.value, "attr", None), getattr(node.value, "id", None))
+        }
     return {node.attr for node in attributes} | {node.id for node in loads if isinstance(node, ast.Name)}
 
 

@@ -56,8 +56,8 @@ def history_of(run_folder):
         return list(csv.DictReader(file))
 
 
-def check_run(folder, sources, family, sample_rate):
-    """Checks that a run holds what design.md lists, and that its files agree with each other."""
+def check_run(folder, version, sources, family, sample_rate):
+    """Checks that a run leaves what it should, that its files agree with each other and with the model's contract."""
     assert {path.name for path in folder.iterdir()} == {
         *("config.json", "history.csv", "loss.png", "checkpoints", "logs", "summary.json")
     }
@@ -69,7 +69,7 @@ def check_run(folder, sources, family, sample_rate):
     config = json.loads((folder / "config.json").read_text())
     assert (config["family"], config["model"]["depth"], config["data"]["sources"]) == (family, 2, list(sources))
     summary = json.loads((folder / "summary.json").read_text())
-    assert {"metrics", "baselines", "costs", "versions", "git_revision", "seed", "saved_model"} <= set(summary)
+    assert {"metrics", "baselines", "costs", "versions", "git_revision", "seed"} <= set(summary)
     assert set(summary["baselines"]) == BASELINES
     history = history_of(folder)
     assert len(history) == 2
@@ -80,23 +80,23 @@ def check_run(folder, sources, family, sample_rate):
         assert figures["val_mse"] == pytest.approx(np.mean([figures[f"val_mse_{name}"] for name in sources]), rel=1e-5)
     assert summary["versions"]["tensorflow"] and summary["costs"]["parameters"] > 0
 
-    contract = json.loads((folder.parents[1] / summary["saved_model"] / "assets.extra" / "sepnet.json").read_text())
+    contract = json.loads((version / "assets.extra" / "sepnet.json").read_text())
     assert (contract["sources"], contract["sample_rate"]) == (list(sources), sample_rate)
     assert (contract["family"], contract["depth"], contract["config"]) == (family, 2, config)
     assert contract["metrics"] == summary["metrics"]
     return contract
 
 
-def check_table(stdout, sources, summary_path):
-    """Checks that the last table holds the figures of the summary, and says where things lie."""
-    summary = json.loads(summary_path.read_text())
+def check_table(stdout, sources, folder, version):
+    """Checks that the last thing printed is a table with the figures of the summary, and where everything lies."""
+    summary = json.loads((folder / "summary.json").read_text())
     rows = {f"model (epoch {summary['metrics']['epoch']})": summary["metrics"], **summary["baselines"]}
     for name, figures in rows.items():
         [line] = [line for line in stdout.splitlines() if name in line and "│" in line]
         assert [float(cell) for cell in line.strip("│ ").split("│")[1:]] == pytest.approx(
             [figures["val_mse"], *(figures[f"val_mse_{source}"] for source in sources)], abs=6e-6
         )
-    assert stdout.rstrip().endswith(summary["saved_model"]) and str(summary_path.parent) in stdout
+    assert [line.split()[-1] for line in stdout.splitlines()[-2:]] == [str(folder), str(version)]
 
 
 @pytest.mark.parametrize("family", ["unet_1d", "unet_2d"])
@@ -104,8 +104,8 @@ def test_a_real_track_is_trained_on_and_separated(run, real_songs, real_track, i
     outcome = run("sepnet.train", "--data", real_songs, "--family", family, *TINY, *into, COLUMNS="200")
     assert outcome.status == 0, outcome.stderr
     folder, version = tmp_path / "runs" / f"{family}_depth2", tmp_path / "saved_models" / f"{family}_depth2" / "1"
-    check_run(folder, SOURCES, family, 44_100)
-    check_table(outcome.stdout, SOURCES, folder / "summary.json")
+    check_run(folder, version, SOURCES, family, 44_100)
+    check_table(outcome.stdout, SOURCES, folder, version)
 
     mixture = np.concatenate([streams[0] for streams in read_streams(real_track)])
     separate([str(real_track), "--model", str(version.parent), "-o", str(tmp_path / "stems")])
@@ -113,7 +113,9 @@ def test_a_real_track_is_trained_on_and_separated(run, real_songs, real_track, i
     # The whole track at once, in a process that imports TensorFlow alone.
     np.save(tmp_path / "mixture.npy", mixture[None])
     arguments = [str(version), str(tmp_path / "mixture.npy"), str(tmp_path / "alone.npz")]
-    subprocess.run([sys.executable, "-I", "-c", LOAD_AND_RUN, *arguments], cwd=tmp_path, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-I", "-c", LOAD_AND_RUN, *arguments], cwd=tmp_path, check=True, capture_output=True
+    )
     with np.load(tmp_path / "alone.npz") as alone:
         peak = max(1.0, *(np.abs(alone[source]).max() for source in SOURCES))
         for source in SOURCES:
@@ -126,7 +128,8 @@ def test_songs_in_train_alone_are_validated_on_one_of_them(openmsx, into, tmp_pa
     for song in sorted((openmsx / "train").iterdir())[:2]:
         (tmp_path / "songs" / "train" / song.name).symlink_to(song)
     train(["--data", str(tmp_path / "songs"), "--name", "openmsx", *TINY, *into])
-    check_run(tmp_path / "runs" / "openmsx", SOURCES, "unet_2d", 44_100)
+    version = tmp_path / "saved_models" / "openmsx" / "1"
+    check_run(tmp_path / "runs" / "openmsx", version, SOURCES, "unet_2d", 44_100)
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +150,7 @@ def test_other_sources_are_trained_on_like_those_of_music(speech_and_noise, into
     flags += ["--family", "unet_1d"]
     train([*flags, "--name", "first"])
     first = tmp_path / "runs" / "first"
-    contract = check_run(first, ("speech", "noise"), "unet_1d", 8000)
+    contract = check_run(first, tmp_path / "saved_models" / "first" / "1", ("speech", "noise"), "unet_1d", 8000)
     assert contract["num_channels"] == 1
     assert "2 train, 1 valid, 0 test" in capsys.readouterr().out
     # One seed gives one run; a name that is taken gets a number, and the model a new version.

@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from pipelines import sounds
-from pipelines.composition import Score
+from pipelines.demo_songs import sounds
+from pipelines.demo_songs.composition import Score
 
 Rng = np.random.Generator
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pipelines import sounds
-from pipelines.composition import STEPS_PER_BAR, Score
+from pipelines.demo_songs import sounds
+from pipelines.demo_songs.composition import STEPS_PER_BAR, Score
 
 Rng = np.random.Generator
 Range = tuple[float, float]

@@ -13,13 +13,12 @@ import wave
 from collections.abc import Callable, Mapping
 
 import numpy as np
-import rich.console
-import rich.progress
 
-from pipelines import instruments, singer, sounds
 from pipelines.cache import cache_path
-from pipelines.composition import SPLITS, STEMS, Score, compose
+from pipelines.demo_songs import instruments, singer, sounds
+from pipelines.demo_songs.composition import SPLITS, STEMS, Score, compose
 from pipelines.files import whole_folder
+from pipelines.progress import progress_bar
 
 GENERATOR_VERSION = 1  # raise it with every change that can be heard: the cache's folder is named after it
 NUM_SONGS = types.MappingProxyType({"train": 16, "valid": 3, "test": 3})
@@ -62,8 +61,7 @@ def demo_songs_path() -> pathlib.Path:
     folder = cache_path() / name
     if folder.is_dir():
         return folder
-    with rich.progress.Progress(console=rich.console.Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("Synthesising the demo songs", total=sum(NUM_SONGS.values()))
+    with progress_bar("synthesising the demo songs", total=sum(NUM_SONGS.values()), unit="songs") as advance:
         # Where the folder exists by now, another process made the same songs.
         with contextlib.suppress(FileExistsError):
             synthesize_songs(
@@ -72,7 +70,7 @@ def demo_songs_path() -> pathlib.Path:
                 sample_rate=sample_rate,
                 song_seconds=song_seconds,
                 num_songs=NUM_SONGS,
-                on_song=lambda: progress.advance(task),
+                on_song=lambda: advance(1),
             )
     return folder
 
