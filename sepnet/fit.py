@@ -15,6 +15,7 @@ from pipelines.progress import progress_bar
 from pipelines.songs import Track
 from sepnet.callbacks import Bar, Board, Halt, Recorder
 from sepnet.config import Config
+from sepnet.devices import several_devices
 from sepnet.export import export_run
 from sepnet.losses import make_loss
 from sepnet.models import build_network
@@ -67,8 +68,9 @@ def fit(
     training, sample_rate = config.training, tracks["train"][0].sample_rate
     keras.utils.set_random_seed(training.seed)
     keras.config.set_dtype_policy(training.precision)
-    network = build_network(config, sample_rate)
-    trainer = make_trainer(config, network)
+    with several_devices(training.devices):
+        network = build_network(config, sample_rate)
+        trainer = make_trainer(config, network)
     validation = _validation(config, tracks["valid"])
     baselines = measure_baselines(config.data.sources, config.data.num_channels, validation)
 
@@ -129,10 +131,10 @@ def fit(
 
 
 def check_fit(config: Config, tracks: Mapping[str, Sequence[Track]]) -> None:
-    """Checks that there is something to train on and that the depth fits the segment.
+    """Checks that there is something to train on, that the depth fits the segment, and that options go together.
 
     Raises:
-        UserError: it does not; the message names the largest depth that does.
+        UserError: they do not; for a depth the message names the largest one that does.
     """
     for split, remedy in (("train", "put songs into train/"), ("valid", "add a second song, or put songs into valid/")):
         if not tracks[split]:
@@ -143,6 +145,16 @@ def check_fit(config: Config, tracks: Mapping[str, Sequence[Track]]) -> None:
         raise UserError(
             f"--depth {config.model.depth} does not fit a segment of {config.data.segment_seconds} s "
             f"({segment_samples} samples): the largest depth is {largest}; lower --depth or raise --segment-seconds"
+        )
+    training = config.training
+    if training.batch_size % training.devices:
+        raise UserError(f"--batch-size {training.batch_size} cannot be split over --devices {training.devices}")
+    if training.devices > 1 and training.accumulation > 1 and keras.backend.backend() == "tensorflow":
+        raise UserError("TensorFlow cannot accumulate gradients over several devices; set KERAS_BACKEND=jax, which can")
+    weights = training.source_weights
+    if weights is not None and len(weights) != len(config.data.sources):
+        raise UserError(
+            f"--source-weights has {len(weights)} values for {len(config.data.sources)} sources; give one for each"
         )
 
 
@@ -157,7 +169,9 @@ def make_trainer(config: Config, network: Network) -> Trainer:
         seed=training.seed,
     )
     loss = make_loss(training.loss, training.source_weights)
-    trainer = Trainer(network, config.data.sources, augmentations, loss)
+    # JAX sees one batch whole, wherever its parts lie.
+    num_replicas = training.devices if keras.backend.backend() == "tensorflow" else 1
+    trainer = Trainer(network, config.data.sources, augmentations, loss, num_replicas)
     trainer.compile(
         optimizer=keras.optimizers.AdamW(
             _schedule(config),

@@ -17,12 +17,13 @@ def si_sdr_db(sources, estimates):
     """Scale-invariant signal-to-distortion ratio of each example and source, `[batch, num_sources]`, in dB.
 
     Channels are taken together. Reference: Le Roux, Wisdom, Erdogan, Hershey 2019, "SDR – half-baked or well done?".
-    An estimate that is the source itself gives about 80 dB, since powers are kept above 1e-8.
+    Powers of errors are kept above 1e-8, so that an estimate that is the source itself gives a number; a silent
+    estimate gives -80 dB.
     """
     power = ops.mean(ops.square(sources), axis=(1, 3), keepdims=True)
     scale = ops.mean(sources * estimates, axis=(1, 3), keepdims=True) / (power + SILENCE_POWER)
     target = scale * sources
-    target_power = ops.mean(ops.square(target), axis=(1, 3)) + SILENCE_POWER
+    target_power = ops.mean(ops.square(target), axis=(1, 3)) + SILENCE_POWER**2
     error_power = ops.mean(ops.square(estimates - target), axis=(1, 3)) + SILENCE_POWER
     return 10.0 * ops.log10(target_power / error_power)
 

@@ -19,14 +19,24 @@ def draw_losses(path: pathlib.Path, history: Mapping[str, Sequence[float]], base
         baselines: `val_mse` by the baseline's name.
     """
     figure, axes = _figure(8, 4.5)
-    epochs = np.arange(1, len(history["val_mse"]) + 1)
-    axes.plot(epochs, history["loss"], color="0.6", label="training loss")
-    axes.plot(epochs, history["val_mse"], color="C0", marker="o", markersize=3, label="val_mse")
-    for (name, value), style in zip(baselines.items(), BASELINE_STYLES, strict=False):
-        axes.axhline(value, color="C3", linestyle=style, linewidth=1, label=f"val_mse of {name}")
-    axes.set(xlabel="epoch", ylabel="mean squared error", yscale="log")
-    axes.grid(alpha=0.3, which="both")
-    figure.legend(loc="outside upper center", ncols=4, fontsize="small")
+    axes.plot(_epochs(history["loss"]), history["loss"], color="0.6", label="training loss")
+    axes.plot(_epochs(history["val_mse"]), history["val_mse"], color="C0", marker="o", markersize=3, label="val_mse")
+    _finish_losses(figure, axes, baselines, "mean squared error")
+    figure.savefig(path)
+
+
+def draw_runs(path: pathlib.Path, histories: Mapping[str, Sequence[float]], baselines: Mapping[str, float]) -> None:
+    """Draws `val_mse` by epoch of several runs in one picture, with the baselines as lines across.
+
+    Args:
+        path: PNG to write.
+        histories: `val_mse` by epoch, by the run's label.
+        baselines: `val_mse` by the baseline's name.
+    """
+    figure, axes = _figure(8, 5)
+    for label, values in histories.items():
+        axes.plot(_epochs(values), values, marker="o", markersize=3, label=label)
+    _finish_losses(figure, axes, baselines, "val_mse")
     figure.savefig(path)
 
 
@@ -72,6 +82,19 @@ def draw_separation(
     left.set_xlabel("seconds")
     right.set_xlabel("seconds")
     figure.savefig(path)
+
+
+def _epochs(values: Sequence[float]) -> np.ndarray:
+    return np.arange(1, len(values) + 1)
+
+
+def _finish_losses(figure, axes, baselines: Mapping[str, float], ylabel: str) -> None:
+    for (name, value), style in zip(baselines.items(), BASELINE_STYLES, strict=False):
+        axes.axhline(value, color="black", linestyle=style, linewidth=1, label=name)
+    axes.set(xlabel="epoch", ylabel=ylabel, yscale="log")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.3, which="both")
+    figure.legend(loc="outside upper center", ncols=4, fontsize="small")
 
 
 def _figure(width: float, height: float, axes: bool = True):

@@ -28,6 +28,7 @@ class Trainer(keras.Model):
         sources: names of the sources in the order of the batches.
         augmentations: layers over `sources` that act in training.
         loss: `(sources, estimates) -> scalar`, the mean squared error unless given.
+        num_replicas: devices that TensorFlow splits every batch over.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Trainer(keras.Model):
         sources: Sequence[str],
         augmentations: Sequence[keras.layers.Layer] = (),
         loss: Callable | None = None,
+        num_replicas: int = 1,
     ):
         super().__init__(name="trainer")
         self.model = network.model
@@ -44,6 +46,7 @@ class Trainer(keras.Model):
         self.sources = list(sources)
         self.augmentations = list(augmentations)
         self.objective = loss or make_loss("mse")
+        self.num_replicas = num_replicas
         self.mse = keras.metrics.Mean(name="mse")
         self.source_mse = [keras.metrics.Mean(name=f"mse_{source}") for source in self.sources]
         self.si_sdr = keras.metrics.Mean(name="si_sdr")
@@ -63,7 +66,8 @@ class Trainer(keras.Model):
         return {"sources": sources, "estimates": estimates}
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        return self.objective(y_pred["sources"], y_pred["estimates"])
+        # TensorFlow adds the gradients of its replicas up.
+        return self.objective(y_pred["sources"], y_pred["estimates"]) / self.num_replicas
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         sources, estimates = y_pred["sources"], y_pred["estimates"]
