@@ -111,6 +111,7 @@ class Unet2D(Section):
     frame_length: int = option(1024, "STFT window in samples", at_least=4)
     frame_step: int = option(256, "samples from one STFT frame to the next", at_least=1)
     num_mel_bands: int | None = option(None, "mel bands to work on (default: the bins of the STFT)", at_least=2)
+    wiener: bool = option(False, "let the estimates share the mixture in proportion to their powers")
 
     def largest_depth(self, num_samples: int) -> int:
         """The largest depth that leaves the bottleneck a frame and a bin of a segment."""

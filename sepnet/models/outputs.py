@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 MASKS = ("mask", "softmax_mask")
+POWER_FLOOR = 1e-10
 
 
 def num_outputs(sources: Sequence[str], output: str) -> int:
@@ -77,6 +78,25 @@ class Remainder(keras.layers.Layer):
 
     def compute_output_shape(self, others_shape, mixture_shape):
         return (*mixture_shape[:-1], others_shape[-1] + mixture_shape[-1])
+
+
+@keras.saving.register_keras_serializable(package="sepnet")
+class WienerStep(keras.layers.Layer):
+    """Shares the mixture's magnitudes out in proportion to the powers of the estimates, so that these add up to it.
+
+    Reference: Liutkus and Badeau 2015, "Generalized Wiener filtering with fractional power spectrograms", with power 2
+    and each channel by itself.
+    """
+
+    def call(self, magnitudes, mixture):
+        num_sources = magnitudes.shape[-1] // mixture.shape[-1]
+        powers = [ops.square(source) for source in ops.split(magnitudes, num_sources, axis=-1)]
+        # Where all estimates are silent, all take the same share.
+        total = sum(powers) + num_sources * POWER_FLOOR
+        return ops.concatenate([(power + POWER_FLOOR) / total * mixture for power in powers], axis=-1)
+
+    def compute_output_shape(self, magnitudes_shape, mixture_shape):
+        return magnitudes_shape
 
 
 @keras.saving.register_keras_serializable(package="sepnet")

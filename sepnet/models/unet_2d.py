@@ -9,7 +9,7 @@ from pipelines.errors import UserError
 from pipelines.spectra import magnitude, make_spectra
 from sepnet.models.blocks import BlockStyle, CropLike, PadToGrid
 from sepnet.models.network import Network, round_up
-from sepnet.models.outputs import MASKS, SplitSources, estimates, num_outputs
+from sepnet.models.outputs import MASKS, SplitSources, WienerStep, estimates, num_outputs
 from sepnet.models.unet import context, level_filters, unet
 
 
@@ -25,6 +25,7 @@ def build_unet_2d(
     frame_length: int,
     frame_step: int,
     num_mel_bands: int | None,
+    wiener: bool,
     **style,
 ) -> Network:
     """Builds a 2-D U-Net on STFT magnitudes or on mel bands; the stems take the mixture's phase.
@@ -45,6 +46,7 @@ def build_unet_2d(
         frame_step: samples from one frame to the next, up to half of `frame_length`.
         num_mel_bands: the network works on this many mel bands, and its masks are carried to the bins of the STFT;
             None: it works on these bins themselves.
+        wiener: the estimates go through one Wiener step.
         **style: the remaining fields of `BlockStyle`.
 
     Raises:
@@ -78,6 +80,8 @@ def build_unet_2d(
         name="stems",
     )(features)
     stacked = estimates(raw, magnitudes, num_sources=len(sources), output=output, carry=carry)
+    if wiener:
+        stacked = WienerStep(dtype="float32", name="wiener")(stacked, magnitudes)
     stacked = spectra.inverse_stft(*Rectangular(dtype="float32", name="rectangular")(stacked, *phase), mixture)
     stems = SplitSources(list(sources), dtype="float32", name="sources")(stacked)
     context_samples = frame_step * context(depth, style) + spectra.stft.context
