@@ -58,6 +58,12 @@ class Recorder(keras.callbacks.Callback):
         """
         state = load_state(self.last_state, trainer)
         self.history, self.seconds = state["history"], state["seconds"]
+        # Against underflow, Keras wraps the optimizer under mixed_float16.
+        if getattr(trainer.optimizer, "inner_optimizer", trainer.optimizer).use_ema:
+            # At the end of an epoch, averaged weights and weights had changed places.
+            swap = keras.callbacks.SwapEMAWeights()
+            swap.set_model(trainer)
+            swap.on_test_begin()
 
     def on_epoch_end(self, epoch, logs=None):
         for name, value in logs.items():

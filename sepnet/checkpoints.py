@@ -2,6 +2,8 @@
 
 import json
 import pathlib
+import zipfile
+import zipfile
 from typing import Any
 
 import keras
@@ -35,14 +37,15 @@ def load_state(path: pathlib.Path, trainer: keras.Model) -> dict[str, Any]:
         UserError: the file is not there, is damaged, or belongs to another configuration.
     """
     try:
-        with np.load(path) as file:
+        # NumPy leaves a file that it opened itself, and cannot read, open.
+        with path.open("rb") as opened, np.load(opened) as file:
             state = json.loads(str(file["state"]))
             arrays = [file[f"variable_{index}"] for index in range(len(file.files) - 1)]
     except FileNotFoundError as error:
         raise UserError(
             f"there is no checkpoint {path}; the run has not ended its first epoch: start it anew"
         ) from error
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"the checkpoint {path} is damaged ({error}); start the run anew") from error
     variables = _variables(trainer)
     if [array.shape for array in arrays] != [tuple(variable.shape) for variable in variables]:

@@ -6,6 +6,7 @@ A field's `option(...)` gives its default, its help text and its range. Nothing 
 import argparse
 import dataclasses
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -331,6 +332,10 @@ def _check(field: dataclasses.Field, value: Any) -> None:
         all(isinstance(name, str) and name for name in value) and len(set(value)) == len(value) >= 2
     ):
         raise UserError(f"{flag} is {','.join(map(str, value))!r}; name two or more different sources, with commas")
+    if field.name == "source_weights" and not (
+        all(isinstance(weight, (int, float)) and 0 <= weight < math.inf for weight in value) and any(value)
+    ):
+        raise UserError(f"{flag} is {','.join(map(str, value))}; give numbers from 0 up, not all of them 0")
 
 
 def _refuse_other_than_object(values: Any, where: str) -> None:

@@ -79,6 +79,9 @@ HEAVY = [
     ("sepnet.train", on("songs", "--depth", "14", *UNET_1D), "--depth 14 does not fit .*16000 samples.* depth is 13"),
     ("sepnet.train", on("songs", "--depth", "6"), "--depth 6 does not fit .*16000 samples.* depth is 5"),
     ("sepnet.train", on("songs", "--frame-step", "1024", "--depth", "1"), "frame_step is 1024"),
+    ("sepnet.train", on("songs", "--source-weights", "1,2"), "--source-weights"),
+    ("sepnet.train", ["--resume", "{songs}"], "config.json"),
+    ("sepnet.export_run", ["{songs}"], "config.json"),
     ("sepnet.separate", of("nowhere.wav"), "cannot read .*nowhere.wav: No such file"),
     ("sepnet.separate", of("songs"), "cannot read .*songs: Is a directory"),
     ("sepnet.separate", of("file.wav"), "cannot decode .*file.wav.* no audio file"),
@@ -92,7 +95,7 @@ HEAVY = [
     ("sepnet.separate", [*of("song"), "--gpu"], "unrecognized arguments: --gpu"),
 ]
 # The commands themselves, in processes of their own: these cover every way out of a `main`.
-BY_PROCESS = [*LIGHT[:3], *LIGHT[7:10], HEAVY[0], HEAVY[10]]
+BY_PROCESS = [*LIGHT[:3], *LIGHT[7:10], HEAVY[0], next(case for case in HEAVY if "damaged" in case[2])]
 
 
 def arguments_at(place: pathlib.Path, arguments) -> list[str]:

@@ -1,6 +1,7 @@
 """Small models and noise for the tests of `sepnet`."""
 
 import dataclasses
+import itertools
 
 import keras
 import numpy as np
@@ -14,6 +15,10 @@ SMALL = {
     "unet_1d": {"base_filters": 3},
     "unet_2d": {"base_filters": 2, "frame_length": 64, "frame_step": 16},
 }
+
+WAYS = list(itertools.product(("decimate", "filtered", "strided", "pooled"), ("linear", "learned", "transposed")))
+# With context the sizes of Wave-U-Net: only these keep the grid without padding.
+CONTEXT_WAYS = [(down, up) for down, up in WAYS if down in ("decimate", "filtered") and up != "transposed"]
 
 
 def small_network(family, *, sources=SOURCES, num_channels=2, **options):

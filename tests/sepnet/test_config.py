@@ -67,6 +67,9 @@ def test_json_gives_the_config_back(config):
         ({"data": {"sources": ["vocals", "vocals"]}}, "two or more different"),
         ({"data": {"sources": ["vocals", 3]}}, "--sources"),
         ({"data": {"sources": ["vocals", ""]}}, "--sources"),
+        ({"training": {"source_weights": [1.0, float("nan")]}}, "--source-weights is 1.0,nan"),
+        ({"training": {"source_weights": [0.0, 0.0]}}, "--source-weights is 0.0,0.0; .* not all of them 0"),
+        ({"training": {"source_weights": [1.0, "2"]}}, "--source-weights"),
         ({"data": {"num_channels": 3}}, "--num-channels is 3; choose one of 1, 2"),
         ({"model": {"depth": 0}}, "--depth is 0"),
         ({"model": {"output": "masks"}}, "--output is 'masks'; choose one of direct, difference, mask, softmax_mask"),
@@ -144,7 +147,7 @@ def test_help_shows_every_flag_with_its_default_and_choices():
 
 
 def names_read(folder: str, of: str | None = None) -> set[str]:
-    """Names that the code in a folder reads; of attributes only those of `of`, where it is given (`config.data.NAME`)."""
+    """Names that the code in a folder reads; where `of` is given, only attributes of it (`config.data.NAME`)."""
     nodes = [node for path in (REPOSITORY / folder).rglob("*.py") for node in ast.walk(ast.parse(path.read_text()))]
     loads = [node for node in nodes if isinstance(getattr(node, "ctx", None), ast.Load)]
     attributes = [node for node in loads if isinstance(node, ast.Attribute)]

@@ -25,9 +25,9 @@ for family, folder in json.loads(sys.argv[1]).items():
     loaded = tf.saved_model.load(folder)
     signature = loaded.signatures["serving_default"]
     _, inputs = signature.structured_input_signature
+    specs = {"inputs": inputs, "outputs": signature.structured_outputs}
     answer[family] = {
-        "inputs": {name: [spec.shape.as_list(), spec.dtype.name] for name, spec in inputs.items()},
-        "outputs": {name: [spec.shape.as_list(), spec.dtype.name] for name, spec in signature.structured_outputs.items()},
+        side: {name: [spec.shape.as_list(), spec.dtype.name] for name, spec in specs[side].items()} for side in specs
     }
     mixture = np.load(sys.argv[2])
     stems = signature(mixture=tf.constant(mixture))

@@ -176,7 +176,9 @@ def test_the_best_epoch_is_exported(into, tmp_path):
         for source, samples in stems.items():
             soundfile.write(tmp_path / "songs" / split / "song" / f"{source}.wav", samples, 8000, "PCM_16")
     flags = ["--data", str(tmp_path / "songs"), "--sources", "low,high", "--family", "unet_1d", "--num-channels", "1"]
-    train([*flags, "--name", "worse", *TINY, *into, "--epochs", "2", "--steps-per-epoch", "10", "--learning-rate", "0.03"])
+    train(
+        [*flags, "--name", "worse", *TINY, *into, "--epochs", "2", "--steps-per-epoch", "10", "--learning-rate", "0.03"]
+    )
     check_run(tmp_path / "runs" / "worse", tmp_path / "saved_models" / "worse" / "1", ("low", "high"), "unet_1d", 8000)
     first, last = (float(row["val_mse"]) for row in history_of(tmp_path / "runs" / "worse"))
     assert first < last

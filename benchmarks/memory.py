@@ -1,0 +1,132 @@
+"""`python -m benchmarks.memory`: what training steps take, beside what `sepnet.costs` says beforehand."""
+
+import argparse
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+from typing import Any
+
+from benchmarks.report import print_table, write_json
+from pipelines.errors import CommandParser, run_command
+from sepnet.config import Config, Training, section_from
+
+SAMPLE_RATE, STEPS = 44_100, 3
+RESULT = pathlib.Path("benchmarks/results/memory.json")
+BASES = [
+    ("unet_1d", {"depth": 3}, 8, 2.0),
+    ("unet_1d", {"depth": 6}, 8, 2.0),
+    ("unet_1d", {"depth": 9}, 8, 2.0),
+    ("unet_1d", {"depth": 12}, 8, 2.0),
+    ("unet_2d", {"depth": 3}, 4, 3.0),
+    ("unet_2d", {"depth": 6}, 4, 3.0),
+    ("unet_2d", {"depth": 9, "filter_growth": "add"}, 4, 4.0),
+]
+WAYS = [({}, {}), ({"recompute": True}, {}), ({}, {"precision": "mixed_bfloat16"})]
+# What else changes which tensors there are, and one of the sizes that people train with.
+OTHERS = [
+    ("unet_1d", {"depth": 6, "normalization": "batch", "activation": "relu"}, 4, 2.0, {}),
+    ("unet_1d", {"depth": 6, "padding": "context", "upsampling": "learned", "downsampling": "filtered"}, 4, 2.0, {}),
+    ("unet_1d", {"depth": 6, "filter_growth": "double"}, 16, 3.0, {}),
+    ("unet_2d", {"depth": 7}, 1, 2.0, {"accumulation": 2, "ema": 0.9}),
+    ("unet_2d", {"depth": 5, "upsampling": "transposed", "downsampling": "strided"}, 3, 3.0, {}),
+    ("unet_2d", {"depth": 5, "output": "direct"}, 3, 3.0, {"loss": "magnitude_l1"}),
+]
+
+
+def main(argv=None) -> None:
+    """Runs the benchmark."""
+    arguments = _parser().parse_args(argv)
+    if arguments.measure:
+        print(json.dumps(_take_steps(Config.from_json(arguments.measure))))
+        return
+    from sepnet.costs import training_bytes
+
+    rows = []
+    for config in configs():
+        figures = measure(config)
+        figures["predicted_tensor_bytes"] = training_bytes(config, SAMPLE_RATE, "gpu")
+        figures["predicted_process_bytes"] = training_bytes(config, SAMPLE_RATE, "cpu")
+        rows.append({"config": describe(config), **figures})
+        print(rows[-1], file=sys.stderr, flush=True)
+    print_table(
+        f"memory of a training step in GB, predicted and measured; ratios of {len(rows)} configs",
+        ("", "tensors", "measured", "ratio", "process", "measured", "ratio"),
+        [(row["config"], *_compared(row, "tensor"), *_compared(row, "process")) for row in rows],
+    )
+    write_json(RESULT, {"configs": rows})
+
+
+def configs() -> list[Config]:
+    """Both families at several depths, plain, with recomputation and in mixed precision, and some other options."""
+    grid = [(*base[:1], {**base[1], **model}, *base[2:], training) for model, training in WAYS for base in BASES]
+    return [make_config(*entry) for entry in [*grid, *OTHERS]]
+
+
+def make_config(family: str, model: dict, batch_size: int, segment_seconds: float, training: dict) -> Config:
+    """A config with the defaults of its family beside what is given."""
+    values = {"family": family, "model": model, "data": {"segment_seconds": segment_seconds}}
+    return Config.from_json(json.dumps({**values, "training": {"batch_size": batch_size, **training}}))
+
+
+def measure(config: Config) -> dict[str, int]:
+    """Takes a few training steps on noise, in a process of its own.
+
+    Returns:
+        `tensor_bytes`, the median over the steps of the most that TensorFlow's allocator had handed out, which counts
+        oneDNN's scratch memory; and `process_bytes`, the most that the process had in memory.
+    """
+    command = [sys.executable, "-m", "benchmarks.memory", "--measure", config.to_json()]
+    finished = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(finished.stdout.splitlines()[-1])
+
+
+def describe(config: Config) -> str:
+    """The options in which a config differs from the defaults."""
+    sections = (config.model, section_from(type(config.model), {})), (config.training, Training())
+    given: dict[str, Any] = {"depth": config.model.depth, "seconds": config.data.segment_seconds}
+    for section, default in sections:
+        given |= {name: value for name, value in vars(section).items() if value != getattr(default, name)}
+    return " ".join([config.family, *(f"{name}={value}" for name, value in given.items())])
+
+
+def _take_steps(config: Config) -> dict[str, int]:
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    from sepnet.fit import make_trainer
+    from sepnet.models import build_network
+
+    keras.config.set_dtype_policy(config.training.precision)
+    network = build_network(config, SAMPLE_RATE)
+    trainer = make_trainer(config, network)
+    num_samples = (
+        network.training_samples(round(config.data.segment_seconds * SAMPLE_RATE)) + 2 * network.margin_samples
+    )
+    shape = (config.training.batch_size, len(config.data.sources), num_samples, config.data.num_channels)
+    batch = {"sources": np.random.default_rng(0).integers(-2000, 2000, shape, np.int16)}
+    peaks = []
+    for _ in range(STEPS):
+        tf.config.experimental.reset_memory_stats("CPU:0")
+        trainer.train_on_batch(batch)
+        peaks.append(tf.config.experimental.get_memory_info("CPU:0")["peak"])
+    # (`resource.getrusage` would begin at the memory of the process that started this one.)
+    status = dict(line.split(":", 1) for line in pathlib.Path("/proc/self/status").read_text().splitlines())
+    return {"tensor_bytes": int(statistics.median(peaks)), "process_bytes": 1024 * int(status["VmHWM"].split()[0])}
+
+
+def _compared(row: dict[str, Any], kind: str) -> tuple[str, str, str]:
+    predicted, measured = row[f"predicted_{kind}_bytes"], row[f"{kind}_bytes"]
+    return f"{predicted / 1e9:.2f}", f"{measured / 1e9:.2f}", f"{predicted / measured:.2f}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = CommandParser(prog="python -m benchmarks.memory", description=__doc__.partition(": ")[2])
+    parser.add_argument("--measure", metavar="JSON", help="take the steps of one config here, and print what they take")
+    return parser
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,216 @@
+"""`python -m sepnet.plan`: what each depth costs, and which depth fits a memory, before anything is trained."""
+
+import argparse
+import dataclasses
+import json
+import re
+import sys
+from collections.abc import Sequence
+
+from pipelines.errors import CommandParser, UserError, run_command
+from sepnet.config import Config, add_flags, config_from_flags
+
+SAMPLE_RATE = 44_100
+UNITS = {"MB": 10**6, "GB": 10**9, "TB": 10**12, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command.
+
+    Raises:
+        UserError: the options do not go together, or a depth does not fit the segment.
+    """
+    arguments = _parser().parse_args(argv)
+    config, memory_bytes = config_from_flags(arguments), parse_memory(arguments.memory)
+    sample_rate = config.data.sample_rate or SAMPLE_RATE
+    largest = config.model.largest_depth(round(config.data.segment_seconds * sample_rate))
+    if arguments.depths and "depth" in arguments:
+        raise UserError("--depth and --depths were given; leave out one of them")
+    depths = parse_depths(arguments.depths or str(vars(arguments).get("depth", f"1-{largest}")))
+    if depths[-1] > largest:
+        raise UserError(
+            f"depth {depths[-1]} does not fit a segment of {config.data.segment_seconds} s at {sample_rate} Hz: the "
+            f"largest depth is {largest}; lower --depths or raise --segment-seconds"
+        )
+    plan = make_plan(config, depths, sample_rate, memory_bytes, arguments.device or _device())
+    if arguments.json:
+        print(json.dumps(plan, indent=2))
+    else:
+        print_plan(plan, arguments.memory)
+
+
+def make_plan(config: Config, depths: Sequence[int], sample_rate: int, memory_bytes: int, device: str) -> dict:
+    """Finds out what depths cost, and the largest that fits.
+
+    Args:
+        config: checked config; its depth is not used.
+        depths: depths that fit the config's segment.
+        sample_rate: Hz.
+        memory_bytes: memory that a training step may take.
+        device: "cpu" or "gpu"; see `sepnet.costs`.
+
+    Returns:
+        What `--json` prints: the arguments; `depths`, with the fields of `sepnet.costs.Costs` and `fits`; and
+        `savings`, with `flags`, the largest `depth` that fits with them (None if none does) and its `training_bytes`.
+    """
+    from sepnet.costs import costs, training_bytes, untrained
+
+    rows = []
+    plain, *_ = ways = savings(config)
+    best = {
+        name: {"name": name, "flags": _flags(way, ways[plain]), "depth": None, "training_bytes": None}
+        for name, way in ways.items()
+    }
+    for depth in depths:
+        at_depth = _with(config, model={"depth": depth})
+        network = untrained(at_depth, sample_rate)
+        row = dataclasses.asdict(costs(at_depth, sample_rate, device, network))
+        rows.append({**row, "fits": row["training_bytes"] <= memory_bytes})
+        for name, way in savings(at_depth).items():
+            num_bytes = training_bytes(way, sample_rate, device, network)
+            if num_bytes <= memory_bytes:
+                best[name] |= {"depth": depth, "training_bytes": num_bytes}
+    return {
+        "family": config.family,
+        "sample_rate": sample_rate,
+        "segment_seconds": config.data.segment_seconds,
+        "batch_size": config.training.batch_size,
+        "precision": config.training.precision,
+        "device": device,
+        "memory_bytes": memory_bytes,
+        "depths": rows,
+        "savings": list(best.values()),
+    }
+
+
+def savings(config: Config) -> dict[str, Config]:
+    """The config with no way to save memory, with each alone, and with all; the batch of an update stays the same."""
+    training = config.training
+    mixed = training.precision if training.precision != "float32" else "mixed_bfloat16"
+    num_segments = training.batch_size * training.accumulation
+    plain = _with(
+        config,
+        model={"recompute": False},
+        training={"precision": "float32", "batch_size": num_segments, "accumulation": 1},
+    )
+    half, split = {"precision": mixed}, {"batch_size": 1, "accumulation": num_segments}
+    return {
+        "float32": plain,
+        "mixed precision": _with(plain, training=half),
+        "recomputation": _with(plain, model={"recompute": True}),
+        "accumulation": _with(plain, training=split),
+        "all three": _with(plain, model={"recompute": True}, training=half | split),
+    }
+
+
+def print_plan(plan: dict, memory: str) -> None:
+    """Prints a plan as two tables."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        title=f"{plan['family']}: batches of {plan['batch_size']} segments of {plan['segment_seconds']:g} s at "
+        f"{plan['sample_rate']} Hz, {plan['precision']}, {plan['device']}",
+        box=box.SIMPLE_HEAD,
+    )
+    headings = (
+        "depth",
+        "parameters",
+        "GFLOP/s\nof audio",
+        "receptive\nfield, ms",
+        "training\na step",
+        "separating\na block",
+    )
+    for heading in (*headings, f"fits\n{memory}"):
+        table.add_column(heading, justify="right")
+    for row in plan["depths"]:
+        samples = row["receptive_field_samples"]
+        table.add_row(
+            str(row["depth"]),
+            _shown(row["parameters"]),
+            f"{row['flops_per_second'] / 1e9:,.1f}",
+            f"{1000 * samples / plan['sample_rate']:,.0f}" if samples else "all",
+            f"{row['training_bytes'] / 1e9:,.2f} GB",
+            f"{row['separation_bytes'] / 1e9:,.2f} GB",
+            "yes" if row["fits"] else "no",
+        )
+    largest = Table(title=f"largest depth in {memory}", box=box.SIMPLE_HEAD)
+    for heading, justify in (("", "left"), ("depth", "right"), ("training", "right"), ("flags", "left")):
+        largest.add_column(heading, justify=justify)
+    for way in plan["savings"]:
+        size = f"{way['training_bytes'] / 1e9:,.2f} GB" if way["depth"] else ""
+        largest.add_row(way["name"], str(way["depth"] or "none"), size, way["flags"])
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    console.print(table)
+    console.print(largest)
+
+
+def parse_memory(text: str) -> int:
+    """Bytes of "16GB" or "16 GiB".
+
+    Raises:
+        UserError: no number with a unit.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([A-Za-z]+)", text)
+    units = {unit.lower(): factor for unit, factor in UNITS.items()}
+    if not match or match[2].lower() not in units:
+        raise UserError(f"--memory is {text!r}; give a number and one of {', '.join(UNITS)}, such as 16GB")
+    return round(float(match[1]) * units[match[2].lower()])
+
+
+def parse_depths(text: str) -> range:
+    """The depths of "1-12" or "6".
+
+    Raises:
+        UserError: no such range.
+    """
+    match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
+    first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if not 1 <= first <= last:
+        raise UserError(f"--depths is {text!r}; give the first and the last depth, such as 1-12")
+    return range(first, last + 1)
+
+
+def _shown(parameters: int) -> str:
+    return f"{parameters / 1e6:,.2f} M"
+
+
+def _with(config: Config, *, model: dict | None = None, training: dict | None = None) -> Config:
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, **model or {}),
+        training=dataclasses.replace(config.training, **training or {}),
+    )
+
+
+def _flags(config: Config, plain: Config) -> str:
+    """The flags that lead from the plain config to this one."""
+    names = ("batch_size", "accumulation", "precision")
+    changed = [name for name in names if getattr(config.training, name) != getattr(plain.training, name)]
+    flags = [f"--{name.replace('_', '-')} {getattr(config.training, name)}" for name in changed]
+    return " ".join([*flags, *["--recompute"] * config.model.recompute])
+
+
+def _device() -> str:
+    import tensorflow as tf
+
+    return "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = CommandParser(prog="python -m sepnet.plan", description=__doc__.partition(": ")[2], allow_abbrev=False)
+    parser.add_argument("--memory", default="16GB", help=f"that a training step may take, in {', '.join(UNITS)} [16GB]")
+    parser.add_argument(
+        "--depths", metavar="A-B", help="depths of the table (default: 1 to the largest of the segment)"
+    )
+    parser.add_argument(
+        "--device", choices=("cpu", "gpu"), help="count what the process takes, or the GPU (default: what is here)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    add_flags(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,69 @@
+"""The same models on JAX, and on several devices."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.conftest import REPOSITORY
+
+needs_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed: pip install jax")
+
+TWO_DEVICES = """
+import json, sys
+import numpy as np
+import tensorflow as tf
+two = [tf.config.LogicalDeviceConfiguration()] * 2
+tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
+import keras
+from sepnet.config import Config, Training, Unet1D
+from sepnet.devices import several_devices
+from sepnet.fit import make_trainer
+from sepnet.models import build_network
+
+batch = np.random.default_rng(0).integers(-9999, 9999, (6, 8, 4, 512, 2)).astype("int16")
+answer = {}
+for devices in (1, 2):
+    off = dict(remix=False, random_gain_db=0.0, channel_swap=False, polarity=False)
+    config = Config(model=Unet1D(depth=2, base_filters=3), training=Training(devices=devices, **off))
+    keras.utils.set_random_seed(0)
+    with several_devices(devices):
+        network = build_network(config, 8000)
+        trainer = make_trainer(config, network)
+    history = trainer.fit(tf.data.Dataset.from_tensor_slices({"sources": batch}), shuffle=False, verbose=0).history
+    answer[devices] = {"loss": history["loss"], "weights": [w.ravel().tolist() for w in network.model.get_weights()]}
+print(json.dumps(answer))
+"""
+
+
+def test_two_devices_train_the_weights_of_one():
+    answer = subprocess.run(
+        [sys.executable, "-c", TWO_DEVICES], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    one, two = json.loads(answer.stdout.splitlines()[-1]).values()
+    np.testing.assert_allclose(one["loss"], two["loss"], rtol=1e-3)
+    for expected, weights in zip(one["weights"], two["weights"], strict=True):
+        np.testing.assert_allclose(weights, expected, atol=1e-4)
+
+
+@needs_jax
+@pytest.mark.parametrize("family", ["unet_1d", "unet_2d"])
+def test_jax_trains_and_tensorflow_exports(family, run, tmp_path, write_song):
+    for number, split in enumerate(("train", "valid")):
+        write_song(tmp_path / "songs" / split / f"song {number}", seed=number)
+    command = f"--family {family} --depth 2 --base-filters 3 --epochs 2 --steps-per-epoch 3 --segment-seconds 0.25"
+    folders = ["--runs", tmp_path / "runs", "--saved-models", tmp_path / "models", "--data", tmp_path / "songs"]
+    segments = ["--validation-seconds", "0.25", "--validation-segments", "2"]
+    outcome = run("sepnet.train", *command.split(), *segments, *folders, KERAS_BACKEND="jax")
+    assert outcome.status == 0, outcome.stderr
+
+    summary = json.loads(next((tmp_path / "runs").glob("*/summary.json")).read_text())
+    assert np.isfinite(summary["metrics"]["val_mse"])
+    song = tmp_path / "songs/valid/song 1/mixture.wav"
+    model = next((tmp_path / "models").iterdir())
+    outcome = run("sepnet.separate", song, "--model", model, "-o", tmp_path / "stems")
+    assert outcome.status == 0, outcome.stderr
+    assert len(list((tmp_path / "stems").glob("*.wav"))) == 4

@@ -1,0 +1,84 @@
+"""What an output sample can depend on, and that blocks of a song give what the whole gives."""
+
+import numpy as np
+import pytest
+
+from sepnet.config import FAMILIES
+from tests.sepnet.helpers import CONTEXT_WAYS, WAYS, noise, small_network, stacked
+
+
+def with_positive_kernels(network):
+    """Random kernels without a sign, so that nothing that reaches an output can cancel on its way."""
+    generator = np.random.default_rng(0)
+    for variable in network.model.trainable_variables:
+        if variable.name == "kernel":
+            scale = np.sqrt(np.prod(variable.shape[:-1]))
+            variable.assign(np.abs(generator.normal(size=variable.shape)) / scale)
+    return network
+
+
+def extent(network):
+    """How far from one changed sample outputs change, at the most, over all places of the grid."""
+    middle = 3 * network.context_samples // 2 // network.grid_samples * network.grid_samples
+    places = np.arange(middle, middle + network.grid_samples, max(network.grid_samples // 8, 1))
+    songs = np.repeat(noise(1, 2 * middle, 2), 1 + len(places), axis=0)
+    songs[1 + np.arange(len(places)), places] += 1000.0
+    stems = stacked(network.model(songs))
+    changed = (stems[1:] != stems[:1]).any(axis=(2, 3))
+    return max(np.abs(np.flatnonzero(row) - place).max() for row, place in zip(changed, places, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("family", "way", "kernels", "padding"),
+    [
+        *(("unet_1d", way, kernels, {}) for way in WAYS for kernels in ((5, 5), (2, 4))),
+        *(("unet_1d", way, kernels, {"padding": "context"}) for way in CONTEXT_WAYS for kernels in ((5, 5), (3, 1))),
+        *(("unet_2d", way, kernels, {}) for way in WAYS for kernels in ((5, 5), (2, 4))),
+    ],
+)
+def test_context_is_all_that_an_output_can_depend_on(family, way, kernels, padding):
+    ways = {"downsampling": way[0], "upsampling": way[1], **padding}
+    sizes = {"depth": 3, "down_kernel_size": kernels[0], "up_kernel_size": kernels[1]}
+    network = small_network(family, normalization="none", output="direct", **ways, **sizes)
+    farthest = extent(with_positive_kernels(network))
+    assert network.context_samples % network.grid_samples == 0
+    assert farthest <= network.context_samples <= 3 * farthest
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_context_of_group_normalisation_has_no_end(family):
+    assert small_network(family, normalization="group").context_samples is None
+    assert small_network(family, normalization="batch", convolutions=2).context_samples > 0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("downsampling", "upsampling"), WAYS)
+def test_a_block_on_the_grid_gives_what_the_whole_gives(family, downsampling, upsampling):
+    network = small_network(family, depth=3, convolutions=2, downsampling=downsampling, upsampling=upsampling)
+    context, grid = network.context_samples, network.grid_samples
+    start, length = context + 3 * grid, 2 * grid + 5
+    song = noise(1, start + length + context + 101, 2)
+    whole = stacked(network.model(song))[:, start : start + length]
+    block = stacked(network.model(song[:, start - context : start + length + context]))[:, context : context + length]
+    assert np.abs(whole).max() > 1e-3
+    np.testing.assert_allclose(block, whole, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("downsampling", "upsampling"), CONTEXT_WAYS)
+def test_training_with_context_sees_what_the_whole_song_gives(downsampling, upsampling):
+    ways = {"downsampling": downsampling, "upsampling": upsampling}
+    network = small_network("unet_1d", depth=3, padding="context", **ways)
+    length, margin = network.training_samples(100), network.margin_samples
+    assert 100 <= length < 100 + network.grid_samples and margin > 0
+    start = 40 * network.grid_samples
+    song = noise(1, start + length + margin + 99, 2)
+    core = stacked(network.core(song[:, start - margin : start + length + margin]))
+    assert np.abs(core).max() > 1e-3
+    np.testing.assert_allclose(core, stacked(network.model(song))[:, start : start + length], rtol=0, atol=1e-5)
+
+
+def test_sizes_with_context_are_those_of_the_paper():
+    """Stoller, Ewert, Dixon 2018: with 12 levels, 147,443 samples go in and 16,389 come out."""
+    network = small_network("unet_1d", depth=12, base_filters=1, down_kernel_size=15, padding="context")
+    assert network.training_samples(16_389) == 16_389
+    assert 16_389 + 2 * network.margin_samples == 147_443

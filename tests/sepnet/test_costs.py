@@ -1,0 +1,161 @@
+"""Costs known beforehand against the models themselves: counted, probed and measured."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from benchmarks.memory import SAMPLE_RATE, configs, describe, make_config, measure
+from sepnet.config import FAMILIES, Config, Training
+from sepnet.costs import costs, flops, receptive_field_samples, separation_bytes, training_bytes, untrained
+from sepnet.models import build_network
+from tests.sepnet.helpers import noise, small_network, stacked
+from tests.sepnet.test_models import pairwise, with_positive_kernels
+
+WAYS = [
+    {},
+    {"downsampling": "filtered", "upsampling": "learned"},
+    {"downsampling": "strided", "upsampling": "transposed"},
+    {"downsampling": "pooled", "down_kernel_size": 4, "up_kernel_size": 2},
+]
+
+
+def config_of(family, training=None, **options):
+    return Config(model=FAMILIES[family](**options), training=Training(**training or {}))
+
+
+def counted_by_tensorflow(network, num_samples):
+    """What TensorFlow's own profiler counts in the frozen graph of the forward pass."""
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2_as_graph
+
+    shape = (1, num_samples + 2 * network.margin_samples, 2)
+    function = tf.function(lambda mixture: network.core(mixture)).get_concrete_function(tf.TensorSpec(shape))
+    _, definition = convert_variables_to_constants_v2_as_graph(function)
+    with tf.Graph().as_default() as graph:
+        tf.graph_util.import_graph_def(definition, name="")
+        options = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
+        options["output"] = "none"
+        return tf.compat.v1.profiler.profile(graph=graph, cmd="op", options=options).total_float_ops
+
+
+def widest_gradient(network):
+    """From the first to the last sample that one output sample depends on, at the most, over all places of the grid."""
+    grid = network.grid_samples
+    middle = network.margin_samples + 2 * network.context_samples // grid * grid
+    length = network.training_samples(2 * middle)
+    mixture = tf.constant(noise(1, length + 2 * network.margin_samples, 2))
+    widest = 0
+    for place in range(middle, middle + grid, max(grid // 16, 1)):
+        with tf.GradientTape() as tape:
+            tape.watch(mixture)
+            output = tf.reduce_sum(tf.abs(stacked_tensors(network.core(mixture))[0, place]))
+        seen = np.flatnonzero(np.any(tape.gradient(output, mixture)[0].numpy(), axis=-1))
+        widest = max(widest, seen[-1] - seen[0] + 1)
+    return widest
+
+
+def stacked_tensors(stems):
+    return tf.stack(list(stems.values()), axis=2)
+
+
+@pytest.mark.parametrize(("depth", "expected"), [(3, 272_040), (6, 1_554_432), (12, 10_263_552)])
+def test_parameters_are_those_of_wave_u_net(depth, expected):
+    """The closed formula stands in test_models.py."""
+    assert costs(config_of("unet_1d", depth=depth), 44_100).parameters == expected
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("options", WAYS)
+def test_parameters_are_those_of_the_model(family, options):
+    config = config_of(family, depth=3, **options)
+    assert costs(config, 44_100).parameters == build_network(config, 44_100).model.count_params()
+
+
+@pytest.mark.parametrize(("family", "options"), [case for family in FAMILIES for case in pairwise(family)])
+def test_any_two_options_can_be_planned(family, options):
+    config = config_of(family, {"batch_size": 2}, **{"depth": 2, **options})
+    planned, saving = costs(config, 8000), config_of(family, {"batch_size": 1}, **{"depth": 2, **options})
+    assert planned.parameters > 0 and planned.flops_per_second > 0
+    assert planned.training_bytes > training_bytes(saving, 8000) > planned.separation_bytes / 100 > 0
+
+
+@pytest.mark.parametrize("depth", [1, 3, 6])
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        *[("unet_1d", way) for way in WAYS],
+        ("unet_1d", {"padding": "context"}),
+        ("unet_2d", {}),
+        ("unet_2d", {"downsampling": "strided", "upsampling": "transposed", "num_mel_bands": 128}),
+    ],
+)
+def test_flops_are_those_that_tensorflow_counts(family, options, depth):
+    network = build_network(config_of(family, depth=depth, **options), 44_100)
+    num_samples = network.training_samples(16_384)
+    assert flops(network, num_samples) == pytest.approx(counted_by_tensorflow(network, num_samples), rel=0.02)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("options", [*WAYS, {"padding": "context"}])
+def test_receptive_field_is_what_a_gradient_sees(family, options):
+    if family == "unet_2d" and "padding" in options:
+        pytest.skip("only the 1-D U-Net has context")
+    network = small_network(family, depth=2, output="direct", normalization="none", activation="elu", **options)
+    assert receptive_field_samples(network) == widest_gradient(with_positive_kernels(network))
+
+
+def test_receptive_field_of_group_normalisation_has_no_end():
+    assert receptive_field_samples(small_network("unet_1d", normalization="group")) is None
+
+
+def test_weights_are_not_made():
+    """145 thousand million parameters fit no machine that runs this test."""
+    config = config_of("unet_1d", depth=12, filter_growth="double")
+    assert costs(config, 44_100).parameters > 1e11
+    assert keras.config.dtype_policy().name == "float32"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_saves_memory_says_so(family):
+    plain = training_bytes(config_of(family, depth=4), 44_100)
+    assert training_bytes(config_of(family, depth=4, recompute=True), 44_100) < plain
+    for training in ({"precision": "mixed_bfloat16"}, {"batch_size": 1, "accumulation": 4}):
+        assert training_bytes(config_of(family, training, depth=4), 44_100) < plain
+    assert training_bytes(config_of(family, {"ema": 0.9}, depth=4), 44_100) > plain
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_memory_of_separating_is_what_a_block_takes(family):
+    config = config_of(family, depth=4)
+    network = build_network(config, SAMPLE_RATE)
+    separate = tf.function(network.model)
+    block = 10 * SAMPLE_RATE + 2 * network.context_samples
+    separate(tf.zeros((1, 1000, 2)))
+    separate(tf.zeros((1, 2000, 2)))
+    mixture = tf.zeros((1, block, 2))
+    before = tf.config.experimental.get_memory_info("CPU:0")["current"]
+    tf.config.experimental.reset_memory_stats("CPU:0")
+    separate(mixture)
+    taken = tf.config.experimental.get_memory_info("CPU:0")["peak"] - before
+    assert separation_bytes(config, SAMPLE_RATE) == pytest.approx(taken, rel=0.3)
+
+
+def check_measured(config):
+    """Within 20%: the tensors at the peak of a step, and the whole process."""
+    measured = measure(config)
+    assert training_bytes(config, SAMPLE_RATE, "gpu") == pytest.approx(measured["tensor_bytes"], rel=0.2)
+    assert training_bytes(config, SAMPLE_RATE, "cpu") == pytest.approx(measured["process_bytes"], rel=0.2)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_memory_of_training_is_what_a_step_takes(family):
+    check_measured(make_config(family, {"depth": 5}, 3, 2.0, {}))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("config", configs(), ids=describe)
+def test_memory_of_training_is_what_a_step_takes_whatever_the_options(config):
+    check_measured(config)

@@ -1,0 +1,124 @@
+"""`python -m sepnet.plan`: its tables, its JSON, and what it refuses."""
+
+import json
+
+import pytest
+
+from pipelines.errors import UserError
+from sepnet.config import Config, Training, Unet1D
+from sepnet.plan import main, make_plan, parse_depths, parse_memory
+
+# Wave-U-Net M6: stereo, 4 sources, batches of 16 with 16,384 samples at 22,050 Hz.
+WAVE_U_NET = ["--family", "unet_1d", "--batch-size", "16", "--segment-seconds", "0.7431", "--sample-rate", "22050"]
+
+
+def planned(capsys, *arguments):
+    """What the command prints as JSON."""
+    main([*arguments, "--json"])
+    return json.loads(capsys.readouterr().out)
+
+
+def test_wave_u_net_fits_the_memory_that_it_was_trained_in(capsys):
+    """Its authors had 8 GB (github.com/f90/Wave-U-Net, issue 30)."""
+    plan = planned(capsys, *WAVE_U_NET, "--depth", "12", "--memory", "8GB", "--device", "gpu")
+    [row] = plan["depths"]
+    assert row["parameters"] == 10_263_552 and row["fits"]
+    assert [way["depth"] for way in plan["savings"]] == [12] * 5
+
+
+def test_json_says_all_that_the_tables_say(capsys):
+    plan = planned(capsys, "--depths", "2-4", "--memory", "2.5 GiB", "--segment-seconds", "1", "--device", "cpu")
+    assert plan["memory_bytes"] == 2_684_354_560
+    assert plan | {"depths": 0, "savings": 0, "memory_bytes": 0} == {
+        "family": "unet_2d",
+        "sample_rate": 44_100,
+        "segment_seconds": 1.0,
+        "batch_size": 4,
+        "precision": "float32",
+        "device": "cpu",
+        "memory_bytes": 0,
+        "depths": 0,
+        "savings": 0,
+    }
+    assert [row["depth"] for row in plan["depths"]] == [2, 3, 4]
+    for row in plan["depths"]:
+        assert set(row) == {
+            "depth", "parameters", "flops_per_second", "receptive_field_samples", "training_bytes", "separation_bytes",
+            "fits",
+        }  # fmt: skip
+        assert row["fits"] == (row["training_bytes"] <= plan["memory_bytes"])
+    for way in plan["savings"]:
+        assert set(way) == {"name", "flags", "depth", "training_bytes"}
+    assert plan["savings"][0]["flags"] == ""
+    assert plan["savings"][-1]["flags"] == "--batch-size 1 --accumulation 4 --precision mixed_bfloat16 --recompute"
+
+
+def test_tables_fit_100_columns(capsys):
+    main(["--family", "unet_1d", "--filter-growth", "double", "--segment-seconds", "0.1", "--memory", "0.5GB"])
+    printed = capsys.readouterr().out.splitlines()
+    assert max(map(len, printed)) <= 100
+    # From 1 to the largest that leaves the bottleneck of 4,410 samples one of them.
+    assert [line.split()[0] for line in printed if line.strip()[:1].isdigit()] == [str(depth) for depth in range(1, 13)]
+    assert "largest depth in 0.5GB" in "\n".join(printed)
+
+
+def test_depths_grow_with_what_saves_memory():
+    config = Config(model=Unet1D(filter_growth="double"), training=Training(batch_size=16))
+    plan = make_plan(config, range(1, 9), 44_100, 8 * 10**9, "gpu")
+    plain, *alone, everything = [way["depth"] for way in plan["savings"]]
+    assert plain < everything == max(alone) and min(alone) >= plain
+    assert [row["fits"] for row in plan["depths"]] == [depth <= plain for depth in range(1, 9)]
+
+
+def test_nothing_fits_nothing(capsys):
+    main(["--depths", "1-2", "--memory", "1MB"])
+    assert capsys.readouterr().out.count("none") == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("16GB", 16 * 10**9), ("16 gib", 2**34), ("1.5TB", 15 * 10**11), ("500MB", 5 * 10**8)]
+)
+def test_memory_takes_units(text, expected):
+    assert parse_memory(text) == expected
+
+
+def test_depths_are_a_range_or_one():
+    assert list(parse_depths("3-5")) == [3, 4, 5] and list(parse_depths("7")) == [7]
+
+
+MISTAKES = [
+    (["--memory", "16"], "--memory is '16'; give a number and one of MB, GB"),
+    (["--memory", "16 bananas"], "--memory is '16 bananas'"),
+    (["--memory", "GB"], "--memory is 'GB'"),
+    (["--depths", "9-3"], "--depths is '9-3'; give the first and the last depth, such as 1-12"),
+    (["--depths", "0-3"], "--depths is '0-3'"),
+    (["--depths", "deep"], "--depths is 'deep'"),
+    (["--depths", "1-30"], "depth 30 does not fit a segment of 2.0 s at 44100 Hz: the largest depth is 8"),
+    (["--depth", "9"], "depth 9 does not fit a segment"),
+    (["--depth", "3", "--depths", "1-3"], "leave out one"),
+    (["--device", "tpu"], "--device: invalid choice: 'tpu'"),
+    (["--family", "unet_3d"], "unknown family 'unet_3d'"),
+    (["--frame-step", "600", "--depths", "1-2"], "frame_step is 600"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES)
+def test_mistakes_are_named(arguments, message):
+    with pytest.raises(UserError) as caught:
+        main(arguments)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [MISTAKES[1], MISTAKES[3], MISTAKES[6]])
+def test_mistakes_end_with_one_line_and_status_2(run, arguments, message):
+    outcome = run("sepnet.plan", *arguments)
+    [line] = outcome.stderr.splitlines()
+    assert outcome.status == 2 and not outcome.stdout
+    assert line.startswith("error: ") and message in line
+
+
+def test_help_answers_without_tensorflow(run):
+    outcome = run("sepnet.plan", "--help", PYTHONPROFILEIMPORTTIME="1")
+    assert outcome.status == 0 and outcome.stdout.startswith("usage: python -m sepnet.plan")
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in outcome.stderr.splitlines()}
+    assert "argparse" in imported and not imported & {"tensorflow", "keras"}

@@ -1,0 +1,105 @@
+"""Runs that were killed, runs that diverge, and runs that go on: through the command, in processes of their own."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from tests.conftest import REPOSITORY
+
+TINY = (
+    "--family unet_1d --depth 2 --base-filters 4 --normalization batch --dropout 0.2 --epochs 4 --steps-per-epoch 6 "
+    "--segment-seconds 0.2 --validation-seconds 0.2 --validation-segments 2 --ema 0.5 --accumulation 2"
+).split()
+# One thread adds numbers up in one order.
+ONE_CPU = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+
+
+@pytest.fixture
+def songs(tmp_path, write_song):
+    for number in range(4):
+        split = "train" if number else "valid"
+        write_song(tmp_path / "songs" / split / f"song {number}", seed=number)
+    return tmp_path / "songs"
+
+
+def flags(songs, *more):
+    folders = ["--runs", str(songs.parent / "runs"), "--saved-models", str(songs.parent / "models")]
+    return [*TINY, "--data", str(songs), *folders, *more]
+
+
+def epochs_done(run):
+    path = run / "history.csv"
+    return len(path.read_text().splitlines()) - 1 if path.exists() else 0
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(songs, run):
+    runs = songs.parent / "runs"
+    assert run("sepnet.train", *flags(songs, "--name", "undisturbed"), **ONE_CPU).status == 0
+
+    command = [sys.executable, "-m", "sepnet.train", *flags(songs, "--name", "killed")]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, cwd=REPOSITORY, env={**os.environ, **ONE_CPU}, **quiet)
+    while not epochs_done(runs / "killed"):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert 1 <= epochs_done(runs / "killed") < 4
+
+    resumed = run(
+        "sepnet.train", "--resume", runs / "killed", "--saved-models", songs.parent / "models", **ONE_CPU
+    )
+    assert resumed.status == 0, resumed.stderr
+    with np.load(runs / "undisturbed/checkpoints/last.npz") as one, np.load(runs / "killed/checkpoints/last.npz") as two:
+        names = [name for name in one.files if name != "state"]
+        assert len(names) > 20
+        for name in names:
+            np.testing.assert_array_equal(one[name], two[name])
+    assert (runs / "undisturbed/history.csv").read_text() == (runs / "killed/history.csv").read_text()
+    assert (songs.parent / "models/killed/1/saved_model.pb").is_file()
+
+
+def test_a_loss_that_is_no_number_stops_the_run(songs, run):
+    outcome = run("sepnet.train", *flags(songs, "--learning-rate", "1e25", "--schedule", "constant"))
+    assert outcome.status == 2
+    error = outcome.stderr.splitlines()[-1]
+    assert error.startswith("error: the loss is ") and "at step" in error and "learning rate of 1e+25" in error
+    assert "Traceback" not in outcome.stderr
+    assert not (songs.parent / "models").exists()
+
+
+def test_what_cannot_be_resumed(songs, run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for arguments, expected in (
+        (["--resume", tmp_path / "nowhere"], "holds no config.json"),
+        (["--resume", tmp_path / "empty"], "holds no config.json"),
+        (["--resume", tmp_path / "empty", "--depth", "3"], "leave out --depth"),
+    ):
+        outcome = run("sepnet.train", *arguments)
+        assert outcome.status == 2 and expected in outcome.stderr and len(outcome.stderr.splitlines()) == 1
+
+
+def test_a_checkpoint_of_another_configuration(tmp_path):
+    import keras
+
+    from pipelines.errors import UserError
+    from sepnet.checkpoints import load_state, save_state
+    from sepnet.trainer import Trainer
+    from tests.sepnet.helpers import SOURCES, small_network
+
+    trainers = [Trainer(small_network("unet_1d", depth=depth), SOURCES) for depth in (2, 3)]
+    for trainer in trainers:
+        trainer.compile(optimizer=keras.optimizers.Adam())
+    path = tmp_path / "last.npz"
+    save_state(path, trainers[0], {"history": {}})
+    assert load_state(path, trainers[0]) == {"history": {}}
+    with pytest.raises(UserError, match="another configuration"):
+        load_state(path, trainers[1])
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError, match="damaged"):
+        load_state(path, trainers[0])
