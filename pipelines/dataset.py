@@ -269,7 +269,7 @@ def wav_data_offset(path) -> int:
 
 
 def _is_plain_wav(path) -> bool:
-    """Whether tensorflow-io reads a WAV file: chunks have even sizes and end within the file, and no LIST comes first."""
+    """Whether tensorflow-io reads a WAV file: chunks have even sizes and end within it, and no LIST comes first."""
     chunks = list(_wav_chunks(path))
     names = [name for name, _, _ in chunks]
     file_bytes = pathlib.Path(path).stat().st_size

@@ -3,7 +3,6 @@
 import json
 import pathlib
 import zipfile
-import zipfile
 from typing import Any
 
 import keras

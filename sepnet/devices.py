@@ -23,7 +23,7 @@ def several_devices(num_devices: int):
         return contextlib.nullcontext()
     backend = keras.backend.backend()
     if backend not in ("tensorflow", "jax"):
-        raise UserError(f"--devices {num_devices} needs the backend tensorflow or jax, not {backend}; set KERAS_BACKEND")
+        raise UserError(f"--devices {num_devices} needs tensorflow or jax as the backend, not {backend}")
     devices = _devices("gpu") or _devices("cpu")
     if len(devices) < num_devices:
         raise UserError(f"--devices is {num_devices}, and this host has {len(devices)} ({', '.join(devices)})")

@@ -19,9 +19,9 @@ class Separator:
     """Separates audio with a SavedModel, block by block, in memory that does not grow with the length.
 
     Blocks lie on the model's grid and are given the context that its receptive field needs, so the result is that of
-    the whole song at once; `is_exact` says whether the model allows this, and where it looks at all of its input at
-    once, blocks overlap and fade into each other. Songs of another rate are resampled and back; other numbers of channels go through the
-    model in groups of as many as it takes.
+    the whole song at once. `is_exact` says whether the model allows this; where it looks at all of its input at once,
+    blocks overlap and fade into each other. Songs of another rate are resampled and back; other numbers of channels
+    go through the model in groups of as many as it takes.
 
     Args:
         path: folder of a model, or of one version of it.

@@ -61,17 +61,19 @@ def demo_songs_path() -> pathlib.Path:
     folder = cache_path() / name
     if folder.is_dir():
         return folder
-    with progress_bar("synthesising the demo songs", total=sum(NUM_SONGS.values()), unit="songs") as advance:
-        # Where the folder exists by now, another process made the same songs.
-        with contextlib.suppress(FileExistsError):
-            synthesize_songs(
-                folder,
-                seed=seed,
-                sample_rate=sample_rate,
-                song_seconds=song_seconds,
-                num_songs=NUM_SONGS,
-                on_song=lambda: advance(1),
-            )
+    # Where the folder exists by now, another process made the same songs.
+    with (
+        progress_bar("synthesising the demo songs", total=sum(NUM_SONGS.values()), unit="songs") as advance,
+        contextlib.suppress(FileExistsError),
+    ):
+        synthesize_songs(
+            folder,
+            seed=seed,
+            sample_rate=sample_rate,
+            song_seconds=song_seconds,
+            num_songs=NUM_SONGS,
+            on_song=lambda: advance(1),
+        )
     return folder
 
 

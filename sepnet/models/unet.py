@@ -49,7 +49,7 @@ def context(depth: int, style: BlockStyle) -> int:
 
 
 def valid_lengths(depth: int, style: BlockStyle) -> tuple[int, int]:
-    """The shortest input and output, in samples, of a U-Net with context; longer ones have multiples of `2**depth` more.
+    """The shortest input and output, in samples, of a U-Net with context; longer ones have so many `2**depth` more.
 
     These are the sizes of Wave-U-Net: `n` values become `(n + 1) / 2` on the way down and `2 * n - 1` on the way up.
     Where a low-pass comes before the way down, it takes its taps besides.

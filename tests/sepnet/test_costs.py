@@ -1,7 +1,5 @@
 """Costs known beforehand against the models themselves: counted, probed and measured."""
 
-import json
-
 import keras
 import numpy as np
 import pytest
@@ -9,9 +7,9 @@ import tensorflow as tf
 
 from benchmarks.memory import SAMPLE_RATE, configs, describe, make_config, measure
 from sepnet.config import FAMILIES, Config, Training
-from sepnet.costs import costs, flops, receptive_field_samples, separation_bytes, training_bytes, untrained
+from sepnet.costs import costs, flops, receptive_field_samples, separation_bytes, training_bytes
 from sepnet.models import build_network
-from tests.sepnet.helpers import noise, small_network, stacked
+from tests.sepnet.helpers import noise, small_network
 from tests.sepnet.test_models import pairwise, with_positive_kernels
 
 WAYS = [

@@ -12,7 +12,7 @@ TRUE, ESTIMATE = noise(*SHAPE), noise(*SHAPE, seed=1)
 
 
 def magnitudes(audio, frame_length):
-    """SciPy's STFT of every channel, `[batch, sources, channels, bins, frames]`, with all frames that touch the signal."""
+    """SciPy's STFT, `[batch, sources, channels, bins, frames]`, with all frames that touch the signal."""
     step = frame_length // 4
     window = scipy.signal.get_window("hann", frame_length)
     padded = np.pad(audio, [(0, 0), (3 * step, -len(audio[0]) % step + 3 * step), (0, 0), (0, 0)]).astype(np.float64)

@@ -11,10 +11,20 @@ import pytest
 
 from tests.conftest import REPOSITORY
 
-TINY = (
-    "--family unet_1d --depth 2 --base-filters 4 --normalization batch --dropout 0.2 --epochs 4 --steps-per-epoch 6 "
-    "--segment-seconds 0.2 --validation-seconds 0.2 --validation-segments 2 --ema 0.5 --accumulation 2"
-).split()
+TINY = {
+    "family": "unet_1d",
+    "depth": 2,
+    "base-filters": 4,
+    "normalization": "batch",
+    "dropout": 0.2,
+    "epochs": 4,
+    "steps-per-epoch": 6,
+    "segment-seconds": 0.2,
+    "validation-seconds": 0.2,
+    "validation-segments": 2,
+    "ema": 0.5,
+    "accumulation": 2,
+}
 # One thread adds numbers up in one order.
 ONE_CPU = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
 
@@ -29,7 +39,8 @@ def songs(tmp_path, write_song):
 
 def flags(songs, *more):
     folders = ["--runs", str(songs.parent / "runs"), "--saved-models", str(songs.parent / "models")]
-    return [*TINY, "--data", str(songs), *folders, *more]
+    tiny = [text for name, value in TINY.items() for text in (f"--{name}", str(value))]
+    return [*tiny, "--data", str(songs), *folders, *more]
 
 
 def epochs_done(run):
@@ -51,11 +62,10 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(songs, run):
     process.communicate()
     assert 1 <= epochs_done(runs / "killed") < 4
 
-    resumed = run(
-        "sepnet.train", "--resume", runs / "killed", "--saved-models", songs.parent / "models", **ONE_CPU
-    )
+    resumed = run("sepnet.train", "--resume", runs / "killed", "--saved-models", songs.parent / "models", **ONE_CPU)
     assert resumed.status == 0, resumed.stderr
-    with np.load(runs / "undisturbed/checkpoints/last.npz") as one, np.load(runs / "killed/checkpoints/last.npz") as two:
+    last = "checkpoints/last.npz"
+    with np.load(runs / "undisturbed" / last) as one, np.load(runs / "killed" / last) as two:
         names = [name for name in one.files if name != "state"]
         assert len(names) > 20
         for name in names:
