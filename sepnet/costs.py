@@ -3,7 +3,7 @@
 All of it is arithmetic on the layers of the model. Its weights are never made, so that models far beyond the memory of
 this machine can be counted.
 
-The memory of a training step is found by walking through it, forward and back, and counting what is there at any moment:
+The memory of a training step is found by going through it, forward and back, and counting what is there:
 
 - In float32: weights, gradients (each from the moment its layer has one), Adam's two moments, and a copy each for
   averaged weights and for accumulation. Mixed precision keeps the kernels once more, in 2 bytes.
@@ -13,8 +13,8 @@ The memory of a training step is found by walking through it, forward and back, 
   given. Interpolation, decimation, pooling and the STFT keep nothing.
 - With recomputation, of a convolution, its normalisation and its activation only the input is kept. The rest is there
   again while their gradient is computed.
-- Gradients of features, each for one layer longer than it is needed: TensorFlow starts what it can, not what frees most.
-  The gradient of a skip stays from the way up until the way down.
+- Gradients of features, each for one layer longer than needed: TensorFlow starts what it can, not what frees most. The
+  gradient of a skip stays from the way up until the way down.
 - What a layer needs for itself while it runs, such as the frames of the inverse STFT.
 - The batch in int16, and in float32 sources, estimates and what the loss makes of them.
 
@@ -41,7 +41,7 @@ from sepnet.losses import RESOLUTIONS
 from sepnet.models import build_network
 from sepnet.models.blocks import LOW_PASS, Convolution, CropCenter, CropLike, Decimate, LowPass, Upsample
 from sepnet.models.network import Network, round_up
-from sepnet.models.outputs import ApplyMasks, Masks
+from sepnet.models.outputs import ApplyMasks, Masks, WienerStep
 from sepnet.models.unet_2d import Rectangular
 from sepnet.separator import BLOCK_CONTEXTS, BLOCK_SECONDS
 
@@ -194,7 +194,7 @@ def receptive_field_samples(network: Network) -> int | None:
 
 
 def training_bytes(config: Config, sample_rate: int, device: str = "gpu", network: Network | None = None) -> int:
-    """Peak memory of a training step, without XLA; validation, of 4 segments at a time, is not in it.
+    """Peak memory of a training step on each device, without XLA; validation, 4 segments at a time, is not in it.
 
     Args:
         config: checked config whose depth fits its segment.
@@ -205,20 +205,21 @@ def training_bytes(config: Config, sample_rate: int, device: str = "gpu", networ
     network = network or untrained(config, sample_rate)
     training, num_sources = config.training, len(config.data.sources)
     num_samples = network.training_samples(_segment_samples(config, sample_rate))
-    calls = _core_calls(network, training.batch_size, num_samples, training.precision)
+    batch_size = training.batch_size // training.devices
+    calls = _core_calls(network, batch_size, num_samples, training.precision)
     weights = sum(math.prod(weight.shape) for weight in network.core.weights)
     trained = sum(call.parameters for call in calls)
     moments = 2 + (training.ema > 0) + (training.accumulation > 1)
     half = 2 * trained if training.precision != "float32" else 0
     # One float32 value for each sample of each stem; the batch itself has 2 bytes a value.
-    audio = 4 * training.batch_size * num_samples * num_sources * config.data.num_channels
+    audio = 4 * batch_size * num_samples * num_sources * config.data.num_channels
     always = 4 * (weights + moments * trained) + half + audio // 2 + audio
     peak = always + _training_peak(calls, audio, training.loss, config.model.recompute)
     return _on_device(peak, device)
 
 
 def separation_bytes(config: Config, sample_rate: int, device: str = "gpu", network: Network | None = None) -> int:
-    """Peak memory of separating one block, as `sepnet.separator` cuts them; the arguments are those of `training_bytes`."""
+    """Peak memory of separating one block of a song, as `sepnet.separator` cuts it; arguments as for `training_bytes`."""
     network = network or untrained(config, sample_rate)
     context = network.context_samples or 0
     block = round_up(max(BLOCK_CONTEXTS * context, BLOCK_SECONDS * sample_rate), network.grid_samples)
@@ -251,7 +252,7 @@ def _training_peak(calls: Sequence[Call], audio: int, loss: str, recompute: bool
         needs.append(need if has_gradient else Need(forward=need.forward))
         kept = (*call.inputs * needs[-1].keeps_inputs, *call.outputs * needs[-1].keeps_outputs)
         until |= {tensor.key: max(index, until.get(tensor.key, 0)) for tensor in call.inputs}
-        # Going back, the call at `index` comes at `2 * len(calls) - index`. The first that keeps a tensor needs it last.
+        # Going back, the call at `index` comes at `2 * len(calls) - index`; the first that keeps a tensor is the last.
         for tensor in kept:
             until[tensor.key] = max(2 * len(calls) - index, until.get(tensor.key, 0))
 
@@ -318,6 +319,9 @@ def _need(call: Call, recompute: bool = False) -> Need:
             return Need(kept=made, forward=made, backward=made)
         case ApplyMasks():
             return Need(kept=made)
+        case WienerStep():
+            # Powers, shares and the mixture for each source.
+            return Need(kept=3 * made, forward=made, backward=3 * made)
         case Rectangular():
             return Need(kept=made, backward=made // 2)
         case STFT():
@@ -400,11 +404,8 @@ def _reach(call: Call, first, last) -> list:
             # The first value of the window is zero.
             return [(begin + 1, end - 1)]
         case InverseSTFT():
-            shift = layer.overlap - 1
-            frames = (
-                -((layer.frame_length - 1 - first) // layer.frame_step) + shift,
-                (last - 1) // layer.frame_step + shift,
-            )
+            step, shift = layer.frame_step, layer.overlap - 1
+            frames = (shift - (layer.frame_length - 1 - first) // step, shift + (last - 1) // step)
             return [frames, frames, None]
     return [(first, last)] * len(call.inputs)
 

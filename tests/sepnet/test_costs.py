@@ -10,7 +10,8 @@ from sepnet.config import FAMILIES, Config, Training
 from sepnet.costs import costs, flops, receptive_field_samples, separation_bytes, training_bytes
 from sepnet.models import build_network
 from tests.sepnet.helpers import noise, small_network
-from tests.sepnet.test_models import pairwise, with_positive_kernels
+from tests.sepnet.test_context import with_positive_kernels
+from tests.sepnet.test_models import pairwise
 
 WAYS = [
     {},
