@@ -6,6 +6,7 @@ import pathlib
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from benchmarks.report import print_table, write_json
@@ -28,7 +29,7 @@ WAYS = [({}, {}), ({"recompute": True}, {}), ({}, {"precision": "mixed_bfloat16"
 OTHERS = [
     ("unet_1d", {"depth": 6, "normalization": "batch", "activation": "relu"}, 4, 2.0, {}),
     ("unet_1d", {"depth": 6, "padding": "context", "upsampling": "learned", "downsampling": "filtered"}, 4, 2.0, {}),
-    ("unet_1d", {"depth": 6, "filter_growth": "double"}, 16, 3.0, {}),
+    ("unet_1d", {"depth": 6, "filter_growth": "double"}, 8, 2.0, {}),
     ("unet_2d", {"depth": 7}, 1, 2.0, {"accumulation": 2, "ema": 0.9}),
     ("unet_2d", {"depth": 5, "upsampling": "transposed", "downsampling": "strided"}, 3, 3.0, {}),
     ("unet_2d", {"depth": 5, "output": "direct"}, 3, 3.0, {"loss": "magnitude_l1"}),
@@ -39,7 +40,8 @@ def main(argv=None) -> None:
     """Runs the benchmark."""
     arguments = _parser().parse_args(argv)
     if arguments.measure:
-        print(json.dumps(_take_steps(Config.from_json(arguments.measure))))
+        take = _separate_blocks if arguments.separate else _take_steps
+        print(json.dumps(take(Config.from_json(arguments.measure))))
         return
     from sepnet.costs import training_bytes
 
@@ -70,14 +72,14 @@ def make_config(family: str, model: dict, batch_size: int, segment_seconds: floa
     return Config.from_json(json.dumps({**values, "training": {"batch_size": batch_size, **training}}))
 
 
-def measure(config: Config) -> dict[str, int]:
-    """Takes a few training steps on noise, in a process of its own.
+def measure(config: Config, *, separate: bool = False) -> dict[str, int]:
+    """Takes a few training steps on noise, or separates a few blocks, in a process of its own.
 
     Returns:
         `tensor_bytes`, the median over the steps of the most that TensorFlow's allocator had handed out, which counts
         oneDNN's scratch memory; and `process_bytes`, the most that the process had in memory.
     """
-    command = [sys.executable, "-m", "benchmarks.memory", "--measure", config.to_json()]
+    command = [sys.executable, "-m", "benchmarks.memory", "--measure", config.to_json(), *["--separate"] * separate]
     finished = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(finished.stdout.splitlines()[-1])
 
@@ -94,7 +96,6 @@ def describe(config: Config) -> str:
 def _take_steps(config: Config) -> dict[str, int]:
     import keras
     import numpy as np
-    import tensorflow as tf
 
     from sepnet.fit import make_trainer
     from sepnet.models import build_network
@@ -102,15 +103,33 @@ def _take_steps(config: Config) -> dict[str, int]:
     keras.config.set_dtype_policy(config.training.precision)
     network = build_network(config, SAMPLE_RATE)
     trainer = make_trainer(config, network)
-    num_samples = (
-        network.training_samples(round(config.data.segment_seconds * SAMPLE_RATE)) + 2 * network.margin_samples
-    )
-    shape = (config.training.batch_size, len(config.data.sources), num_samples, config.data.num_channels)
+    num_samples = network.training_samples(round(config.data.segment_seconds * SAMPLE_RATE))
+    num_seen = num_samples + 2 * network.margin_samples
+    shape = (config.training.batch_size, len(config.data.sources), num_seen, config.data.num_channels)
     batch = {"sources": np.random.default_rng(0).integers(-2000, 2000, shape, np.int16)}
+    return _peaks(lambda: trainer.train_on_batch(batch))
+
+
+def _separate_blocks(config: Config) -> dict[str, int]:
+    import tensorflow as tf
+
+    from sepnet.costs import block_samples
+    from sepnet.models import build_network
+
+    network = build_network(config, SAMPLE_RATE)
+    separate = tf.function(network.model)
+    mixture = tf.random.uniform((1, block_samples(network, SAMPLE_RATE), config.data.num_channels), -0.5, 0.5)
+    return _peaks(lambda: separate(mixture))
+
+
+def _peaks(run: Callable[[], Any]) -> dict[str, int]:
+    """Runs something a few times; see `measure`."""
+    import tensorflow as tf
+
     peaks = []
     for _ in range(STEPS):
         tf.config.experimental.reset_memory_stats("CPU:0")
-        trainer.train_on_batch(batch)
+        run()
         peaks.append(tf.config.experimental.get_memory_info("CPU:0")["peak"])
     # (`resource.getrusage` would begin at the memory of the process that started this one.)
     status = dict(line.split(":", 1) for line in pathlib.Path("/proc/self/status").read_text().splitlines())
@@ -125,6 +144,7 @@ def _compared(row: dict[str, Any], kind: str) -> tuple[str, str, str]:
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(prog="python -m benchmarks.memory", description=__doc__.partition(": ")[2])
     parser.add_argument("--measure", metavar="JSON", help="take the steps of one config here, and print what they take")
+    parser.add_argument("--separate", action="store_true", help="with --measure: separate blocks instead of training")
     return parser
 
 

@@ -46,7 +46,7 @@ from sepnet.models.unet_2d import Rectangular
 from sepnet.separator import BLOCK_CONTEXTS, BLOCK_SECONDS
 
 DEVICES = ("cpu", "gpu")
-ALLOCATED = 1.08
+ALLOCATED = 1.05
 POOLED = 1.4
 PROCESS_BYTES = 1.0e9
 TRANSPOSED = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose)
@@ -164,7 +164,8 @@ def untrained(config: Config, sample_rate: int) -> Network:
 def flops(network: Network, num_samples: int) -> int:
     """Floating-point operations of the forward pass of training on one example; a multiply-add is two.
 
-    Convolutions, mel bands and Fourier transforms are counted, and not what is done to each value by itself.
+    Counted are convolutions, normalisation, interpolation, mel bands and Fourier transforms; what is done to each value
+    by itself, such as an activation, is not.
 
     Args:
         network: of any family.
@@ -219,19 +220,26 @@ def training_bytes(config: Config, sample_rate: int, device: str = "gpu", networ
 
 
 def separation_bytes(config: Config, sample_rate: int, device: str = "gpu", network: Network | None = None) -> int:
-    """Peak memory of separating one block of a song, as `sepnet.separator` cuts it; arguments as for `training_bytes`."""
+    """Peak memory of separating a block of a song, as `sepnet.separator` cuts it; arguments as for `training_bytes`."""
     network = network or untrained(config, sample_rate)
-    context = network.context_samples or 0
-    block = round_up(max(BLOCK_CONTEXTS * context, BLOCK_SECONDS * sample_rate), network.grid_samples)
-    shape = (1, block + 2 * context, config.data.num_channels)
-    calls = _calls(network.model, shape, config.training.precision)
+    num_samples = network.training_samples(block_samples(network, sample_rate))
+    calls = _core_calls(network, 1, num_samples, config.training.precision)
     last_use = {tensor.key: index for index, call in enumerate(calls) for tensor in call.inputs}
-    live = peak = 4 * network.model.count_params()
+    # What spreads the mixture over the sources needs no estimate, so TensorFlow runs it at once.
+    spread = sum(_need(call).kept for call in calls if isinstance(call.layer, ApplyMasks | Rectangular))
+    live = peak = 4 * network.model.count_params() + spread
     for index, call in enumerate(calls):
         live += sum(tensor.num_bytes for tensor in call.outputs)
         peak = max(peak, live + _need(call).forward)
         live -= sum(tensor.num_bytes for tensor in set(call.inputs) if last_use[tensor.key] == index)
     return _on_device(peak, device)
+
+
+def block_samples(network: Network, sample_rate: int) -> int:
+    """How much of a song the model sees at once when it is separated, block and context."""
+    context = network.context_samples or 0
+    block = round_up(max(BLOCK_CONTEXTS * context, BLOCK_SECONDS * sample_rate), network.grid_samples)
+    return block + 2 * context
 
 
 def _on_device(num_bytes: int, device: str) -> int:
@@ -354,11 +362,16 @@ def _flops(call: Call) -> int:
     given, made = (math.prod(tensors[0].shape) for tensors in (call.inputs, call.outputs))
     match layer:
         case Convolution():
-            return 2 * made * math.prod(layer.convolution.kernel.shape[:-1])
+            # A bias, or else scale and offset of the normalisation.
+            each = 1 if layer.normalization is None else 2
+            return made * (2 * math.prod(layer.convolution.kernel.shape[:-1]) + each)
         case layer if isinstance(layer, CONVOLUTIONS):
             return 2 * made * math.prod(layer.kernel.shape[:-1])
         case layer if isinstance(layer, TRANSPOSED):
             return 2 * given * math.prod(layer.kernel.shape[:-1])
+        case Upsample():
+            # A weighted sum for every value that is new along an axis.
+            return 3 * (made - given)
         case LowPass():
             return 2 * made * len(LOW_PASS) * (len(call.outputs[0].shape) - 2)
         case MelSpectrogram():

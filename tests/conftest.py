@@ -64,10 +64,12 @@ def run():
 
     def run_module(module: str, *arguments, timeout: float = 120, **environment: str) -> Outcome:
         command = [sys.executable, "-m", module, *map(str, arguments)]
+        # JAX, where a test has imported it, leaves this behind; a user's shell does not have it.
+        inherited = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
         finished = subprocess.run(
             command,
             cwd=REPOSITORY,
-            env={**os.environ, **environment},
+            env={**inherited, **environment},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             encoding="utf-8",

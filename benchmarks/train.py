@@ -1,0 +1,121 @@
+"""`python -m benchmarks.train`: how fast models train and separate, and what share of the machine's own rate they reach.
+
+The machine's own rate is that of a single-precision matrix product of 2048 x 2048 x 2048, measured in the same run.
+"""
+
+import dataclasses
+import pathlib
+import statistics
+import time
+
+import numpy as np
+
+from benchmarks.report import print_table, write_json
+from pipelines.errors import run_command
+
+SAMPLE_RATE = 44_100
+MATRIX_SIZE, REPEATS = 2048, 7
+# A backward pass computes two products for every one of the forward pass.
+TRAINING_PASSES = 3
+RESULT = pathlib.Path("benchmarks/results/train.json")
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What is measured: options of a family, a batch and a segment that the depth fits."""
+
+    family: str
+    depth: int
+    batch_size: int
+    segment_samples: int
+    options: dict
+
+
+def cases() -> list[Case]:
+    """Both families at depths 3, 6, 9 and 12; 2-D pictures grow with the depth, or there would be nothing to halve."""
+    add = {"filter_growth": "add"}
+    deep = {**add, "base_filters": 2, "frame_length": 8192, "frame_step": 64}
+    return [
+        *(Case("unet_1d", depth, 8, 32_768, {}) for depth in (3, 6, 9, 12)),
+        *(Case("unet_2d", depth, 8, 32_768, add) for depth in (3, 6)),
+        Case("unet_2d", 9, 2, 131_072, add),
+        Case("unet_2d", 12, 1, 262_144, deep),
+    ]
+
+
+def main(argv=None) -> None:
+    """Runs the benchmark."""
+    own_rate = matrix_rate()
+    figures = [measure(case, own_rate) for case in cases()]
+    print(f"a {MATRIX_SIZE}³ product of this machine in float32: {own_rate / 1e9:.0f} GFLOP/s")
+    rows = [
+        (
+            f"{figure['family']} {figure['depth']}",
+            *(f"{figure[way]['training_rate']:.1f} ({figure[way]['training_share']:.0%})" for way in ("plain", "xla")),
+            *(f"{figure[way]['forward_rate']:.1f} ({figure[way]['forward_share']:.0%})" for way in ("plain", "xla")),
+        )
+        for figure in figures
+    ]
+    print_table(
+        "seconds of audio per second (share of the product's rate)",
+        ("", "training", "with XLA", "forward", "with XLA"),
+        rows,
+    )
+    write_json(RESULT, {"matrix_gflops": own_rate / 1e9, "cases": figures})
+
+
+def matrix_rate() -> float:
+    """FLOP/s of a matrix product; a multiply-add is two."""
+    import tensorflow as tf
+
+    matrix = tf.random.normal((MATRIX_SIZE, MATRIX_SIZE))
+    product = tf.function(lambda: tf.reduce_sum(matrix @ matrix))
+    return 2 * MATRIX_SIZE**3 / median_seconds(lambda: product().numpy())
+
+
+def median_seconds(run) -> float:
+    """Median time of a call, after two to warm up."""
+    seconds = []
+    for _ in range(REPEATS + 2):
+        begin = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - begin)
+    return statistics.median(seconds[2:])
+
+
+def measure(case: Case, own_rate: float) -> dict:
+    """Times a training step and a forward pass of one case, with XLA and without."""
+    import keras
+    import tensorflow as tf
+
+    from sepnet.config import FAMILIES, Config, Data, Training
+    from sepnet.costs import flops
+    from sepnet.fit import make_trainer
+    from sepnet.models import build_network
+
+    shape = (case.batch_size, len(Data().sources), case.segment_samples, Data().num_channels)
+    batch = {"sources": np.random.default_rng(0).integers(-9999, 9999, shape).astype(np.int16)}
+    mixture = tf.constant(batch["sources"].sum(axis=1) / 2**15, tf.float32)
+    audio_seconds = case.batch_size * case.segment_samples / SAMPLE_RATE
+    figure = dataclasses.asdict(case)
+    for way, xla in (("plain", False), ("xla", True)):
+        keras.utils.clear_session()
+        model = FAMILIES[case.family](depth=case.depth, **case.options)
+        config = Config(model=model, training=Training(batch_size=case.batch_size, xla=xla))
+        network = build_network(config, SAMPLE_RATE)
+        trainer = make_trainer(config, network)
+        forward = tf.function(lambda audio, model=network.model: model(audio, training=False), jit_compile=xla)
+        operations = case.batch_size * flops(network, case.segment_samples)
+        seconds = {
+            "training": median_seconds(lambda trainer=trainer: trainer.train_on_batch(batch)),
+            "forward": median_seconds(lambda forward=forward: next(iter(forward(mixture).values())).numpy()),
+        }
+        passes = {"training": TRAINING_PASSES, "forward": 1}
+        figure[way] = {f"{name}_rate": audio_seconds / seconds[name] for name in seconds} | {
+            f"{name}_share": passes[name] * operations / seconds[name] / own_rate for name in seconds
+        }
+    return figure
+
+
+if __name__ == "__main__":
+    run_command(main)
