@@ -1,4 +1,4 @@
-"""`python -m benchmarks.train`: how fast models train and separate, and what share of the machine's own rate they reach.
+"""`python -m benchmarks.train`: how fast models train and separate, beside the rate of the machine's own products.
 
 The machine's own rate is that of a single-precision matrix product of 2048 x 2048 x 2048, measured in the same run.
 """

@@ -233,6 +233,11 @@ class LowPass(keras.layers.Layer):
         return {**super().get_config(), "has_context": self.has_context}
 
 
+def _cut(inputs, axis: int, start: int | None, stop: int | None):
+    """`inputs[start:stop]` along an axis."""
+    return inputs[(slice(None),) * axis + (slice(start, stop),)]
+
+
 @keras.saving.register_keras_serializable(package="sepnet")
 class Upsample(keras.layers.Layer):
     """Doubles each axis between batch and channels: the values themselves, and between them means of the neighbours.
@@ -262,15 +267,12 @@ class Upsample(keras.layers.Layer):
         return inputs
 
     def _double(self, inputs, axis: int, share):
-        length = ops.shape(inputs)[axis]
-        following = ops.concatenate(
-            [ops.take(inputs, ops.arange(1, length), axis=axis), ops.take(inputs, [length - 1], axis=axis)], axis=axis
-        )
+        following = ops.concatenate([_cut(inputs, axis, 1, None), _cut(inputs, axis, -1, None)], axis=axis)
         doubled = ops.stack([inputs, share * inputs + (1 - share) * following], axis=axis + 1)
         shape = list(ops.shape(inputs))
-        shape[axis] = 2 * length
+        shape[axis] = 2 * shape[axis]
         doubled = ops.reshape(doubled, shape)
-        return ops.take(doubled, ops.arange(2 * length - 1), axis=axis) if self.has_context else doubled
+        return _cut(doubled, axis, None, -1) if self.has_context else doubled
 
     def compute_output_shape(self, input_shape):
         doubled = [size if size is None else 2 * size - self.has_context for size in input_shape[1:-1]]
