@@ -31,7 +31,7 @@ test-slow: $(VENV)/.installed-test ffmpeg ## run the sweeps, which `make test` l
 bench-data: $(VENV)/.installed-sepnet ## measure how fast songs are read, and what training waits for
 	$(RUN) $(BIN)/python -m benchmarks.data
 
-bench-train: $(VENV)/.installed-sepnet ## measure how fast models train and separate, at depths 3, 6, 9 and 12
+bench-train: $(VENV)/.installed-sepnet ## measure how fast models train and separate, at depths 3 to 12
 	$(RUN) $(BIN)/python -m benchmarks.train
 
 lint: $(VENV)/.installed-ruff ## check style and formatting
