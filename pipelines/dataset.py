@@ -8,9 +8,11 @@ reads them, in order, and a run that stopped goes on at any step. In a batch the
 than all of the reading does, and the device does it in passing.
 """
 
+import atexit
 import itertools
 import pathlib
 import struct
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -25,6 +27,9 @@ READERS = ("auto", "tensorflow-io", "portable")
 BatchReader = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 _scopes = itertools.count()
+
+# Calls of the portable reader; see `_let_prefetching_end`.
+_reads = {"begun": 0, "ended": 0}
 
 
 def training_batches(
@@ -230,6 +235,13 @@ def _portable_reader(
     offsets = [[wav_data_offset(path) for path in row] for row in paths] if raw else None
 
     def read_numpy(rows: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        _reads["begun"] += 1
+        try:
+            return read_batch(rows, starts)
+        finally:
+            _reads["ended"] += 1
+
+    def read_batch(rows: np.ndarray, starts: np.ndarray) -> np.ndarray:
         batch = np.zeros((len(rows), len(stems), segment_samples, num_channels), np.int16)
         for index, (row, start) in enumerate(zip(rows, starts, strict=True)):
             first, last = max(int(start), 0), min(int(start) + segment_samples, tracks[row].num_samples)
@@ -249,6 +261,18 @@ def _portable_reader(
         return tf.ensure_shape(tf.numpy_function(read_numpy, [rows, starts], tf.int16), shape)
 
     return read
+
+
+@atexit.register
+def _let_prefetching_end() -> None:
+    """Waits until no batch is being read ahead.
+
+    A call that begins when Python is ending waits for Python's lock for ever, and TensorFlow for the call.
+    """
+    seen = None
+    while seen != _reads["ended"] or _reads["begun"] != _reads["ended"]:
+        seen = _reads["ended"]
+        time.sleep(0.05)
 
 
 def _match_channels(samples: np.ndarray, num_channels: int) -> np.ndarray:
