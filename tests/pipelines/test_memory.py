@@ -36,7 +36,7 @@ def make_songs(root, count, seconds):
 
 def peak_mb(root, reader):
     command = [sys.executable, "-c", PROGRAM, str(root), reader]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return float(subprocess.run(command, capture_output=True, text=True, check=True, timeout=200).stdout)
 
 
 @pytest.mark.parametrize("reader", ["auto", "portable"])
