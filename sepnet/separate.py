@@ -60,7 +60,7 @@ def separate_file(separator, song: pathlib.Path, output: pathlib.Path) -> list[p
     if not separator.is_exact:
         print("the model's normalisation looks at all of its input: blocks are faded into each other instead of joined")
     peak = 0.0
-    with _writing(output, song) as folder:
+    with _writing(output) as folder:
         with contextlib.ExitStack() as stack:
             # The gain is known only at the end, so the stems wait as floats.
             files = {
@@ -84,7 +84,7 @@ def separate_file(separator, song: pathlib.Path, output: pathlib.Path) -> list[p
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = CommandParser(prog="python -m sepnet.separate", description=__doc__.partition(": ")[2])
+    parser = CommandParser(prog="python -m sepnet.separate", description=__doc__.partition(": ")[2], allow_abbrev=False)
     parser.add_argument("song", type=pathlib.Path, help="any file that libsndfile or PyAV reads")
     parser.add_argument("--model", type=pathlib.Path, help="saved_models/NAME (default: the one exported last)")
     parser.add_argument("-o", "--output", type=pathlib.Path, required=True, help="folder for the stems")
@@ -92,8 +92,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 @contextlib.contextmanager
-def _writing(output: pathlib.Path, song: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Gives a temporary folder inside `output` that is gone afterwards, whatever happened."""
+def _writing(output: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Gives a temporary folder inside `output` that is gone afterwards, whatever happened; so is an empty `output`."""
+    is_new = not output.exists()
     try:
         output.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".separating-", dir=output) as folder:
@@ -102,6 +103,11 @@ def _writing(output: pathlib.Path, song: pathlib.Path) -> Iterator[pathlib.Path]
         raise UserError(
             f"cannot write the stems to {output}: {error.strerror}; choose another folder with -o"
         ) from error
+    finally:
+        if is_new:
+            # Stems that were written stay, and their folder with them.
+            with contextlib.suppress(OSError):
+                output.rmdir()
 
 
 def _new_wav(path: pathlib.Path, info, encoding: str):

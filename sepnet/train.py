@@ -41,12 +41,11 @@ def train(config: Config, run: pathlib.Path, saved_model: pathlib.Path, *, resum
     """
     from pipelines.demo_songs.synthesis import demo_songs_path
     from pipelines.files import check_writable
-    from pipelines.songs import data_folder
     from pipelines.tracks import load_tracks
 
     for folder in (run, saved_model):
         check_writable(folder)
-    root = data_folder(pathlib.Path(config.data.data)) if config.data.data else demo_songs_path()
+    root = pathlib.Path(config.data.data) if config.data.data else demo_songs_path()
     tracks = load_tracks(
         root, sources=config.data.sources, sample_rate=config.data.sample_rate, skip_bad=config.data.skip_bad
     )
