@@ -100,7 +100,7 @@ def measure(case: Case, own_rate: float) -> dict:
     from sepnet.fit import make_trainer
     from sepnet.models import build_network
 
-    shape = (case.batch_size, len(Data().sources), case.segment_samples, Data().num_channels)
+    shape = (case.batch_size, len(Data().stems), case.segment_samples, Data().num_channels)
     batch = {"sources": np.random.default_rng(0).integers(-9999, 9999, shape).astype(np.int16)}
     mixture = tf.constant(batch["sources"].sum(axis=1) / 2**15, tf.float32)
     audio_seconds = case.batch_size * case.segment_samples / SAMPLE_RATE

@@ -24,7 +24,8 @@ class _FrameGrid(keras.layers.Layer):
 
     Args:
         frame_length: length of the periodic Hann window, in samples, at least 2.
-        frame_step: samples from one frame to the next, 1 to `frame_length / 2`.
+        frame_step: samples from one frame to the next, 1 to three quarters of `frame_length`, beyond which the window
+            leaves too little of some samples to give them back.
         fft_length: samples of one transform, at least `frame_length`; zeros follow the window. `None` means
             `frame_length`.
         **kwargs: `name`. The layer computes in float32 under any precision policy.
@@ -36,9 +37,9 @@ class _FrameGrid(keras.layers.Layer):
     def __init__(self, *, frame_length, frame_step, fft_length=None, **kwargs):
         if frame_length < 2:
             raise UserError(f"frame_length is {frame_length}: give a window of 2 samples or more.")
-        if not 1 <= frame_step <= frame_length / 2:
+        if not 1 <= frame_step <= frame_length * 3 // 4:
             raise UserError(
-                f"frame_step is {frame_step}: with frame_length {frame_length} it must be 1 to {frame_length // 2}, "
+                f"frame_step is {frame_step}: with frame_length {frame_length} it must be 1 to {frame_length * 3 // 4}, "
                 "or the inverse cannot give every sample back; lower frame_step or raise frame_length."
             )
         fft_length = frame_length if fft_length is None else fft_length
@@ -309,7 +310,8 @@ def make_spectra(
 
     Args:
         frame_length: length of the periodic Hann window, in samples, at least 2.
-        frame_step: samples from one frame to the next, 1 to `frame_length / 2`.
+        frame_step: samples from one frame to the next, 1 to three quarters of `frame_length`, beyond which the window
+            leaves too little of some samples to give them back.
         fft_length: samples of one transform, at least `frame_length`, which `None` means.
         sample_rate: Hz; needed for mel bands only.
         num_mel_bands: number of mel bands, or `None` for no mel layers.

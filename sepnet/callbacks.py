@@ -4,6 +4,7 @@ import csv
 import math
 import pathlib
 import sys
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,7 +14,9 @@ import numpy as np
 from pipelines.errors import UserError
 from pipelines.files import whole_file
 from sepnet.checkpoints import load_state, save_state
+from sepnet.config import Config
 from sepnet.pictures import draw_losses, draw_separation
+from sepnet.schedule import SCHEDULES
 
 
 class Recorder(keras.callbacks.Callback):
@@ -36,7 +39,13 @@ class Recorder(keras.callbacks.Callback):
         self.best_weights = run / "checkpoints" / "best.weights.h5"
         self.last_state = run / "checkpoints" / "last.npz"
         self.history: dict[str, list[float]] = {}
-        self.seconds = 0.0
+        self._seconds_before = 0.0
+        self._begin = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """How long the run has trained and validated, in all of its sittings up to their last checkpoints."""
+        return self._seconds_before + time.monotonic() - self._begin
 
     @property
     def num_epochs(self) -> int:
@@ -57,13 +66,16 @@ class Recorder(keras.callbacks.Callback):
             UserError: there is no checkpoint, or it does not belong to this run.
         """
         state = load_state(self.last_state, trainer)
-        self.history, self.seconds = state["history"], state["seconds"]
+        self.history, self._seconds_before = state["history"], state["seconds"]
         # Against underflow, Keras wraps the optimizer under mixed_float16.
         if getattr(trainer.optimizer, "inner_optimizer", trainer.optimizer).use_ema:
             # At the end of an epoch, averaged weights and weights had changed places.
             swap = keras.callbacks.SwapEMAWeights()
             swap.set_model(trainer)
             swap.on_test_begin()
+
+    def on_train_begin(self, logs=None):
+        self._begin = time.monotonic()
 
     def on_epoch_end(self, epoch, logs=None):
         for name, value in logs.items():
@@ -102,18 +114,68 @@ class Halt(keras.callbacks.Callback):
         )
 
 
+class Budget(keras.callbacks.Callback):
+    """How long a run may take: a number of epochs, or a time, after which it stops where it is.
+
+    Over a time the learning rate falls from epoch to epoch, by the share of it that is spent.
+
+    Args:
+        recorder: knows the time that was spent, and the epochs that are done.
+        config: config of the run.
+    """
+
+    def __init__(self, recorder: Recorder, config: Config):
+        super().__init__()
+        self.recorder = recorder
+        self.training = config.training
+        self.in_seconds = config.training.minutes is not None
+        self._num_steps = recorder.num_epochs * self.training.steps_per_epoch
+
+    @property
+    def unit(self) -> str:
+        return "s" if self.in_seconds else "steps"
+
+    @property
+    def total(self) -> float:
+        """What there is to spend, in seconds or steps."""
+        return 60 * self.training.minutes if self.in_seconds else self.training.epochs * self.training.steps_per_epoch
+
+    @property
+    def spent(self) -> float:
+        """What was spent of it, in all sittings of the run."""
+        return self.recorder.seconds if self.in_seconds else self._num_steps
+
+    @property
+    def last_epoch(self) -> int:
+        """The epoch, counted from 1, after which the run ends at the latest."""
+        if not self.in_seconds:
+            return self.training.epochs
+        return sys.maxsize if self.spent < self.total else self.recorder.num_epochs
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self.in_seconds:
+            left = SCHEDULES[self.training.schedule](min(self.spent / self.total, 1.0))
+            self.model.optimizer.learning_rate = self.training.learning_rate * float(left)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._num_steps += 1
+        if self.in_seconds and self.spent >= self.total:
+            self.model.stop_training = True
+
+
 class Bar(keras.callbacks.Callback):
     """Moves the progress bar with each step and shows epoch, loss and `val_mse`; a line for each epoch without a bar.
 
     Args:
         advance: moves the bar by an amount and shows a text.
-        epochs: epochs in all.
+        budget: knows where the run is.
     """
 
-    def __init__(self, advance: Callable[..., None], epochs: int):
+    def __init__(self, advance: Callable[..., None], budget: Budget):
         super().__init__()
         self.advance = advance
-        self.epochs = epochs
+        self.budget = budget
+        self.shown = 0.0
         self.epoch = 0
         self.val_mse = ""
 
@@ -121,16 +183,22 @@ class Bar(keras.callbacks.Callback):
         self.epoch = epoch + 1
 
     def on_train_batch_end(self, batch, logs=None):
-        self.advance(1, self._text(logs))
+        self._show(logs)
 
     def on_epoch_end(self, epoch, logs=None):
         self.val_mse = f" val_mse {logs['val_mse']:.5f}"
-        self.advance(0, self._text(logs))
+        self._show(logs)
         if not sys.stderr.isatty():
             print(self._text(logs), file=sys.stderr, flush=True)
 
+    def _show(self, logs) -> None:
+        spent = self.budget.spent
+        self.advance(spent - self.shown, self._text(logs))
+        self.shown = spent
+
     def _text(self, logs) -> str:
-        return f"epoch {self.epoch}/{self.epochs} loss {logs['loss']:.5f}{self.val_mse}"
+        of = "" if self.budget.in_seconds else f"/{self.budget.last_epoch}"
+        return f"epoch {self.epoch}{of} loss {logs['loss']:.5f}{self.val_mse}"
 
 
 class Board(keras.callbacks.Callback):

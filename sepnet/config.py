@@ -5,6 +5,7 @@ A field's `option(...)` gives its default, its help text and its range. Nothing 
 
 import argparse
 import dataclasses
+import importlib.resources
 import json
 import math
 import types
@@ -14,12 +15,16 @@ from typing import Any
 
 from pipelines.errors import UserError
 
-DOWNSAMPLINGS = ("decimate", "filtered", "strided", "pooled")
+DOWNSAMPLINGS = ("decimate", "filtered", "strided", "pooled", "max_pooled")
 UPSAMPLINGS = ("linear", "learned", "transposed")
 NORMALIZATIONS = ("none", "batch", "group")
 ACTIVATIONS = ("leaky_relu", "relu", "elu")
 OUTPUTS = ("direct", "difference", "mask", "softmax_mask")
+FORMS = ("blocks", "jansson", "spleeter")
+# The other forms have one convolution, strided or transposed, in each level.
+BLOCK_OPTIONS = ("convolutions", "downsampling", "upsampling", "upsampling_kernel_size")
 LOSSES = ("mse", "l1", "magnitude_mse", "magnitude_l1", "multi_resolution_stft")
+PRESETS = importlib.resources.files("sepnet") / "presets"
 
 
 def option(
@@ -29,6 +34,11 @@ def option(
     return dataclasses.field(
         default=default, metadata={"help": help, "choices": choices, "at_least": at_least, "at_most": at_most}
     )
+
+
+def other_default(base: type, name: str, default: Any):
+    """The field of a base class with another default."""
+    return dataclasses.field(default=default, metadata=base.__dataclass_fields__[name].metadata)
 
 
 class Section:
@@ -49,7 +59,8 @@ class Data(Section):
         None, "folder of songs, or musdb18-7s to download that preview (default: the demo songs, made on first use)"
     )
     sources: tuple[str, ...] = option(
-        ("vocals", "drums", "bass", "other"), "names of the sources, with commas: vocals,drums,bass,other"
+        ("vocals", "drums", "bass", "other"),
+        "names of the sources, with commas; one may be a sum of stems: vocals,accompaniment=drums+bass+other",
     )
     sample_rate: int | None = option(None, "Hz; songs of another rate are converted once (default: theirs)", at_least=1)
     num_channels: int = option(2, "audio channels of the model", choices=(1, 2))
@@ -59,10 +70,21 @@ class Data(Section):
     reader: str = option("auto", "what reads the files", choices=("auto", "tensorflow-io", "portable"))
     skip_bad: bool = option(False, "leave out songs that cannot be used, instead of stopping")
 
+    @property
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """The stems whose sum each source is, by the source's name, in the order of the sources."""
+        named = (source.partition("=") for source in self.sources)
+        return {name: tuple(stems.split("+")) if equals else (name,) for name, equals, stems in named}
+
+    @property
+    def stems(self) -> tuple[str, ...]:
+        """The stems that a song must hold, in the order of the sources."""
+        return tuple(stem for stems in self.parts.values() for stem in stems)
+
 
 @dataclasses.dataclass(frozen=True)
-class Unet1D(Section):
-    """U-Net on the waveform (Stoller, Ewert, Dixon 2018)."""
+class Unet(Section):
+    """What the U-Nets of either rank have in common."""
 
     depth: int = option(6, "number of down/up levels", at_least=1)
     base_filters: int = option(24, "filters of the first level", at_least=1)
@@ -72,16 +94,27 @@ class Unet1D(Section):
     convolutions: int = option(1, "convolutions in each block", at_least=1)
     downsampling: str = option("decimate", "how a level halves its axes", choices=DOWNSAMPLINGS)
     upsampling: str = option("linear", "how a level doubles its axes", choices=UPSAMPLINGS)
+    upsampling_kernel_size: int | None = option(
+        None, "kernel of transposed upsampling (default: that of the way up)", at_least=1
+    )
     normalization: str = option("none", "normalisation after each convolution", choices=NORMALIZATIONS)
     activation: str = option("leaky_relu", "activation after each convolution", choices=ACTIVATIONS)
+    up_activation: str | None = option(None, "activation on the way up (default: the same)", choices=ACTIVATIONS)
     dropout: float = option(0.0, "share of features dropped on the way up", at_least=0.0, at_most=0.9)
+    separate_networks: bool = option(False, "a network of its own for each source, instead of one for all")
     recompute: bool = option(False, "save memory: compute activations again for the gradient instead of keeping them")
-    padding: str = option("zero", "pad with zeros, or with what lies around a segment", choices=("zero", "context"))
     output: str = option(
         "direct",
         "stems as they come, the last source as the mixture less the others, or masks on the mixture",
         choices=OUTPUTS,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Unet1D(Unet):
+    """U-Net on the waveform (Stoller, Ewert, Dixon 2018)."""
+
+    padding: str = option("zero", "pad with zeros, or with what lies around a segment", choices=("zero", "context"))
 
     def largest_depth(self, num_samples: int) -> int:
         """The largest depth that leaves the bottleneck a sample of a segment."""
@@ -89,35 +122,44 @@ class Unet1D(Section):
 
 
 @dataclasses.dataclass(frozen=True)
-class Unet2D(Section):
+class Unet2D(Unet):
     """U-Net on the magnitudes of the STFT (Jansson et al. 2017)."""
 
-    depth: int = option(5, "number of down/up levels", at_least=1)
-    base_filters: int = option(12, "filters of the first level", at_least=1)
-    filter_growth: str = option("double", "filters of deeper levels: base added or doubled", choices=("add", "double"))
-    down_kernel_size: int = option(3, "kernel of the way down", at_least=1)
-    up_kernel_size: int = option(3, "kernel of the way up", at_least=1)
-    convolutions: int = option(1, "convolutions in each block", at_least=1)
-    downsampling: str = option("pooled", "how a level halves its axes", choices=DOWNSAMPLINGS)
-    upsampling: str = option("linear", "how a level doubles its axes", choices=UPSAMPLINGS)
-    normalization: str = option("batch", "normalisation after each convolution", choices=NORMALIZATIONS)
-    activation: str = option("leaky_relu", "activation after each convolution", choices=ACTIVATIONS)
-    dropout: float = option(0.0, "share of features dropped on the way up", at_least=0.0, at_most=0.9)
-    recompute: bool = option(False, "save memory: compute activations again for the gradient instead of keeping them")
-    output: str = option(
-        "softmax_mask",
-        "magnitudes as they come, the last source as the mixture less the others, or masks on the mixture",
-        choices=OUTPUTS,
+    depth: int = other_default(Unet, "depth", 5)
+    base_filters: int = other_default(Unet, "base_filters", 12)
+    filter_growth: str = other_default(Unet, "filter_growth", "double")
+    down_kernel_size: int = other_default(Unet, "down_kernel_size", 3)
+    up_kernel_size: int = other_default(Unet, "up_kernel_size", 3)
+    downsampling: str = other_default(Unet, "downsampling", "pooled")
+    normalization: str = other_default(Unet, "normalization", "batch")
+    output: str = other_default(Unet, "output", "softmax_mask")
+    form: str = option(
+        "blocks",
+        "levels are blocks of convolutions, or one strided convolution down and one transposed up, as in Jansson's and "
+        "Spleeter's networks",
+        choices=FORMS,
+    )
+    magnitudes: str = option(
+        "log", "the network sees logarithms and the height in frequency, or plain magnitudes", choices=("log", "linear")
     )
     frame_length: int = option(1024, "STFT window in samples", at_least=4)
     frame_step: int = option(256, "samples from one STFT frame to the next", at_least=1)
+    num_bins: int | None = option(
+        None, "lowest STFT bins that the network sees; those above take the mask of the last (default: all)", at_least=2
+    )
     num_mel_bands: int | None = option(None, "mel bands to work on (default: the bins of the STFT)", at_least=2)
     wiener: bool = option(False, "let the estimates share the mixture in proportion to their powers")
+
+    def __post_init__(self):
+        super().__post_init__()
+        changed = [name for name in BLOCK_OPTIONS if getattr(self, name) != self.__dataclass_fields__[name].default]
+        if self.form != "blocks" and changed:
+            raise UserError(f"{_flag(changed[0])} has no effect with --form {self.form}; leave out one of the two")
 
     def largest_depth(self, num_samples: int) -> int:
         """The largest depth that leaves the bottleneck a frame and a bin of a segment."""
         num_frames = max(num_samples // self.frame_step, 1)
-        return min(num_frames, self.num_mel_bands or self.frame_length // 2).bit_length() - 1
+        return min(num_frames, self.num_mel_bands or self.num_bins or self.frame_length // 2).bit_length() - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +168,9 @@ class Training(Section):
 
     epochs: int = option(10, "epochs; validation and checkpoints come after each", at_least=1)
     steps_per_epoch: int = option(50, "batches in an epoch", at_least=1)
+    minutes: float | None = option(
+        None, "train for so long, validation included, instead of for so many epochs", at_least=0.01
+    )
     batch_size: int = option(4, "segments in a batch", at_least=1)
     patience: int = option(0, "epochs without a lower val_mse after which training ends; 0: never", at_least=0)
     loss: str = option("mse", "what is minimised, on waveforms or on STFT magnitudes", choices=LOSSES)
@@ -135,7 +180,7 @@ class Training(Section):
     learning_rate: float = option(2e-3, "Adam's step size at the start", at_least=0.0)
     schedule: str = option(
         "cosine",
-        "the learning rate stays, falls to zero along a cosine, or to a tenth half-way",
+        "the learning rate stays, falls to zero along a cosine, or to a tenth half-way; with --minutes, epoch by epoch",
         choices=("constant", "cosine", "step"),
     )
     weight_decay: float = option(
@@ -190,7 +235,13 @@ class Config:
             values = json.loads(text)
         except ValueError as error:
             raise UserError(f"the config is not JSON ({error})") from error
+        return cls.from_values(values)
+
+    @classmethod
+    def from_values(cls, values: Any) -> "Config":
+        """Makes a config from what `json.loads` gives; errors as of `from_json`."""
         _refuse_other_than_object(values, "the config")
+        values = dict(values)
         model = family_section(values.pop("family", DEFAULT_FAMILY))
         sections = {"data": Data, "model": model, "training": Training}
         _refuse_unknown(values, sections, "the config")
@@ -220,8 +271,29 @@ def section_from(section: type[Section], values: Mapping[str, Any]) -> Section:
     return section(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
+def preset_names() -> list[str]:
+    """Names of the published networks that `--preset` knows."""
+    return sorted(path.name.removesuffix(".json") for path in PRESETS.iterdir() if path.name.endswith(".json"))
+
+
+def read_preset(name: str) -> Config:
+    """The config of a published network.
+
+    Raises:
+        UserError: no such preset; the message lists those there are.
+    """
+    if name not in preset_names():
+        raise UserError(f"unknown preset {name!r}; choose one of {', '.join(preset_names())}")
+    values = json.loads((PRESETS / f"{name}.json").read_text())
+    # For whoever opens the file: where the values are from, and what differs.
+    del values["about"]
+    return Config.from_values(values)
+
+
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Gives a parser one flag for each field of a `Config`."""
+    """Gives a parser one flag for each field of a `Config`, and `--preset`."""
+    presets = f"begin with a published network, which other flags then change: {', '.join(preset_names())}"
+    parser.add_argument("--preset", default=argparse.SUPPRESS, metavar="NAME", help=presets)
     families = f"model family: {', '.join(FAMILIES)} [{DEFAULT_FAMILY}]"
     parser.add_argument("--family", default=argparse.SUPPRESS, metavar="NAME", help=families)
     for section in (Data, Training):
@@ -233,19 +305,22 @@ def config_from_flags(arguments: argparse.Namespace) -> Config:
     """Makes the config that a command line asks for.
 
     Raises:
-        UserError: an unknown family, a flag that is not the family's, or a value out of range.
+        UserError: an unknown family or preset, a flag that is not the family's, or a value out of range.
     """
     given = vars(arguments)
-    family = given.get("family", DEFAULT_FAMILY)
+    preset = read_preset(given["preset"]) if "preset" in given else None
+    family = given.get("family", preset.family if preset else DEFAULT_FAMILY)
     model = family_section(family)
+    if preset and family != preset.family:
+        raise UserError(f"--preset {given['preset']} is a {preset.family}, not a {family}; leave out one of the two")
     others = {name for section in FAMILIES.values() for name in section.__dataclass_fields__}
     stray = sorted(name for name in others - set(model.__dataclass_fields__) if name in given)
     if stray:
         raise UserError(f"{_flag(stray[0])} is no option of {family}; see --help for the options of each family")
-    sections = {"data": Data, "model": model, "training": Training}
+    sections = vars(preset or Config(model=model()))
     return Config(
         **{
-            key: section_from(section, {name: given[name] for name in section.__dataclass_fields__ if name in given})
+            key: dataclasses.replace(section, **{name: given[name] for name in _names(section) if name in given})
             for key, section in sections.items()
         }
     )
@@ -254,9 +329,13 @@ def config_from_flags(arguments: argparse.Namespace) -> Config:
 def refuse_config_flags(arguments: argparse.Namespace, reason: str) -> None:
     """Raises a `UserError` if a flag of the config was given where the config comes from elsewhere."""
     known = {name for section in (Data, Training, *FAMILIES.values()) for name in section.__dataclass_fields__}
-    given = sorted(name for name in vars(arguments) if name in known | {"family"})
+    given = sorted(name for name in vars(arguments) if name in known | {"family", "preset"})
     if given:
         raise UserError(f"{reason}; leave out {', '.join(map(_flag, given))}")
+
+
+def _names(section: Section) -> list[str]:
+    return [field.name for field in dataclasses.fields(section)]
 
 
 def _add_section(parser: argparse.ArgumentParser, sections: Mapping[str, type[Section]]) -> None:
@@ -328,14 +407,24 @@ def _check(field: dataclasses.Field, value: Any) -> None:
         raise UserError(f"{flag} is {value}; it must be at least {limits['at_least']}")
     if limits["at_most"] is not None and not value <= limits["at_most"]:
         raise UserError(f"{flag} is {value}; it must be at most {limits['at_most']}")
-    if field.name == "sources" and not (
-        all(isinstance(name, str) and name for name in value) and len(set(value)) == len(value) >= 2
-    ):
-        raise UserError(f"{flag} is {','.join(map(str, value))!r}; name two or more different sources, with commas")
+    if field.name == "sources" and not _are_sources(value):
+        raise UserError(
+            f"{flag} is {','.join(map(str, value))!r}; name two or more different sources, with commas; each may be a sum "
+            "of stems, as in vocals,accompaniment=drums+bass+other"
+        )
     if field.name == "source_weights" and not (
         all(isinstance(weight, (int, float)) and 0 <= weight < math.inf for weight in value) and any(value)
     ):
         raise UserError(f"{flag} is {','.join(map(str, value))}; give numbers from 0 up, not all of them 0")
+
+
+def _are_sources(value: tuple) -> bool:
+    """Whether these are two or more sources, no name and no stem of which comes twice."""
+    if not all(isinstance(source, str) for source in value):
+        return False
+    names = [source.partition("=")[0] for source in value]
+    stems = [stem for source in value for stem in source.rpartition("=")[2].split("+")]
+    return len(names) >= 2 and all((*names, *stems)) and len(set(names)) == len(names) and len(set(stems)) == len(stems)
 
 
 def _refuse_other_than_object(values: Any, where: str) -> None:

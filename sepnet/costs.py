@@ -204,7 +204,7 @@ def training_bytes(config: Config, sample_rate: int, device: str = "gpu", networ
         network: what `untrained` gives for this config, if it is there already.
     """
     network = network or untrained(config, sample_rate)
-    training, num_sources = config.training, len(config.data.sources)
+    training, num_sources = config.training, len(config.data.parts)
     num_samples = network.training_samples(_segment_samples(config, sample_rate))
     batch_size = training.batch_size // training.devices
     calls = _core_calls(network, batch_size, num_samples, training.precision)

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import pathlib
-import time
 from collections.abc import Mapping, Sequence
 
 import keras
@@ -13,14 +12,15 @@ from pipelines.dataset import training_batches, validation_batches
 from pipelines.errors import UserError
 from pipelines.progress import progress_bar
 from pipelines.songs import Track
-from sepnet.callbacks import Bar, Board, Halt, Recorder
-from sepnet.config import Config
+from sepnet.callbacks import Bar, Board, Budget, Halt, Recorder
+from sepnet.config import Config, Training
 from sepnet.devices import several_devices
 from sepnet.export import export_run
 from sepnet.losses import make_loss
 from sepnet.models import build_network
 from sepnet.models.network import Network
 from sepnet.provenance import provenance
+from sepnet.schedule import Schedule
 from sepnet.trainer import Trainer
 
 VALIDATION_BATCH_SIZE = 4
@@ -72,7 +72,7 @@ def fit(
         network = build_network(config, sample_rate)
         trainer = make_trainer(config, network)
     validation = _validation(config, tracks["valid"])
-    baselines = measure_baselines(config.data.sources, config.data.num_channels, validation)
+    baselines = measure_baselines(config, validation)
 
     recorder = Recorder(run, {name: figures["val_mse"] for name, figures in baselines.items()}, training.patience)
     if resume:
@@ -80,14 +80,12 @@ def fit(
     else:
         (run / "checkpoints").mkdir(parents=True)
         (run / "config.json").write_text(config.to_json())
-    done = recorder.num_epochs
-    begin = time.monotonic()
-    with progress_bar("training", total=training.epochs * training.steps_per_epoch, unit="steps") as advance:
-        advance(done * training.steps_per_epoch)
+    done, budget = recorder.num_epochs, Budget(recorder, config)
+    with progress_bar("training", total=budget.total, unit=budget.unit) as advance:
         trainer.fit(
             training_batches(
                 tracks["train"],
-                sources=config.data.sources,
+                sources=config.data.stems,
                 segment_samples=network.training_samples(round(config.data.segment_seconds * sample_rate)),
                 margin_samples=network.margin_samples,
                 num_channels=config.data.num_channels,
@@ -98,26 +96,26 @@ def fit(
             ),
             steps_per_epoch=training.steps_per_epoch,
             initial_epoch=done,
-            epochs=training.epochs,
+            epochs=budget.last_epoch,
             validation_data=validation,
             callbacks=[
                 # First, so that what the others keep are the averaged weights.
                 *([keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if training.ema else []),
                 Halt(recorder),
+                budget,
                 recorder,
                 Board(run / "logs", next(iter(validation)), sample_rate),
-                Bar(advance, training.epochs),
+                Bar(advance, budget),
             ],
             # The dataset is endless and shuffled by itself.
             shuffle=False,
             verbose=0,
         )
-    recorder.seconds += time.monotonic() - begin
 
     summary = {
         "family": config.family,
         "depth": config.model.depth,
-        "sources": list(config.data.sources),
+        "sources": list(config.data.parts),
         "sample_rate": sample_rate,
         "num_channels": config.data.num_channels,
         "metrics": recorder.best,
@@ -152,10 +150,9 @@ def check_fit(config: Config, tracks: Mapping[str, Sequence[Track]]) -> None:
     if training.devices > 1 and training.accumulation > 1 and keras.backend.backend() == "tensorflow":
         raise UserError("TensorFlow cannot accumulate gradients over several devices; set KERAS_BACKEND=jax, which can")
     weights = training.source_weights
-    if weights is not None and len(weights) != len(config.data.sources):
-        raise UserError(
-            f"--source-weights has {len(weights)} values for {len(config.data.sources)} sources; give one for each"
-        )
+    num_sources = len(config.data.parts)
+    if weights is not None and len(weights) != num_sources:
+        raise UserError(f"--source-weights has {len(weights)} values for {num_sources} sources; give one for each")
 
 
 def make_trainer(config: Config, network: Network) -> Trainer:
@@ -171,10 +168,12 @@ def make_trainer(config: Config, network: Network) -> Trainer:
     loss = make_loss(training.loss, training.source_weights)
     # JAX sees one batch whole, wherever its parts lie.
     num_replicas = training.devices if keras.backend.backend() == "tensorflow" else 1
-    trainer = Trainer(network, config.data.sources, augmentations, loss, num_replicas)
+    parts = config.data.parts
+    num_parts = [len(stems) for stems in parts.values()]
+    trainer = Trainer(network, list(parts), augmentations, loss, num_replicas, num_parts)
     trainer.compile(
         optimizer=keras.optimizers.AdamW(
-            _schedule(config),
+            _learning_rate(training),
             weight_decay=training.weight_decay,
             use_ema=training.ema > 0,
             ema_momentum=training.ema or None,
@@ -185,36 +184,33 @@ def make_trainer(config: Config, network: Network) -> Trainer:
     return trainer
 
 
-def measure_baselines(sources: Sequence[str], num_channels: int, validation) -> dict[str, dict[str, float]]:
+def measure_baselines(config: Config, validation) -> dict[str, dict[str, float]]:
     """Measures, as for a model, the two answers that need none: silence, and an equal share of the mixture."""
-    mixture = keras.Input((None, num_channels), name="mixture")
-    answers = {"silence": mixture * 0.0, "mixture/num_sources": mixture / len(sources)}
+    parts = config.data.parts
+    mixture = keras.Input((None, config.data.num_channels), name="mixture")
+    answers = {"silence": mixture * 0.0, "mixture/num_sources": mixture / len(parts)}
     baselines = {}
     for name, answer in answers.items():
-        model = keras.Model(mixture, dict.fromkeys(sources, answer))
-        trainer = Trainer(Network(model, grid_samples=1, context_samples=0, core=model), sources)
+        model = keras.Model(mixture, dict.fromkeys(parts, answer))
+        network = Network(model, grid_samples=1, context_samples=0, core=model)
+        trainer = Trainer(network, list(parts), num_parts=[len(stems) for stems in parts.values()])
         trainer.compile(jit_compile=False)
         figures = trainer.evaluate(validation, verbose=0, return_dict=True)
         baselines[name] = {f"val_{key}": value for key, value in figures.items() if key != "loss"}
     return baselines
 
 
-def _schedule(config: Config):
-    """The learning rate over the run, in updates of the weights."""
-    training = config.training
-    updates = training.epochs * training.steps_per_epoch // training.accumulation
-    if training.schedule == "constant":
+def _learning_rate(training: Training):
+    """A schedule over the batches of the run; how many they are is not known where time ends it."""
+    if training.minutes:
         return training.learning_rate
-    if training.schedule == "cosine":
-        return keras.optimizers.schedules.CosineDecay(training.learning_rate, max(updates, 1))
-    halfway = [training.learning_rate, training.learning_rate / 10]
-    return keras.optimizers.schedules.PiecewiseConstantDecay([updates // 2], halfway)
+    return Schedule(training.learning_rate, training.schedule, training.epochs * training.steps_per_epoch)
 
 
 def _validation(config: Config, tracks: Sequence[Track]):
     return validation_batches(
         tracks,
-        sources=config.data.sources,
+        sources=config.data.stems,
         segment_samples=round(config.data.validation_seconds * tracks[0].sample_rate),
         num_segments=config.data.validation_segments,
         num_channels=config.data.num_channels,

@@ -47,7 +47,7 @@ def train(config: Config, run: pathlib.Path, saved_model: pathlib.Path, *, resum
         check_writable(folder)
     root = pathlib.Path(config.data.data) if config.data.data else demo_songs_path()
     tracks = load_tracks(
-        root, sources=config.data.sources, sample_rate=config.data.sample_rate, skip_bad=config.data.skip_bad
+        root, sources=config.data.stems, sample_rate=config.data.sample_rate, skip_bad=config.data.skip_bad
     )
     counts = ", ".join(f"{len(songs)} {split}" for split, songs in tracks.items())
     print(f"{run}: songs from {root} ({counts})", flush=True)
@@ -56,7 +56,7 @@ def train(config: Config, run: pathlib.Path, saved_model: pathlib.Path, *, resum
     from sepnet.fit import fit
 
     result = fit(config, tracks, run=run, saved_model=saved_model, resume=resume)
-    print_result(result, config.data.sources)
+    print_result(result, list(config.data.parts))
     return result
 
 

@@ -1,5 +1,6 @@
 """The Keras model that is trained: int16 stems in, augmented and mixed on the device, separated, and compared."""
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import keras
@@ -29,6 +30,7 @@ class Trainer(keras.Model):
         augmentations: layers over `sources` that act in training.
         loss: `(sources, estimates) -> scalar`, the mean squared error unless given.
         num_replicas: devices that TensorFlow splits every batch over.
+        num_parts: for each source, how many stems of the batches add up to it; one unless given.
     """
 
     def __init__(
@@ -38,12 +40,14 @@ class Trainer(keras.Model):
         augmentations: Sequence[keras.layers.Layer] = (),
         loss: Callable | None = None,
         num_replicas: int = 1,
+        num_parts: Sequence[int] | None = None,
     ):
         super().__init__(name="trainer")
         self.model = network.model
         self.core = network.core
         self.margin_samples = network.margin_samples
         self.sources = list(sources)
+        self.num_parts = list(num_parts or [1] * len(self.sources))
         self.augmentations = list(augmentations)
         self.objective = loss or make_loss("mse")
         self.num_replicas = num_replicas
@@ -55,6 +59,8 @@ class Trainer(keras.Model):
         sources = ops.cast(ops.transpose(inputs["sources"], (0, 2, 1, 3)), "float32") / FULL_SCALE
         for augmentation in self.augmentations:
             sources = augmentation(sources, training=training)
+        if max(self.num_parts) > 1:
+            sources = self._add_parts(sources)
         if "mixture" in inputs:
             mixture = ops.cast(inputs["mixture"], "float32") / FULL_SCALE
         else:
@@ -64,6 +70,12 @@ class Trainer(keras.Model):
         if training and self.margin_samples:
             sources = sources[:, self.margin_samples : -self.margin_samples]
         return {"sources": sources, "estimates": estimates}
+
+    def _add_parts(self, stems):
+        """Adds stems up to sources: `[batch, num_samples, num_stems, num_channels]` to `[..., num_sources, ...]`."""
+        ends = itertools.accumulate(self.num_parts)
+        parts = zip(ends, self.num_parts, strict=True)
+        return ops.stack([ops.sum(stems[:, :, end - count : end], axis=2) for end, count in parts], axis=2)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         # TensorFlow adds the gradients of its replicas up.

@@ -29,7 +29,7 @@ def builder(family: str) -> Callable:
 def build_network(config: Config, sample_rate: int):
     """Builds a config's `sepnet.models.network.Network`, untrained."""
     return builder(config.family)(
-        sources=config.data.sources,
+        sources=list(config.data.parts),
         num_channels=config.data.num_channels,
         sample_rate=sample_rate,
         **dataclasses.asdict(config.model),

@@ -15,14 +15,17 @@ from keras import ops
 
 CONVOLUTIONS = {1: keras.layers.Conv1D, 2: keras.layers.Conv2D}
 TRANSPOSED_CONVOLUTIONS = {1: keras.layers.Conv1DTranspose, 2: keras.layers.Conv2DTranspose}
-AVERAGE_POOLINGS = {1: keras.layers.AveragePooling1D, 2: keras.layers.AveragePooling2D}
+POOLINGS = {
+    "pooled": {1: keras.layers.AveragePooling1D, 2: keras.layers.AveragePooling2D},
+    "max_pooled": {1: keras.layers.MaxPooling1D, 2: keras.layers.MaxPooling2D},
+}
 MAX_GROUPS = 8
 # Short runs must not end before the moving averages of batch normalisation have arrived.
 BATCH_MOMENTUM = 0.9
 NORMALIZATIONS = {
-    "none": lambda filters: None,
-    "batch": lambda filters: keras.layers.BatchNormalization(momentum=BATCH_MOMENTUM),
-    "group": lambda filters: keras.layers.GroupNormalization(math.gcd(filters, MAX_GROUPS)),
+    "none": lambda filters, momentum: None,
+    "batch": lambda filters, momentum: keras.layers.BatchNormalization(momentum=momentum),
+    "group": lambda filters, momentum: keras.layers.GroupNormalization(math.gcd(filters, MAX_GROUPS)),
 }
 ACTIVATIONS = {
     "leaky_relu": lambda: keras.layers.LeakyReLU(negative_slope=0.2),
@@ -43,12 +46,14 @@ class BlockStyle:
         up_kernel_size: kernel of the convolutions on the way up.
         convolutions: how many follow each other in every block.
         downsampling: "decimate" (every second value), "filtered" (low-pass, then every second value; Zhang 2019,
-            "Making convolutional networks shift-invariant again"), "strided" (by the convolution) or "pooled"
-            (averages of two).
+            "Making convolutional networks shift-invariant again"), "strided" (by the convolution), "pooled" (averages
+            of two) or "max_pooled" (the larger of two).
         upsampling: "linear" (interpolation), "learned" (interpolation with weights of its own for each feature) or
             "transposed" (by a convolution).
+        upsampling_kernel_size: kernel of "transposed"; None for that of the way up.
         normalization: "none", "batch" or "group".
         activation: "leaky_relu", "relu" or "elu".
+        up_activation: that of the way up; None for the same.
         dropout: share of features that is dropped on the way up in training.
         recompute: activations inside of convolutions are computed again for the gradient instead of kept.
         padding: "zero", or "context": convolutions without padding, whose output is shorter than their input.
@@ -60,8 +65,10 @@ class BlockStyle:
     convolutions: int
     downsampling: str
     upsampling: str
+    upsampling_kernel_size: int | None
     normalization: str
     activation: str
+    up_activation: str | None
     dropout: float
     recompute: bool
     padding: str = "zero"
@@ -70,6 +77,10 @@ class BlockStyle:
     def is_local(self) -> bool:
         """Whether an output value depends only on inputs near it."""
         return self.normalization != "group"
+
+    def on_the_way_up(self) -> "BlockStyle":
+        """The style whose `activation` is that of the way up."""
+        return dataclasses.replace(self, activation=self.up_activation or self.activation)
 
 
 def down_block(features, filters: int, style: BlockStyle, name: str):
@@ -82,8 +93,8 @@ def down_block(features, filters: int, style: BlockStyle, name: str):
         skip = _convolutions(features, filters, style.down_kernel_size, style, name, style.convolutions - 1)
         return skip, _convolve(skip, filters, style.down_kernel_size, style, f"{name}_strided", strides=2)
     skip = _convolutions(features, filters, style.down_kernel_size, style, name, style.convolutions)
-    if style.downsampling == "pooled":
-        return skip, AVERAGE_POOLINGS[style.rank](2, name=f"{name}_pool")(skip)
+    if style.downsampling in POOLINGS:
+        return skip, POOLINGS[style.downsampling][style.rank](2, name=f"{name}_pool")(skip)
     lowered = skip
     if style.downsampling == "filtered":
         lowered = LowPass(style.padding == "context", name=f"{name}_low_pass")(skip)
@@ -93,15 +104,18 @@ def down_block(features, filters: int, style: BlockStyle, name: str):
 def up_block(features, skip, filters: int, style: BlockStyle, name: str):
     """One level up: doubles the resolution and joins the features that the way down had there."""
     if style.upsampling == "transposed":
+        kernel_size = style.upsampling_kernel_size or style.up_kernel_size
         features = TRANSPOSED_CONVOLUTIONS[style.rank](
-            filters, style.up_kernel_size, strides=2, padding="same", name=f"{name}_upsample"
+            filters, kernel_size, strides=2, padding="same", name=f"{name}_upsample"
         )(features)
     else:
         has_context = style.padding == "context"
         features = Upsample(style.upsampling == "learned", has_context, name=f"{name}_upsample")(features)
         skip = CropCenter(name=f"{name}_crop")(skip, features) if has_context else skip
     features = keras.layers.Concatenate(name=f"{name}_join")([features, skip])
-    features = _convolutions(features, filters, style.up_kernel_size, style, name, style.convolutions)
+    features = _convolutions(
+        features, filters, style.up_kernel_size, style.on_the_way_up(), name, style.convolutions
+    )
     return keras.layers.Dropout(style.dropout, name=f"{name}_dropout")(features) if style.dropout else features
 
 
@@ -130,6 +144,13 @@ def _convolve(features, filters: int, kernel_size: int, style: BlockStyle, name:
     )(features)
 
 
+def make_normalization(name: str, filters: int, recompute: bool):
+    """A layer by its name in `NORMALIZATIONS`; None for "none"."""
+    # TensorFlow computes, and moves the averages, twice in a step: both together then move them as far as one does.
+    twice = recompute and keras.backend.backend() == "tensorflow"
+    return NORMALIZATIONS[name](filters, math.sqrt(BATCH_MOMENTUM) if twice else BATCH_MOMENTUM)
+
+
 @keras.saving.register_keras_serializable(package="sepnet")
 class Convolution(keras.layers.Layer):
     """A convolution, its normalisation and its activation.
@@ -143,8 +164,7 @@ class Convolution(keras.layers.Layer):
         normalization: "none", "batch" or "group".
         activation: "leaky_relu", "relu" or "elu".
         recompute: what lies between its input and its output is not kept for the gradient but computed once more
-            (Chen, Xu, Zhang, Guestrin 2016, arXiv 1604.06174). Batch normalisation then moves its averages twice for
-            each step.
+            (Chen, Xu, Zhang, Guestrin 2016, arXiv 1604.06174).
     """
 
     def __init__(self, *, rank, filters, kernel_size, strides, padding, normalization, activation, recompute, **kwargs):
@@ -163,7 +183,7 @@ class Convolution(keras.layers.Layer):
         self.convolution = CONVOLUTIONS[rank](
             filters, kernel_size, strides=strides, padding=padding, use_bias=normalization == "none"
         )
-        self.normalization = NORMALIZATIONS[normalization](filters)
+        self.normalization = make_normalization(normalization, filters, recompute)
         self.activation = ACTIVATIONS[activation]()
 
     def build(self, input_shape):
@@ -184,6 +204,55 @@ class Convolution(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return self.convolution.compute_output_shape(input_shape)
+
+    def get_config(self):
+        return {**super().get_config(), **self.settings}
+
+
+@keras.saving.register_keras_serializable(package="sepnet")
+class NormalizedActivation(keras.layers.Layer):
+    """A normalisation and an activation, in this order or the other.
+
+    Args:
+        filters: features that come in.
+        normalization: "none", "batch" or "group".
+        activation: "leaky_relu", "relu" or "elu".
+        activation_first: the other order.
+        recompute: only the input is kept for the gradient.
+    """
+
+    def __init__(self, *, filters, normalization, activation, activation_first, recompute, **kwargs):
+        super().__init__(**kwargs)
+        self.settings = {
+            "filters": filters,
+            "normalization": normalization,
+            "activation": activation,
+            "activation_first": activation_first,
+            "recompute": recompute,
+        }
+        self.recompute = recompute
+        self.normalization = make_normalization(normalization, filters, recompute)
+        self.activation = ACTIVATIONS[activation]()
+        self.activation_first = activation_first
+
+    def build(self, input_shape):
+        if self.normalization is not None:
+            self.normalization.build(input_shape)
+
+    def call(self, inputs, training=False):
+        if self.recompute and training:
+            return keras.remat(lambda features: self._apply(features, training))(inputs)
+        return self._apply(inputs, training)
+
+    def _apply(self, features, training):
+        if self.activation_first:
+            features = self.activation(features)
+        if self.normalization is not None:
+            features = self.normalization(features, training=training)
+        return features if self.activation_first else self.activation(features)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
 
     def get_config(self):
         return {**super().get_config(), **self.settings}

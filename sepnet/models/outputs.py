@@ -14,6 +14,28 @@ def num_outputs(sources: Sequence[str], output: str) -> int:
     return len(sources) - (output == "difference")
 
 
+def one_or_each(network: Callable, features, *, num_outputs: int, num_channels: int, separate: bool):
+    """Runs one network for all outputs, or one for each.
+
+    Args:
+        network: `(features, channels) -> raw`, makes new layers at each call.
+        features: what every network sees.
+        num_outputs: sources to give.
+        num_channels: audio channels of each.
+        separate: one for each.
+
+    Returns:
+        `[batch, axes..., num_outputs * num_channels]`.
+    """
+    if not separate:
+        return network(features, num_outputs * num_channels)
+    outputs = []
+    for index in range(num_outputs):
+        inputs = keras.Input(features.shape[1:], dtype=features.dtype)
+        outputs.append(keras.Model(inputs, network(inputs, num_channels), name=f"network_{index}")(features))
+    return keras.layers.Concatenate(dtype="float32", name="join_networks")(outputs)
+
+
 def estimates(raw, mixture, *, num_sources: int, output: str, carry: Callable = lambda features: features):
     """Turns the channels of the last convolution into estimates.
 

@@ -7,7 +7,7 @@ import keras
 from pipelines.errors import UserError
 from sepnet.models.blocks import BlockStyle, CropCenter, CropLike, PadContext, PadToGrid
 from sepnet.models.network import Network, round_up
-from sepnet.models.outputs import SplitSources, estimates, num_outputs
+from sepnet.models.outputs import SplitSources, estimates, num_outputs, one_or_each
 from sepnet.models.unet import context, level_filters, unet, valid_lengths
 
 
@@ -20,6 +20,7 @@ def build_unet_1d(
     base_filters: int,
     filter_growth: str,
     output: str,
+    separate_networks: bool,
     **style,
 ) -> Network:
     """Builds a 1-D U-Net (Wave-U-Net: Stoller, Ewert, Dixon 2018, https://arxiv.org/abs/1806.03185).
@@ -36,6 +37,7 @@ def build_unet_1d(
         base_filters: filters of the first level.
         filter_growth: "add" or "double"; see `level_filters`.
         output: what the last convolution gives; see `outputs.estimates`. It acts on samples.
+        separate_networks: one for each source that the last convolution gives, instead of one for all.
         **style: the remaining fields of `BlockStyle`.
 
     Raises:
@@ -54,11 +56,22 @@ def build_unet_1d(
             "without padding even ones move the features by half a sample; take odd ones"
         )
     padded = keras.Input((None, num_channels), name="padded")
-    features = unet(padded, level_filters(depth, base_filters, filter_growth), style)
-    seen = CropCenter(name="crop_mixture")(padded, features) if has_context else padded
-    features = keras.layers.Concatenate(name="join_mixture")([features, seen])
-    # Waveforms and masks stay float32 under any precision policy.
-    raw = keras.layers.Conv1D(num_outputs(sources, output) * num_channels, 1, dtype="float32", name="stems")(features)
+
+    def network(waveform, channels):
+        features = unet(waveform, level_filters(depth, base_filters, filter_growth), style)
+        seen = CropCenter(name="crop_mixture")(waveform, features) if has_context else waveform
+        features = keras.layers.Concatenate(name="join_mixture")([features, seen])
+        # Waveforms and masks stay float32 under any precision policy.
+        return keras.layers.Conv1D(channels, 1, dtype="float32", name="stems")(features)
+
+    raw = one_or_each(
+        network,
+        padded,
+        num_outputs=num_outputs(sources, output),
+        num_channels=num_channels,
+        separate=separate_networks,
+    )
+    seen = CropCenter(name="crop_to_stems")(padded, raw) if has_context else padded
     stacked = estimates(raw, seen, num_sources=len(sources), output=output)
     stems = SplitSources(list(sources), dtype="float32", name="sources")(stacked)
     core = keras.Model(padded, stems, name="core")

@@ -9,8 +9,11 @@ from pipelines.errors import UserError
 from pipelines.spectra import magnitude, make_spectra
 from sepnet.models.blocks import BlockStyle, CropLike, PadToGrid
 from sepnet.models.network import Network, round_up
-from sepnet.models.outputs import MASKS, SplitSources, WienerStep, estimates, num_outputs
+from sepnet.models.outputs import MASKS, SplitSources, WienerStep, estimates, num_outputs, one_or_each
+from sepnet.models.strided_unet import LAST_DILATION, LAST_KERNEL_SIZE, jansson_unet, spleeter_unet
 from sepnet.models.unet import context, level_filters, unet
+
+STRIDED = {"jansson": jansson_unet, "spleeter": spleeter_unet}
 
 
 def build_unet_2d(
@@ -22,8 +25,12 @@ def build_unet_2d(
     base_filters: int,
     filter_growth: str,
     output: str,
+    separate_networks: bool,
+    form: str,
+    magnitudes: str,
     frame_length: int,
     frame_step: int,
+    num_bins: int | None,
     num_mel_bands: int | None,
     wiener: bool,
     **style,
@@ -42,8 +49,13 @@ def build_unet_2d(
         base_filters: filters of the first level.
         filter_growth: "add" or "double"; see `level_filters`.
         output: what the last convolution gives; see `outputs.estimates`. It acts on magnitudes.
+        separate_networks: one for each source that the last convolution gives, instead of one for all.
+        form: "blocks" (`unet.unet`), "jansson" or "spleeter" (`strided_unet`).
+        magnitudes: the network sees their logarithms and the height in frequency ("log"), or themselves ("linear").
         frame_length: STFT window in samples.
-        frame_step: samples from one frame to the next, up to half of `frame_length`.
+        frame_step: samples from one frame to the next, up to three quarters of `frame_length`.
+        num_bins: how many of the lowest bins the network sees, up to half of `frame_length`; those above take the mask
+            of the last. None: all.
         num_mel_bands: the network works on this many mel bands, and its masks are carried to the bins of the STFT;
             None: it works on these bins themselves.
         wiener: the estimates go through one Wiener step.
@@ -54,37 +66,53 @@ def build_unet_2d(
     """
     if num_mel_bands and output not in MASKS:
         raise UserError(f"--output {output} needs the bins of the STFT; with --num-mel-bands take one of {MASKS}")
+    if num_bins and (num_mel_bands or output not in MASKS or num_bins > frame_length // 2):
+        raise UserError(
+            f"--num-bins {num_bins} needs --output mask or softmax_mask, no --num-mel-bands, and at most "
+            f"{frame_length // 2} bins with --frame-length {frame_length}"
+        )
     style = BlockStyle(rank=2, **style)
     spectra = make_spectra(
         frame_length=frame_length, frame_step=frame_step, sample_rate=sample_rate, num_mel_bands=num_mel_bands
     )
     mixture = keras.Input((None, num_channels), name="mixture")
     real, imag = spectra.stft(mixture)
-    magnitudes, *phase = Polar(dtype="float32", name="polar")(real, imag)
+    spectrum, *phase = Polar(dtype="float32", name="polar")(real, imag)
     if num_mel_bands:
         # The bank gives magnitude per Hz; times the width of a bin it is as large as the magnitudes themselves.
-        seen, carry = spectra.mel(magnitudes) * (sample_rate / frame_length), spectra.mel_to_linear
+        seen, carry = spectra.mel(spectrum) * (sample_rate / frame_length), spectra.mel_to_linear
     else:
         # Without the highest bin their number stays even down to the deepest level.
-        seen, carry = magnitudes[:, :, :-1], RepeatLastBin(dtype="float32", name="repeat_last_bin")
-    picture = LogMagnitudes(dtype="float32", name="log_magnitudes")(seen)
-    padded = PadToGrid(2**depth, name="pad")(picture)
-    features = unet(padded, level_filters(depth, base_filters, filter_growth), style)
-    features = CropLike(name="crop")(features, picture)
-    # Masks and magnitudes stay float32 under any precision policy.
-    raw = keras.layers.Conv2D(
-        num_outputs(sources, output) * num_channels,
-        1,
-        activation=None if output in MASKS else "relu",
-        dtype="float32",
-        name="stems",
-    )(features)
-    stacked = estimates(raw, magnitudes, num_sources=len(sources), output=output, carry=carry)
+        num_seen = num_bins or frame_length // 2
+        seen = spectrum[:, :, :num_seen]
+        carry = RepeatLastBin(spectrum.shape[2] - num_seen, dtype="float32", name="repeat_last_bin")
+    picture = LogMagnitudes(dtype="float32", name="log_magnitudes")(seen) if magnitudes == "log" else seen
+
+    def network(picture, channels):
+        if form != "blocks":
+            filters = level_filters(depth - 1, base_filters, filter_growth)
+            return STRIDED[form](picture, filters, style, channels)
+        features = unet(picture, level_filters(depth, base_filters, filter_growth), style)
+        # Masks and magnitudes stay float32 under any precision policy.
+        return keras.layers.Conv2D(channels, 1, dtype="float32", name="stems")(features)
+
+    raw = one_or_each(
+        network,
+        PadToGrid(2**depth, name="pad")(picture),
+        num_outputs=num_outputs(sources, output),
+        num_channels=num_channels,
+        separate=separate_networks,
+    )
+    raw = CropLike(dtype="float32", name="crop")(raw, picture)
+    if output not in MASKS:
+        raw = keras.layers.ReLU(dtype="float32", name="magnitudes")(raw)
+    stacked = estimates(raw, spectrum, num_sources=len(sources), output=output, carry=carry)
     if wiener:
-        stacked = WienerStep(dtype="float32", name="wiener")(stacked, magnitudes)
+        stacked = WienerStep(dtype="float32", name="wiener")(stacked, spectrum)
     stacked = spectra.inverse_stft(*Rectangular(dtype="float32", name="rectangular")(stacked, *phase), mixture)
     stems = SplitSources(list(sources), dtype="float32", name="sources")(stacked)
-    context_samples = frame_step * context(depth, style) + spectra.stft.context
+    num_frames = context(depth, style) + (LAST_DILATION * LAST_KERNEL_SIZE // 2 if form == "spleeter" else 0)
+    context_samples = frame_step * num_frames + spectra.stft.context
     grid = frame_step * 2**depth
     model = keras.Model(mixture, stems, name="unet_2d")
     return Network(model, grid, round_up(context_samples, grid) if style.is_local else None, core=model)
@@ -133,10 +161,17 @@ class LogMagnitudes(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="sepnet")
 class RepeatLastBin(keras.layers.Layer):
-    """Gives the highest bin, which the network does not see, the value of the one below it."""
+    """Gives the highest bins, which the network does not see, the values of the one below them."""
+
+    def __init__(self, times: int, **kwargs):
+        super().__init__(**kwargs)
+        self.times = times
 
     def call(self, inputs):
-        return ops.concatenate([inputs, inputs[:, :, -1:]], axis=2)
+        return ops.concatenate([inputs, ops.repeat(inputs[:, :, -1:], self.times, axis=2)], axis=2)
 
     def compute_output_shape(self, input_shape):
-        return (*input_shape[:2], input_shape[2] + 1, input_shape[3])
+        return (*input_shape[:2], input_shape[2] + self.times, input_shape[3])
+
+    def get_config(self):
+        return {**super().get_config(), "times": self.times}

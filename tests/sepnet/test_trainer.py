@@ -9,6 +9,7 @@ from pipelines.audio import probe
 from pipelines.augmentation import make_augmentations
 from pipelines.dataset import validation_batches
 from pipelines.songs import find_songs, read_track
+from sepnet.config import Config, Data
 from sepnet.fit import measure_baselines
 from sepnet.models.network import Network
 from sepnet.trainer import Trainer
@@ -103,7 +104,7 @@ def test_si_sdr_is_the_mean_over_stems_that_are_not_silent(batches, truth):
 def test_baselines_need_no_model(batches, truth):
     sources, mixture = truth
     share = np.repeat(mixture[:, :, None] / len(SOURCES), len(SOURCES), axis=2)
-    baselines = measure_baselines(SOURCES, 2, batches)
+    baselines = measure_baselines(Config(Data(sources=SOURCES)), batches)
     for name, estimates in {"silence": np.zeros_like(sources), "mixture/num_sources": share}.items():
         expected = {f"val_{key}": value for key, value in mean_squared_errors(sources, estimates).items()}
         assert {key: baselines[name][key] for key in expected} == pytest.approx(expected, rel=1e-5)
