@@ -37,9 +37,10 @@ class _FrameGrid(keras.layers.Layer):
     def __init__(self, *, frame_length, frame_step, fft_length=None, **kwargs):
         if frame_length < 2:
             raise UserError(f"frame_length is {frame_length}: give a window of 2 samples or more.")
-        if not 1 <= frame_step <= frame_length * 3 // 4:
+        largest_step = frame_length * 3 // 4
+        if not 1 <= frame_step <= largest_step:
             raise UserError(
-                f"frame_step is {frame_step}: with frame_length {frame_length} it must be 1 to {frame_length * 3 // 4}, "
+                f"frame_step is {frame_step}: with frame_length {frame_length} it must be 1 to {largest_step}, "
                 "or the inverse cannot give every sample back; lower frame_step or raise frame_length."
             )
         fft_length = frame_length if fft_length is None else fft_length

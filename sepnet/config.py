@@ -409,8 +409,8 @@ def _check(field: dataclasses.Field, value: Any) -> None:
         raise UserError(f"{flag} is {value}; it must be at most {limits['at_most']}")
     if field.name == "sources" and not _are_sources(value):
         raise UserError(
-            f"{flag} is {','.join(map(str, value))!r}; name two or more different sources, with commas; each may be a sum "
-            "of stems, as in vocals,accompaniment=drums+bass+other"
+            f"{flag} is {','.join(map(str, value))!r}; name two or more different sources, with commas; each may be a "
+            "sum of stems, as in vocals,accompaniment=drums+bass+other"
         )
     if field.name == "source_weights" and not (
         all(isinstance(weight, (int, float)) and 0 <= weight < math.inf for weight in value) and any(value)

@@ -9,8 +9,8 @@ The memory of a training step is found by going through it, forward and back, an
   averaged weights and for accumulation. Mixed precision keeps the kernels once more, in 2 bytes.
 - Features, 4 bytes a value, or 2 under mixed precision, until the last layer has used them. For the gradient TensorFlow
   keeps the input of every convolution (where features are joined, the joined copy), the input of LeakyReLU or the
-  output of ReLU and ELU, the input of a normalisation (always float32), masks, and the phases that magnitudes were
-  given. Interpolation, decimation, pooling and the STFT keep nothing.
+  output of ReLU and ELU, the input of a normalisation (always float32), both sides of a max pooling, masks, and the
+  phases that magnitudes were given. Interpolation, decimation, other pooling and the STFT keep nothing.
 - With recomputation, of a convolution, its normalisation and its activation only the input is kept. The rest is there
   again while their gradient is computed.
 - Gradients of features, each for one layer longer than needed: TensorFlow starts what it can, not what frees most. The
@@ -39,7 +39,16 @@ from pipelines.spectra import STFT, InverseSTFT, MelSpectrogram, MelToLinear
 from sepnet.config import Config
 from sepnet.losses import RESOLUTIONS
 from sepnet.models import build_network
-from sepnet.models.blocks import LOW_PASS, Convolution, CropCenter, CropLike, Decimate, LowPass, Upsample
+from sepnet.models.blocks import (
+    LOW_PASS,
+    Convolution,
+    CropCenter,
+    CropLike,
+    Decimate,
+    LowPass,
+    NormalizedActivation,
+    Upsample,
+)
 from sepnet.models.network import Network, round_up
 from sepnet.models.outputs import ApplyMasks, Masks, WienerStep
 from sepnet.models.unet_2d import Rectangular
@@ -47,11 +56,12 @@ from sepnet.separator import BLOCK_CONTEXTS, BLOCK_SECONDS
 
 DEVICES = ("cpu", "gpu")
 ALLOCATED = 1.05
-POOLED = 1.4
-PROCESS_BYTES = 1.0e9
+POOLED = 1.45
+PROCESS_BYTES = 0.85e9
 TRANSPOSED = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose)
 CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D)
-POOLINGS = (keras.layers.AveragePooling1D, keras.layers.AveragePooling2D)
+MAX_POOLINGS = (keras.layers.MaxPooling1D, keras.layers.MaxPooling2D)
+POOLINGS = (keras.layers.AveragePooling1D, keras.layers.AveragePooling2D, *MAX_POOLINGS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -313,12 +323,18 @@ def _need(call: Call, recompute: bool = False) -> Need:
     match layer:
         case Convolution():
             return _convolution_need(call, recompute)
-        case layer if isinstance(layer, CONVOLUTIONS):
-            # The last one, in float32: under mixed precision it works on a copy.
-            copy = 4 * call.inputs[0].size if given < 4 * call.inputs[0].size else 0
+        case NormalizedActivation():
+            return _normalization_need(call, recompute)
+        case layer if isinstance(layer, CONVOLUTIONS + TRANSPOSED):
+            # The last one is in float32: under mixed precision it works on a copy.
+            copy = (
+                4 * call.inputs[0].size if given < 4 * call.inputs[0].size and layer.compute_dtype == "float32" else 0
+            )
             return Need(keeps_inputs=not copy, kept=copy, backward=copy)
-        case layer if isinstance(layer, TRANSPOSED):
-            return Need(keeps_inputs=True)
+        case layer if isinstance(layer, MAX_POOLINGS):
+            return Need(keeps_inputs=True, keeps_outputs=True)
+        case keras.layers.ReLU():
+            return Need(keeps_outputs=True)
         case Upsample():
             return Need(keeps_inputs=layer.learned, kept=made * layer.learned, forward=made, backward=made)
         case keras.layers.Dropout():
@@ -357,6 +373,18 @@ def _convolution_need(call: Call, recompute: bool) -> Need:
     return Need(not copy, not has_slope, kept=inner + copy, forward=scratch, backward=scratch)
 
 
+def _normalization_need(call: Call, recompute: bool) -> Need:
+    settings, [made] = call.layer.settings, call.outputs
+    # The normalisation keeps its input, in float32; the activation what lies between them, or the output.
+    copy = 4 * made.size if made.num_bytes < 4 * made.size else 0
+    keeps_outputs = not settings["activation_first"] and settings["activation"] != "leaky_relu"
+    inner = copy + made.num_bytes * (not keeps_outputs)
+    scratch = 2 * 4 * made.size
+    if recompute:
+        return Need(keeps_inputs=True, forward=inner + scratch, backward=inner + scratch)
+    return Need(keeps_inputs=True, keeps_outputs=keeps_outputs, kept=inner, forward=scratch, backward=scratch)
+
+
 def _flops(call: Call) -> int:
     layer = call.layer
     given, made = (math.prod(tensors[0].shape) for tensors in (call.inputs, call.outputs))
@@ -366,9 +394,11 @@ def _flops(call: Call) -> int:
             each = 1 if layer.normalization is None else 2
             return made * (2 * math.prod(layer.convolution.kernel.shape[:-1]) + each)
         case layer if isinstance(layer, CONVOLUTIONS):
-            return 2 * made * math.prod(layer.kernel.shape[:-1])
+            return made * (2 * math.prod(layer.kernel.shape[:-1]) + layer.use_bias)
         case layer if isinstance(layer, TRANSPOSED):
-            return 2 * given * math.prod(layer.kernel.shape[:-1])
+            return 2 * given * math.prod(layer.kernel.shape[:-1]) + made * layer.use_bias
+        case NormalizedActivation():
+            return 0 if layer.normalization is None else 2 * made
         case Upsample():
             # A weighted sum for every value that is new along an axis.
             return 3 * (made - given)
@@ -392,6 +422,10 @@ def _reach(call: Call, first, last) -> list:
         case Convolution():
             kernel, strides = layer.settings["kernel_size"], layer.settings["strides"]
             before = 0 if layer.settings["padding"] == "valid" else _padding(length, kernel, strides)
+            return [(strides * first - before, strides * last - before + kernel - 1)]
+        case layer if isinstance(layer, CONVOLUTIONS):
+            kernel, strides = (layer.kernel_size[0] - 1) * layer.dilation_rate[0] + 1, layer.strides[0]
+            before = _padding(length, kernel, strides)
             return [(strides * first - before, strides * last - before + kernel - 1)]
         case layer if isinstance(layer, TRANSPOSED):
             kernel = layer.kernel_size[0]
@@ -463,7 +497,7 @@ def _calls(model: keras.Model, shape: tuple[int, ...], precision: str) -> list[C
     def call(layer, *arguments, **options):
         outputs = layer(*arguments, **options)
         if isinstance(layer, keras.Model):
-            inputs = keras.Input(batch_shape=arguments[0].shape)
+            inputs = keras.Input(batch_shape=arguments[0].shape, dtype=arguments[0].dtype)
             keys[id(inputs)] = key(arguments[0])
             for inner, outer in zip(tensors(walk(layer, inputs)), tensors(outputs), strict=True):
                 keys[id(outer)] = key(inner)

@@ -147,8 +147,6 @@ def check_fit(config: Config, tracks: Mapping[str, Sequence[Track]]) -> None:
     training = config.training
     if training.batch_size % training.devices:
         raise UserError(f"--batch-size {training.batch_size} cannot be split over --devices {training.devices}")
-    if training.devices > 1 and training.accumulation > 1 and keras.backend.backend() == "tensorflow":
-        raise UserError("TensorFlow cannot accumulate gradients over several devices; set KERAS_BACKEND=jax, which can")
     weights = training.source_weights
     num_sources = len(config.data.parts)
     if weights is not None and len(weights) != num_sources:
@@ -166,22 +164,36 @@ def make_trainer(config: Config, network: Network) -> Trainer:
         seed=training.seed,
     )
     loss = make_loss(training.loss, training.source_weights)
-    # JAX sees one batch whole, wherever its parts lie.
-    num_replicas = training.devices if keras.backend.backend() == "tensorflow" else 1
     parts = config.data.parts
-    num_parts = [len(stems) for stems in parts.values()]
-    trainer = Trainer(network, list(parts), augmentations, loss, num_replicas, num_parts)
+    arguments = network, list(parts), augmentations, loss
+    options = {"num_parts": [len(stems) for stems in parts.values()]}
+    if _adds_up_itself(training):
+        from sepnet.replicas import ReplicaTrainer
+
+        trainer = ReplicaTrainer(
+            *arguments, **options, num_replicas=training.devices, accumulation=training.accumulation
+        )
+    else:
+        # JAX sees one batch whole, wherever its parts lie.
+        num_replicas = training.devices if keras.backend.backend() == "tensorflow" else 1
+        trainer = Trainer(*arguments, **options, num_replicas=num_replicas)
+    in_optimizer = training.accumulation > 1 and not _adds_up_itself(training)
     trainer.compile(
         optimizer=keras.optimizers.AdamW(
             _learning_rate(training),
             weight_decay=training.weight_decay,
             use_ema=training.ema > 0,
             ema_momentum=training.ema or None,
-            gradient_accumulation_steps=training.accumulation if training.accumulation > 1 else None,
+            gradient_accumulation_steps=training.accumulation if in_optimizer else None,
         ),
         jit_compile=training.xla,
     )
     return trainer
+
+
+def _adds_up_itself(training: Training) -> bool:
+    """Whether the trainer adds gradients of batches up, instead of the optimizer; see `sepnet.replicas`."""
+    return training.accumulation > 1 and training.devices > 1 and keras.backend.backend() == "tensorflow"
 
 
 def measure_baselines(config: Config, validation) -> dict[str, dict[str, float]]:
@@ -204,7 +216,10 @@ def _learning_rate(training: Training):
     """A schedule over the batches of the run; how many they are is not known where time ends it."""
     if training.minutes:
         return training.learning_rate
-    return Schedule(training.learning_rate, training.schedule, training.epochs * training.steps_per_epoch)
+    num_steps = training.epochs * training.steps_per_epoch
+    # An optimizer that does not add up itself sees updates alone.
+    num_calls = num_steps // training.accumulation if _adds_up_itself(training) else num_steps
+    return Schedule(training.learning_rate, training.schedule, num_calls)
 
 
 def _validation(config: Config, tracks: Sequence[Track]):

@@ -113,9 +113,7 @@ def up_block(features, skip, filters: int, style: BlockStyle, name: str):
         features = Upsample(style.upsampling == "learned", has_context, name=f"{name}_upsample")(features)
         skip = CropCenter(name=f"{name}_crop")(skip, features) if has_context else skip
     features = keras.layers.Concatenate(name=f"{name}_join")([features, skip])
-    features = _convolutions(
-        features, filters, style.up_kernel_size, style.on_the_way_up(), name, style.convolutions
-    )
+    features = _convolutions(features, filters, style.up_kernel_size, style.on_the_way_up(), name, style.convolutions)
     return keras.layers.Dropout(style.dropout, name=f"{name}_dropout")(features) if style.dropout else features
 
 

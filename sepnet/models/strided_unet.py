@@ -60,6 +60,13 @@ def spleeter_unet(features, filters: Sequence[int], style: BlockStyle, num_outpu
     )(features)
 
 
+def strided_context(depth: int, style: BlockStyle, form: str) -> int:
+    """How many input values on either side an output value can depend on, at the most, in steps of the input."""
+    levels = sum(2**level for level in range(depth))
+    last = LAST_DILATION * LAST_KERNEL_SIZE // 2 if form == "spleeter" else 0
+    return levels * (style.down_kernel_size // 2 + 1 + 2 * (style.up_kernel_size // 4 + 1)) + last
+
+
 def _way_up(features, skips, filters: Sequence[int], style: BlockStyle, activation_first: bool):
     """All levels of the way up but the last."""
     depth = len(filters)

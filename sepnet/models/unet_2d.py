@@ -10,7 +10,7 @@ from pipelines.spectra import magnitude, make_spectra
 from sepnet.models.blocks import BlockStyle, CropLike, PadToGrid
 from sepnet.models.network import Network, round_up
 from sepnet.models.outputs import MASKS, SplitSources, WienerStep, estimates, num_outputs, one_or_each
-from sepnet.models.strided_unet import LAST_DILATION, LAST_KERNEL_SIZE, jansson_unet, spleeter_unet
+from sepnet.models.strided_unet import jansson_unet, spleeter_unet, strided_context
 from sepnet.models.unet import context, level_filters, unet
 
 STRIDED = {"jansson": jansson_unet, "spleeter": spleeter_unet}
@@ -111,7 +111,7 @@ def build_unet_2d(
         stacked = WienerStep(dtype="float32", name="wiener")(stacked, spectrum)
     stacked = spectra.inverse_stft(*Rectangular(dtype="float32", name="rectangular")(stacked, *phase), mixture)
     stems = SplitSources(list(sources), dtype="float32", name="sources")(stacked)
-    num_frames = context(depth, style) + (LAST_DILATION * LAST_KERNEL_SIZE // 2 if form == "spleeter" else 0)
+    num_frames = context(depth, style) if form == "blocks" else strided_context(depth, style, form)
     context_samples = frame_step * num_frames + spectra.stft.context
     grid = frame_step * 2**depth
     model = keras.Model(mixture, stems, name="unet_2d")

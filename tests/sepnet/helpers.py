@@ -6,7 +6,7 @@ import itertools
 import keras
 import numpy as np
 
-from sepnet.config import FAMILIES
+from sepnet.config import DOWNSAMPLINGS, FAMILIES, UPSAMPLINGS
 from sepnet.models import builder
 
 SOURCES = ("vocals", "drums", "bass")
@@ -16,7 +16,7 @@ SMALL = {
     "unet_2d": {"base_filters": 2, "frame_length": 64, "frame_step": 16},
 }
 
-WAYS = list(itertools.product(("decimate", "filtered", "strided", "pooled"), ("linear", "learned", "transposed")))
+WAYS = list(itertools.product(DOWNSAMPLINGS, UPSAMPLINGS))
 # With context the sizes of Wave-U-Net: only these keep the grid without padding.
 CONTEXT_WAYS = [(down, up) for down, up in WAYS if down in ("decimate", "filtered") and up != "transposed"]
 

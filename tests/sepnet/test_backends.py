@@ -26,9 +26,10 @@ from sepnet.models import build_network
 
 batch = np.random.default_rng(0).integers(-9999, 9999, (6, 8, 4, 512, 2)).astype("int16")
 answer = {}
+accumulation = int(sys.argv[1])
 for devices in (1, 2):
     off = dict(remix=False, random_gain_db=0.0, channel_swap=False, polarity=False)
-    config = Config(model=Unet1D(depth=2, base_filters=3), training=Training(devices=devices, **off))
+    config = Config(model=Unet1D(depth=2, base_filters=3), training=Training(devices=devices, accumulation=accumulation, **off))
     keras.utils.set_random_seed(0)
     with several_devices(devices):
         network = build_network(config, 8000)
@@ -39,9 +40,10 @@ print(json.dumps(answer))
 """
 
 
-def test_two_devices_train_the_weights_of_one():
+@pytest.mark.parametrize("accumulation", ["1", "3"])
+def test_two_devices_train_the_weights_of_one(accumulation):
     answer = subprocess.run(
-        [sys.executable, "-c", TWO_DEVICES], cwd=REPOSITORY, capture_output=True, text=True, check=True
+        [sys.executable, "-c", TWO_DEVICES, accumulation], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
     one, two = json.loads(answer.stdout.splitlines()[-1]).values()
     np.testing.assert_allclose(one["loss"], two["loss"], rtol=1e-3)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sepnet.config import FAMILIES
+from sepnet.config import FAMILIES, FORMS
 from tests.sepnet.helpers import CONTEXT_WAYS, WAYS, noise, small_network, stacked
 
 
@@ -34,6 +34,11 @@ def extent(network):
         *(("unet_1d", way, kernels, {}) for way in WAYS for kernels in ((5, 5), (2, 4))),
         *(("unet_1d", way, kernels, {"padding": "context"}) for way in CONTEXT_WAYS for kernels in ((5, 5), (3, 1))),
         *(("unet_2d", way, kernels, {}) for way in WAYS for kernels in ((5, 5), (2, 4))),
+        *(
+            ("unet_2d", ("pooled", "linear"), kernels, {"form": form})
+            for form in FORMS[1:]
+            for kernels in ((5, 5), (2, 4))
+        ),
     ],
 )
 def test_context_is_all_that_an_output_can_depend_on(family, way, kernels, padding):

@@ -1,54 +1,99 @@
 """Both families: shapes, sizes, and options that train together."""
 
 import dataclasses
+import functools
 import itertools
 import random
+import shutil
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from pipelines.errors import UserError
-from sepnet.config import FAMILIES, Unet1D
+from sepnet.config import BLOCK_OPTIONS, FAMILIES, Unet1D
+from sepnet.export import export_model
 from sepnet.models import builder
 from sepnet.trainer import Trainer
-from tests.sepnet.helpers import CONTEXT_WAYS, SOURCES, noise, small_network, stacked
+from tests.sepnet.helpers import CONTEXT_WAYS, SOURCES, contract_of, noise, small_network, stacked
 
-SIZES = {"down_kernel_size": (5, 4), "up_kernel_size": (5, 2), "convolutions": (1, 2), "dropout": (0.0, 0.5)}
-SWITCHES = {"recompute": (False, True), "wiener": (False, True)}
+# Every value of these is tried with every other in the slow sweep ...
+CHOICES = {
+    family: {
+        field.name: field.metadata["choices"]
+        for field in dataclasses.fields(section)
+        if field.metadata["choices"] and field.name != "up_activation"
+    }
+    for family, section in FAMILIES.items()
+}
+CHOICES["unet_2d"]["num_mel_bands"] = (None, 8)
+# ... and with these, in pairs, in the quick one.
+MORE = {
+    "depth": (1, 2, 3),
+    "down_kernel_size": (5, 4),
+    "up_kernel_size": (5, 2),
+    "convolutions": (1, 2),
+    "upsampling_kernel_size": (None, 3),
+    "up_activation": (None, "relu"),
+    "dropout": (0.0, 0.5),
+    "separate_networks": (False, True),
+    "recompute": (False, True),
+}
+MORE_2D = {"num_bins": (None, 20), "wiener": (False, True)}
 
 
-def combinations(family, **more):
-    """All combinations of the options that make a model."""
-    choices = {field.name: field.metadata["choices"] for field in dataclasses.fields(FAMILIES[family])}
-    values = {**{name: values for name, values in choices.items() if values}, **more}
-    if family == "unet_2d":
-        values["num_mel_bands"] = (None, 8)
-    for combination in itertools.product(*values.values()):
-        options = dict(zip(values, combination, strict=True))
-        refused = options.get("num_mel_bands") and "mask" not in options["output"]
-        if options.get("padding") == "context":
-            even = options.get("down_kernel_size", 5) % 2 == 0 or options.get("up_kernel_size", 5) % 2 == 0
-            refused = even or (options["downsampling"], options["upsampling"]) not in CONTEXT_WAYS
-        if not refused:
+def makes_sense(options):
+    """Whether options go together: what the messages of errors say, once more."""
+    if options.get("form", "blocks") != "blocks" and any(
+        options.get(name, default) != default
+        for name, default in (("downsampling", "pooled"), ("upsampling", "linear"))
+    ):
+        return False
+    if options.get("padding") == "context":
+        even = options.get("down_kernel_size", 5) % 2 == 0 or options.get("up_kernel_size", 5) % 2 == 0
+        return not even and (options["downsampling"], options["upsampling"]) in CONTEXT_WAYS
+    narrow = [name for name in ("num_mel_bands", "num_bins") if options.get(name)]
+    return not narrow or (len(narrow) == 1 and "mask" in options["output"])
+
+
+def combinations(family):
+    """All combinations of `CHOICES` that make sense."""
+    for values in itertools.product(*CHOICES[family].values()):
+        options = dict(zip(CHOICES[family], values, strict=True))
+        if makes_sense(options):
             yield options
 
 
+def drawn(family, generator):
+    """Options drawn at random."""
+    values = CHOICES[family] | MORE | (MORE_2D if family == "unet_2d" else {})
+    while True:
+        options = {name: generator.choice(choices) for name, choices in values.items()}
+        if options.get("form", "blocks") != "blocks":
+            options = {name: value for name, value in options.items() if name not in BLOCK_OPTIONS}
+        if makes_sense(options):
+            return options
+
+
+@functools.cache
 def pairwise(family):
     """A few combinations in which any two values of two options occur together if they can at all."""
     # So many hold every pair, and choosing the best of them at each step leaves few.
-    switches = {name: SWITCHES[name] for name in FAMILIES[family].__dataclass_fields__ if name in SWITCHES}
-    cases = random.Random(0).sample(list(combinations(family, **SIZES, **switches)), 500)
+    generator = random.Random(0)
+    cases = [drawn(family, generator) for _ in range(400)]
     pairs = [set(itertools.combinations(options.items(), 2)) for options in cases]
     missing = set().union(*pairs)
+    chosen = []
     while missing:
         best = max(range(len(cases)), key=lambda index: len(pairs[index] & missing))
         missing -= pairs[best]
-        yield pytest.param(family, cases[best], id="-".join(map(str, (family, *cases[best].values()))))
+        chosen.append(pytest.param(family, cases[best], id="-".join(map(str, (family, *cases[best].values())))))
+    return chosen
 
 
-def check_that_it_trains(family, options):
-    """One step on noise moves every weight, and leaves estimates of the right shape."""
+def check_that_it_trains(family, options, folder):
+    """One step on noise moves every weight; the model that is read back, and its SavedModel, give the same stems."""
     network = small_network(family, **options)
     trainer = Trainer(network, SOURCES)
     trainer.compile(optimizer=keras.optimizers.Adam(1e-2), run_eagerly=True)
@@ -58,8 +103,18 @@ def check_that_it_trains(family, options):
     logs = trainer.train_on_batch({"sources": sources}, return_dict=True)
     moved = [np.any(np.array(now) != was) for now, was in zip(network.model.trainable_variables, before, strict=True)]
     assert np.isfinite(logs["loss"]) and all(moved)
-    outputs = stacked(network.model(noise(1, 77, 2)))
+    mixture = noise(1, 77, 2)
+    outputs = stacked(network.model(mixture))
     assert outputs.shape == (1, 77, len(SOURCES), 2) and np.isfinite(outputs).all()
+
+    network.model.save(folder / "model.keras")
+    np.testing.assert_allclose(
+        stacked(keras.models.load_model(folder / "model.keras")(mixture)), outputs, rtol=0, atol=1e-6
+    )
+    version = export_model(network.model, folder / "saved", contract_of(network))
+    served = tf.saved_model.load(version).signatures["serving_default"](mixture=tf.constant(mixture))
+    np.testing.assert_allclose(stacked(served), outputs, rtol=0, atol=1e-5)
+    shutil.rmtree(folder / "saved")
 
 
 @pytest.mark.parametrize("depth", range(1, 7))
@@ -86,16 +141,26 @@ def test_unet_1d_has_the_parameters_of_wave_u_net(depth, expected):
 
 
 @pytest.mark.parametrize(("family", "options"), [case for family in FAMILIES for case in pairwise(family)])
-def test_any_two_options_train_together(family, options):
-    check_that_it_trains(family, options)
+def test_any_two_options_train_and_export_together(family, options, tmp_path):
+    check_that_it_trains(family, options, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize("family", FAMILIES)
-def test_all_options_train_together(family):
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("family", "activation", "normalization"),
+    [
+        (family, *values)
+        for family in FAMILIES
+        for values in itertools.product(CHOICES[family]["activation"], CHOICES[family]["normalization"])
+    ],
+)
+def test_all_options_train_and_export_together(family, activation, normalization, depth, tmp_path):
+    fixed = {"activation": activation, "normalization": normalization}
     for options in combinations(family):
-        check_that_it_trains(family, options)
+        if fixed.items() <= options.items():
+            check_that_it_trains(family, {**options, "depth": depth}, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -105,6 +170,10 @@ def test_all_options_train_together(family):
         ("unet_1d", {"padding": "context", "downsampling": "pooled"}, "--padding context does not go with"),
         ("unet_1d", {"padding": "context", "upsampling": "transposed"}, "--padding context does not go with"),
         ("unet_1d", {"padding": "context", "up_kernel_size": 4}, "does not go with kernels of 15 and 4"),
+        ("unet_2d", {"num_bins": 8, "output": "direct"}, "--num-bins 8 needs --output mask"),
+        ("unet_2d", {"num_bins": 8, "num_mel_bands": 8}, "--num-bins 8 needs .* no --num-mel-bands"),
+        ("unet_2d", {"num_bins": 33}, "at most 32 bins with --frame-length 64"),
+        ("unet_2d", {"form": "jansson", "upsampling": "learned"}, "--upsampling has no effect with --form jansson"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(family, options, message):
@@ -113,14 +182,16 @@ def test_options_that_do_not_go_together_are_refused(family, options, message):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_recomputing_activations_changes_no_weight(family):
+@pytest.mark.parametrize("options", [{"normalization": "batch"}, {"normalization": "group", "convolutions": 2}])
+def test_recomputing_activations_changes_no_weight(family, options):
     trained = []
     for recompute in (False, True):
-        network = small_network(family, recompute=recompute)
+        network = small_network(family, recompute=recompute, **options)
         trainer = Trainer(network, SOURCES)
         trainer.compile(optimizer=keras.optimizers.SGD(1.0), run_eagerly=True)
         trainer.train_on_batch({"sources": (noise(2, len(SOURCES), 200, 2) * 20_000).astype(np.int16)})
-        trained.append([np.array(variable) for variable in network.model.trainable_variables])
+        # With them the moving averages of batch normalisation.
+        trained.append([np.array(variable) for variable in network.model.variables])
     for plain, recomputed in zip(*trained, strict=True):
         np.testing.assert_allclose(recomputed, plain, rtol=0, atol=1e-6)
 
