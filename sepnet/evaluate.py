@@ -25,9 +25,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     separators = {str(path): Separator(path) for path in arguments.models}
     parts = [Config.from_values(separator.contract["config"]).data.parts for separator in separators.values()]
     if any(other != parts[0] for other in parts):
-        raise UserError(
-            f"the models have different sources ({' and '.join(', '.join(names) for names in parts)}); evaluate them apart"
-        )
+        listed = " and ".join(", ".join(names) for names in parts)
+        raise UserError(f"the models have different sources ({listed}); evaluate them apart")
     stems = [stem for names in parts[0].values() for stem in names]
     root = pathlib.Path(arguments.data) if arguments.data else demo_songs_path()
     tracks = load_tracks(root, sources=stems)[arguments.split]

@@ -29,7 +29,8 @@ answer = {}
 accumulation = int(sys.argv[1])
 for devices in (1, 2):
     off = dict(remix=False, random_gain_db=0.0, channel_swap=False, polarity=False)
-    config = Config(model=Unet1D(depth=2, base_filters=3), training=Training(devices=devices, accumulation=accumulation, **off))
+    training = Training(devices=devices, accumulation=accumulation, **off)
+    config = Config(model=Unet1D(depth=2, base_filters=3), training=training)
     keras.utils.set_random_seed(0)
     with several_devices(devices):
         network = build_network(config, 8000)

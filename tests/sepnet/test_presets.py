@@ -11,7 +11,7 @@ from tests.sepnet.test_config import from_flags
 
 
 def wave_u_net(num_channels, num_outputs, learned=False):
-    """12 levels, 24 filters more a level, kernels 15 and 5; at the end the mixture is joined (Config.py of its code)."""
+    """12 levels, 24 filters more a level, kernels 15 and 5; at the end the mixture is joined (after its Config.py)."""
     filters = [24 * level for level in range(1, 14)]
     inputs = [num_channels, *filters]
     total = sum((15 * inputs[level] + 1) * filters[level] for level in range(13))
@@ -124,8 +124,8 @@ def test_a_preset_trains_on_songs_that_hold_no_accompaniment(run, tmp_path, writ
     for split in ("train", "valid"):
         write_song(tmp_path / "songs" / split / "song", num_samples=16_000, sample_rate=8192)
     outcome = run(
-        "sepnet.train", "--preset", "jansson-unet", "--data", tmp_path / "songs", "--segment-seconds", "1", "--depth", "2",
-        "--epochs", "1", "--steps-per-epoch", "1", "--batch-size", "1", "--validation-segments", "1",
+        "sepnet.train", "--preset", "jansson-unet", "--data", tmp_path / "songs",
+        "--segment-seconds", "1", "--depth", "2", "--epochs", "1", "--steps-per-epoch", "1", "--batch-size", "1", "--validation-segments", "1",
         "--runs", tmp_path / "runs", "--saved-models", tmp_path / "models", "--name", "voice",
     )  # fmt: skip
     assert outcome.status == 0, outcome.stderr
