@@ -15,6 +15,7 @@ from pipelines.errors import UserError
 from pipelines.files import whole_file
 from sepnet.checkpoints import load_state, save_state
 from sepnet.config import Config
+from sepnet.energy import EnergyMeter
 from sepnet.pictures import draw_losses, draw_separation
 from sepnet.schedule import SCHEDULES
 
@@ -29,9 +30,10 @@ class Recorder(keras.callbacks.Callback):
         run: folder of the run.
         baselines: `val_mse` by the baseline's name, for the picture.
         patience: epochs without a lower `val_mse` after which training ends; 0 for never.
+        meter: counts joules.
     """
 
-    def __init__(self, run: pathlib.Path, baselines: Mapping[str, float], patience: int):
+    def __init__(self, run: pathlib.Path, baselines: Mapping[str, float], patience: int, meter: EnergyMeter):
         super().__init__()
         self.run = run
         self.baselines = baselines
@@ -39,13 +41,22 @@ class Recorder(keras.callbacks.Callback):
         self.best_weights = run / "checkpoints" / "best.weights.h5"
         self.last_state = run / "checkpoints" / "last.npz"
         self.history: dict[str, list[float]] = {}
-        self._seconds_before = 0.0
-        self._begin = time.monotonic()
+        self.meter = meter
+        self._before = {"seconds": 0.0, "joules": 0.0}
+        self._begin = self._now()
 
     @property
     def seconds(self) -> float:
         """How long the run has trained and validated, in all of its sittings up to their last checkpoints."""
-        return self._seconds_before + time.monotonic() - self._begin
+        return self._before["seconds"] + time.monotonic() - self._begin["seconds"]
+
+    @property
+    def joules(self) -> float:
+        """What the run has spent in that time."""
+        return self._before["joules"] + self.meter.joules - self._begin["joules"]
+
+    def _now(self) -> dict[str, float]:
+        return {"seconds": time.monotonic(), "joules": self.meter.joules}
 
     @property
     def num_epochs(self) -> int:
@@ -59,6 +70,11 @@ class Recorder(keras.callbacks.Callback):
         figures = {name: values[index] for name, values in self.history.items()}
         return {"epoch": index + 1} | {name: value for name, value in figures.items() if name.startswith("val_")}
 
+    @property
+    def state(self) -> dict[str, Any]:
+        """What a run goes on with, beside its trainer's variables."""
+        return {"history": self.history, "seconds": self.seconds, "joules": self.joules}
+
     def restore(self, trainer: keras.Model) -> None:
         """Brings trainer and history to where the last checkpoint left them.
 
@@ -66,7 +82,7 @@ class Recorder(keras.callbacks.Callback):
             UserError: there is no checkpoint, or it does not belong to this run.
         """
         state = load_state(self.last_state, trainer)
-        self.history, self._seconds_before = state["history"], state["seconds"]
+        self.history, self._before = state["history"], {"seconds": state["seconds"], "joules": state["joules"]}
         # Against underflow, Keras wraps the optimizer under mixed_float16.
         if getattr(trainer.optimizer, "inner_optimizer", trainer.optimizer).use_ema:
             # At the end of an epoch, averaged weights and weights had changed places.
@@ -75,7 +91,7 @@ class Recorder(keras.callbacks.Callback):
             swap.on_test_begin()
 
     def on_train_begin(self, logs=None):
-        self._begin = time.monotonic()
+        self._begin = self._now()
 
     def on_epoch_end(self, epoch, logs=None):
         for name, value in logs.items():
@@ -83,7 +99,7 @@ class Recorder(keras.callbacks.Callback):
         if self.best["epoch"] == self.num_epochs:
             with whole_file(self.best_weights) as temporary:
                 self.model.model.save_weights(temporary)
-        save_state(self.last_state, self.model, {"history": self.history, "seconds": self.seconds})
+        save_state(self.last_state, self.model, self.state)
         with whole_file(self.run / "history.csv") as temporary, temporary.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["epoch", *self.history])
@@ -115,9 +131,9 @@ class Halt(keras.callbacks.Callback):
 
 
 class Budget(keras.callbacks.Callback):
-    """How long a run may take: a number of epochs, or a time, after which it stops where it is.
+    """How long a run may take: a number of epochs, or a time or an energy, after which it stops where it is.
 
-    Over a time the learning rate falls from epoch to epoch, by the share of it that is spent.
+    Over these the learning rate falls from epoch to epoch, by the share that is spent.
 
     Args:
         recorder: knows the time that was spent, and the epochs that are done.
@@ -128,38 +144,42 @@ class Budget(keras.callbacks.Callback):
         super().__init__()
         self.recorder = recorder
         self.training = config.training
-        self.in_seconds = config.training.minutes is not None
+        self.unit = "s" if self.training.minutes else "J" if self.training.joules else "steps"
         self._num_steps = recorder.num_epochs * self.training.steps_per_epoch
 
     @property
-    def unit(self) -> str:
-        return "s" if self.in_seconds else "steps"
+    def in_epochs(self) -> bool:
+        return self.unit == "steps"
 
     @property
     def total(self) -> float:
-        """What there is to spend, in seconds or steps."""
-        return 60 * self.training.minutes if self.in_seconds else self.training.epochs * self.training.steps_per_epoch
+        """What there is to spend, in `unit`."""
+        if self.in_epochs:
+            return self.training.epochs * self.training.steps_per_epoch
+        return 60 * self.training.minutes if self.training.minutes else self.training.joules
 
     @property
     def spent(self) -> float:
         """What was spent of it, in all sittings of the run."""
-        return self.recorder.seconds if self.in_seconds else self._num_steps
+        if self.in_epochs:
+            return self._num_steps
+        return self.recorder.seconds if self.training.minutes else self.recorder.joules
 
     @property
     def last_epoch(self) -> int:
         """The epoch, counted from 1, after which the run ends at the latest."""
-        if not self.in_seconds:
+        if self.in_epochs:
             return self.training.epochs
         return sys.maxsize if self.spent < self.total else self.recorder.num_epochs
 
     def on_epoch_begin(self, epoch, logs=None):
-        if self.in_seconds:
+        if not self.in_epochs:
             left = SCHEDULES[self.training.schedule](min(self.spent / self.total, 1.0))
             self.model.optimizer.learning_rate = self.training.learning_rate * float(left)
 
     def on_train_batch_end(self, batch, logs=None):
         self._num_steps += 1
-        if self.in_seconds and self.spent >= self.total:
+        if not self.in_epochs and self.spent >= self.total:
             self.model.stop_training = True
 
 
@@ -197,7 +217,7 @@ class Bar(keras.callbacks.Callback):
         self.shown = spent
 
     def _text(self, logs) -> str:
-        of = "" if self.budget.in_seconds else f"/{self.budget.last_epoch}"
+        of = f"/{self.budget.last_epoch}" if self.budget.in_epochs else ""
         return f"epoch {self.epoch}{of} loss {logs['loss']:.5f}{self.val_mse}"
 
 

@@ -8,6 +8,7 @@ import dataclasses
 import importlib.resources
 import json
 import math
+import pathlib
 import types
 import typing
 from collections.abc import Mapping
@@ -171,6 +172,7 @@ class Training(Section):
     minutes: float | None = option(
         None, "train for so long, validation included, instead of for so many epochs", at_least=0.01
     )
+    joules: float | None = option(None, "train until so much energy is spent, instead", at_least=0.01)
     batch_size: int = option(4, "segments in a batch", at_least=1)
     patience: int = option(0, "epochs without a lower val_mse after which training ends; 0: never", at_least=0)
     loss: str = option("mse", "what is minimised, on waveforms or on STFT magnitudes", choices=LOSSES)
@@ -180,7 +182,8 @@ class Training(Section):
     learning_rate: float = option(2e-3, "Adam's step size at the start", at_least=0.0)
     schedule: str = option(
         "cosine",
-        "the learning rate stays, falls to zero along a cosine, or to a tenth half-way; with --minutes, epoch by epoch",
+        "the learning rate stays, falls to zero along a cosine, or to a tenth half-way; epoch by epoch with --minutes "
+        "or --joules",
         choices=("constant", "cosine", "step"),
     )
     weight_decay: float = option(
@@ -246,6 +249,18 @@ class Config:
         sections = {"data": Data, "model": model, "training": Training}
         _refuse_unknown(values, sections, "the config")
         return cls(**{name: section_from(section, values.get(name, {})) for name, section in sections.items()})
+
+
+def read_run_config(run: pathlib.Path) -> Config:
+    """Reads the config of a run.
+
+    Raises:
+        UserError: the folder is no run, or its config cannot be read.
+    """
+    try:
+        return Config.from_json((run / "config.json").read_text())
+    except OSError as error:
+        raise UserError(f"{run} holds no config.json ({error.strerror}); give the folder of a run") from error
 
 
 def family_section(name: str) -> type[Section]:

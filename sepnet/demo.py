@@ -22,14 +22,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     from sepnet.train import free_folder, train
 
     folder = arguments.folder
-    result = train(Config(), free_folder(folder / "runs", "demo"), pathlib.Path("saved_models", "demo"))
+    run = free_folder(folder / "runs", "demo")
+    version = train(Config(), run, pathlib.Path("saved_models", "demo"))
 
     from sepnet.separator import Separator
 
     song = next(song for song in songs.find_songs(demo_songs_path()) if song.split == "test")
     files = song.files()
     print(f"\nseparating the test song {song.name!r}")
-    written = separate_file(Separator(result.saved_model), files[songs.MIXTURE], folder / song.name)
+    written = separate_file(Separator(version), files[songs.MIXTURE], folder / song.name)
     sample_rate = audio.probe(files[songs.MIXTURE]).sample_rate
     first = slice(0, PICTURE_SECONDS * sample_rate)
 
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"listen:      {files[songs.MIXTURE]}, then")
     for path in written:
         print(f"             {path}")
-    print(f"look:        {result.run / 'loss.png'}, {picture}")
+    print(f"look:        {run / 'loss.png'}, {picture}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -10,10 +10,11 @@ from typing import Any
 
 from pipelines.errors import UserError
 from pipelines.files import whole_folder
-from sepnet.config import Config
+from sepnet.config import read_run_config
 
 CONTRACT = pathlib.PurePath("assets.extra", "sepnet.json")
 CONTRACT_FORMAT = 1
+RECORD = "record.json"
 SIGNATURE = "serving_default"
 
 
@@ -45,8 +46,8 @@ def export_run(run: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
 
     from sepnet.models import build_network
 
+    config = read_run_config(run)
     try:
-        config = Config.from_json((run / "config.json").read_text())
         summary = json.loads((run / "summary.json").read_text())
     except FileNotFoundError as error:
         raise UserError(f"{error.filename} is not there; give the folder of a finished run") from error
@@ -55,6 +56,9 @@ def export_run(run: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
     network.model.load_weights(run / "checkpoints" / "best.weights.h5")
     grid = {"grid_samples": network.grid_samples, "context_samples": network.context_samples}
     contract = {"name": folder.name, **summary, **grid, "config": json.loads(config.to_json())}
+    if (run / RECORD).exists():
+        # Of a run of a search: what else was measured.
+        contract["record"] = json.loads((run / RECORD).read_text())
     return export_model(network.model, folder, contract)
 
 

@@ -15,7 +15,7 @@ from pipelines.songs import Track
 from sepnet.callbacks import Bar, Board, Budget, Halt, Recorder
 from sepnet.config import Config, Training
 from sepnet.devices import several_devices
-from sepnet.export import export_run
+from sepnet.energy import EnergyMeter
 from sepnet.losses import make_loss
 from sepnet.models import build_network
 from sepnet.models.network import Network
@@ -34,13 +34,11 @@ class Result:
         metrics: of the best epoch, by name: `val_mse`, `val_mse_<source>`, `val_si_sdr`, `epoch`.
         baselines: the same figures of silence and of mixture/num_sources.
         run: folder of the run.
-        saved_model: folder of the exported version.
     """
 
     metrics: dict[str, float]
     baselines: dict[str, dict[str, float]]
     run: pathlib.Path
-    saved_model: pathlib.Path
 
 
 def fit(
@@ -48,16 +46,14 @@ def fit(
     tracks: Mapping[str, Sequence[Track]],
     *,
     run: pathlib.Path,
-    saved_model: pathlib.Path,
     resume: bool = False,
 ) -> Result:
-    """Trains the config's model and leaves everything that a run leaves.
+    """Trains the config's model and leaves everything that a run leaves; `sepnet.export` makes a SavedModel of it.
 
     Args:
         config: checked config.
         tracks: tracks by split, all of one rate; "train" and "valid" must not be empty.
         run: folder of the run; it is made, unless a run is resumed.
-        saved_model: `saved_models/<name>`, which gets a new version.
         resume: goes on from the run's last checkpoint.
 
     Raises:
@@ -71,29 +67,60 @@ def fit(
     with several_devices(training.devices):
         network = build_network(config, sample_rate)
         trainer = make_trainer(config, network)
-    validation = _validation(config, tracks["valid"])
+    validation = make_validation(config, tracks["valid"])
     baselines = measure_baselines(config, validation)
 
-    recorder = Recorder(run, {name: figures["val_mse"] for name, figures in baselines.items()}, training.patience)
-    if resume:
-        recorder.restore(trainer)
-    else:
-        (run / "checkpoints").mkdir(parents=True)
-        (run / "config.json").write_text(config.to_json())
+    lines = {name: figures["val_mse"] for name, figures in baselines.items()}
+    with EnergyMeter() as meter:
+        recorder = Recorder(run, lines, training.patience, meter)
+        if resume:
+            recorder.restore(trainer)
+        else:
+            # (A run that was killed in its first epoch may have left it.)
+            (run / "checkpoints").mkdir(parents=True, exist_ok=True)
+            (run / "config.json").write_text(config.to_json())
+        _train(config, network, trainer, recorder, tracks["train"], validation)
+        costs = {
+            "parameters": network.model.count_params(),
+            "training_seconds": recorder.seconds,
+            "training_joules": recorder.joules,
+        }
+        measured_by = meter.describe()
+    summary = {
+        "family": config.family,
+        "depth": config.model.depth,
+        "sources": list(config.data.parts),
+        "sample_rate": sample_rate,
+        "num_channels": config.data.num_channels,
+        "metrics": recorder.best,
+        "baselines": baselines,
+        "costs": costs,
+        "meter": measured_by,
+        "seed": training.seed,
+        **provenance(),
+    }
+    (run / "summary.json").write_text(json.dumps(summary, indent=2))
+    return Result(recorder.best, baselines, run)
+
+
+def _train(config: Config, network: Network, trainer: Trainer, recorder: Recorder, tracks, validation) -> None:
+    """Trains from the epoch that the recorder has reached to the end of the budget."""
+    training, sample_rate = config.training, tracks[0].sample_rate
     done, budget = recorder.num_epochs, Budget(recorder, config)
+    batches = training_batches(
+        tracks,
+        sources=config.data.stems,
+        segment_samples=network.training_samples(round(config.data.segment_seconds * sample_rate)),
+        margin_samples=network.margin_samples,
+        num_channels=config.data.num_channels,
+        batch_size=training.batch_size,
+        seed=training.seed,
+        first_step=done * training.steps_per_epoch,
+        reader=config.data.reader,
+    )
     with progress_bar("training", total=budget.total, unit=budget.unit) as advance:
         trainer.fit(
-            training_batches(
-                tracks["train"],
-                sources=config.data.stems,
-                segment_samples=network.training_samples(round(config.data.segment_seconds * sample_rate)),
-                margin_samples=network.margin_samples,
-                num_channels=config.data.num_channels,
-                batch_size=training.batch_size,
-                seed=training.seed,
-                first_step=done * training.steps_per_epoch,
-                reader=config.data.reader,
-            ),
+            batches,
             steps_per_epoch=training.steps_per_epoch,
             initial_epoch=done,
             epochs=budget.last_epoch,
@@ -104,28 +131,13 @@ def fit(
                 Halt(recorder),
                 budget,
                 recorder,
-                Board(run / "logs", next(iter(validation)), sample_rate),
+                Board(recorder.run / "logs", next(iter(validation)), sample_rate),
                 Bar(advance, budget),
             ],
             # The dataset is endless and shuffled by itself.
             shuffle=False,
             verbose=0,
         )
-
-    summary = {
-        "family": config.family,
-        "depth": config.model.depth,
-        "sources": list(config.data.parts),
-        "sample_rate": sample_rate,
-        "num_channels": config.data.num_channels,
-        "metrics": recorder.best,
-        "baselines": baselines,
-        "costs": {"parameters": network.model.count_params(), "training_seconds": recorder.seconds},
-        "seed": training.seed,
-        **provenance(),
-    }
-    (run / "summary.json").write_text(json.dumps(summary, indent=2))
-    return Result(recorder.best, baselines, run, export_run(run, saved_model))
 
 
 def check_fit(config: Config, tracks: Mapping[str, Sequence[Track]]) -> None:
@@ -214,7 +226,7 @@ def measure_baselines(config: Config, validation) -> dict[str, dict[str, float]]
 
 def _learning_rate(training: Training):
     """A schedule over the batches of the run; how many they are is not known where time ends it."""
-    if training.minutes:
+    if training.minutes or training.joules:
         return training.learning_rate
     num_steps = training.epochs * training.steps_per_epoch
     # An optimizer that does not add up itself sees updates alone.
@@ -222,7 +234,8 @@ def _learning_rate(training: Training):
     return Schedule(training.learning_rate, training.schedule, num_calls)
 
 
-def _validation(config: Config, tracks: Sequence[Track]):
+def make_validation(config: Config, tracks: Sequence[Track]):
+    """The fixed segments that `val_mse` is measured on, the same for every model; see `validation_batches`."""
     return validation_batches(
         tracks,
         sources=config.data.stems,

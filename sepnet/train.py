@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Sequence
 
 from pipelines.errors import CommandParser, UserError, run_command
-from sepnet.config import Config, add_flags, config_from_flags, refuse_config_flags
+from sepnet.config import Config, add_flags, config_from_flags, read_run_config, refuse_config_flags
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -37,7 +37,7 @@ def train(config: Config, run: pathlib.Path, saved_model: pathlib.Path, *, resum
         resume: goes on from the run's last checkpoint.
 
     Returns:
-        `sepnet.fit.Result`.
+        Folder of the exported version.
     """
     from pipelines.demo_songs.synthesis import demo_songs_path
     from pipelines.files import check_writable
@@ -53,15 +53,19 @@ def train(config: Config, run: pathlib.Path, saved_model: pathlib.Path, *, resum
     print(f"{run}: songs from {root} ({counts})", flush=True)
 
     # TensorFlow takes seconds to load: only after everything that can be refused without it.
+    from sepnet.export import export_run
     from sepnet.fit import fit
 
-    result = fit(config, tracks, run=run, saved_model=saved_model, resume=resume)
+    result = fit(config, tracks, run=run, resume=resume)
+    version = export_run(run, saved_model)
     print_result(result, list(config.data.parts))
-    return result
+    print(f"run:         {run}")
+    print(f"SavedModel:  {version}")
+    return version
 
 
 def print_result(result, sources: Sequence[str]) -> None:
-    """Prints `val_mse` of the model beside the baselines, for each source, and where everything lies."""
+    """Prints `val_mse` of the model beside the baselines, for each source."""
     import math
 
     from rich.console import Console
@@ -81,8 +85,6 @@ def print_result(result, sources: Sequence[str]) -> None:
         gain_db = 10 * math.log10(figures["val_mse"] / result.metrics["val_mse"])
         print(f"The model is {abs(gain_db):.1f} dB {'below' if gain_db >= 0 else 'ABOVE'} {name}.")
     print(f"SI-SDR of the model: {result.metrics['val_si_sdr']:.1f} dB")
-    print(f"run:         {result.run}")
-    print(f"SavedModel:  {result.saved_model}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -98,18 +100,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--resume", type=pathlib.Path, metavar="RUN", help="go on with runs/NAME, whatever ended it")
     add_flags(parser)
     return parser
-
-
-def read_run_config(run: pathlib.Path) -> Config:
-    """Reads the config of a run.
-
-    Raises:
-        UserError: the folder is no run, or its config cannot be read.
-    """
-    try:
-        return Config.from_json((run / "config.json").read_text())
-    except OSError as error:
-        raise UserError(f"{run} holds no config.json ({error.strerror}); give the folder of a run") from error
 
 
 def free_folder(runs: pathlib.Path, name: str) -> pathlib.Path:

@@ -12,6 +12,7 @@ import pathlib
 from typing import Any
 
 from pipelines.errors import UserError
+from pipelines.files import whole_file
 
 SETTINGS = "search.json"
 OUTCOME = "outcome.json"
@@ -129,3 +130,9 @@ def _read_trial(path: pathlib.Path) -> Trial:
         outcome = json.loads((path.parent / OUTCOME).read_text())
     values = state["hyperparameters"]["values"]
     return Trial(state["trial_id"], values, outcome["status"], outcome["reason"], read_runs(path.parent))
+
+
+def write_json(path: pathlib.Path, values: Any) -> None:
+    """Writes a file of the search, whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=2))

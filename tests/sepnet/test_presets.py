@@ -125,7 +125,8 @@ def test_a_preset_trains_on_songs_that_hold_no_accompaniment(run, tmp_path, writ
         write_song(tmp_path / "songs" / split / "song", num_samples=16_000, sample_rate=8192)
     outcome = run(
         "sepnet.train", "--preset", "jansson-unet", "--data", tmp_path / "songs",
-        "--segment-seconds", "1", "--depth", "2", "--epochs", "1", "--steps-per-epoch", "1", "--batch-size", "1", "--validation-segments", "1",
+        "--segment-seconds", "1", "--depth", "2", "--epochs", "1", "--steps-per-epoch", "1", "--batch-size", "1",
+        "--validation-segments", "1",
         "--runs", tmp_path / "runs", "--saved-models", tmp_path / "models", "--name", "voice",
     )  # fmt: skip
     assert outcome.status == 0, outcome.stderr

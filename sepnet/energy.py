@@ -1,0 +1,71 @@
+"""Joules that this process takes: of GPUs by NVML, of the CPU by RAPL or, where that cannot be read, estimated."""
+
+import logging
+import os
+import pathlib
+
+# How often power is measured; what GPUs and RAPL count themselves is read then, too.
+SECONDS_BETWEEN = 5
+JOULES_PER_KWH = 3.6e6
+RAPL = "/sys/class/powercap"
+
+
+class EnergyMeter:
+    """Counts joules from its making on, with CodeCarbon and without a network.
+
+    Counted are CPU and GPUs. Memory is left out: CodeCarbon takes it for a constant that depends on the machine alone.
+    """
+
+    def __init__(self):
+        # It greets on the standard error, whatever its `log_level`.
+        logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
+        from codecarbon import OfflineEmissionsTracker
+        from codecarbon.output import BaseOutput
+
+        class Latest(BaseOutput):
+            """Holds what was measured last."""
+
+            def out(self, total, delta):
+                self.total = total
+
+            def live_out(self, total, delta):
+                self.total = total
+
+        self._latest = Latest()
+        self._tracker = OfflineEmissionsTracker(
+            # Says how much CO2 a kWh makes, which is not used.
+            country_iso_code="USA",
+            tracking_mode="process",
+            measure_power_secs=SECONDS_BETWEEN,
+            save_to_file=False,
+            output_handlers=[self._latest],
+            allow_multiple_runs=True,
+            log_level="critical",
+        )
+        self._tracker.start()
+
+    @property
+    def joules(self) -> float:
+        """Joules of CPU and GPUs since the meter was made; reading takes milliseconds."""
+        self._tracker.flush()
+        return JOULES_PER_KWH * (self._latest.total.cpu_energy + self._latest.total.gpu_energy)
+
+    def __enter__(self) -> "EnergyMeter":
+        return self
+
+    def __exit__(self, *error) -> None:
+        """Ends the threads that measure."""
+        self._tracker.stop()
+
+    def describe(self) -> dict[str, str | None]:
+        """What the joules of each part rest on."""
+        self._tracker.flush()
+        counters = pathlib.Path(RAPL).glob("*/energy_uj") if pathlib.Path(RAPL).is_dir() else ()
+        by_rapl = any(os.access(counter, os.R_OK) for counter in counters)
+        total = self._latest.total
+        return {
+            "cpu": "RAPL" if by_rapl else "estimated from the load",
+            "cpu_model": total.cpu_model,
+            "gpu": "NVML" if total.gpu_count else None,
+            "gpu_model": total.gpu_model or None,
+        }

@@ -1,0 +1,200 @@
+"""KerasTuner's tuner, each run of a trial in a process of its own."""
+
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras_tuner
+import psutil
+
+from pipelines.errors import UserError
+from pipelines.files import whole_file
+from tuner.hypermodel import DepthHyperModel
+from tuner.records import DEPTH, FAILED, LOG, NOT_FITTING, OUTCOME, RECORD, read_runs, write_json
+
+SECONDS_BETWEEN_LOOKS = 0.2
+SECONDS_BETWEEN_QUESTIONS = 1.0
+SMALLEST_FREE_BYTES = 200 * 10**6
+
+
+class SearchStopped(UserError, keras_tuner.errors.FatalError):
+    """Something that every trial would fail of: the search stops, and goes on when it is mended."""
+
+
+class DepthTuner(keras_tuner.Tuner):
+    """Runs trials: every seed of one is a process that trains, validates and measures, and can be killed.
+
+    A run that is done is not run again when its trial is, and one that was killed goes on inside.
+
+    Args:
+        oracle: of `tuner.oracles`.
+        hypermodel: gives the config of a trial.
+        seeds: of the runs of each trial.
+        memory_bytes: a trial whose plan takes more is not started, and a run that takes more is killed.
+        try_anyway: start it all the same.
+        device: whose memory is planned, "cpu" or "gpu".
+        report: is called with a line for people whenever something begins or ends.
+        **options: `directory` and `project_name` of `keras_tuner.Tuner`.
+    """
+
+    def __init__(
+        self,
+        oracle,
+        hypermodel: DepthHyperModel,
+        *,
+        seeds: Sequence[int],
+        memory_bytes: int,
+        try_anyway: bool,
+        device: str,
+        report: Callable[[str], None],
+        **options,
+    ):
+        self.seeds = list(seeds)
+        self.memory_bytes = memory_bytes
+        self.try_anyway = try_anyway
+        self.device = device
+        self.report = report
+        self._asked = 0.0
+        super().__init__(oracle=oracle, hypermodel=hypermodel, **options)
+
+    def _populate_initial_space(self):
+        """The oracle knows the space already; nothing is built."""
+
+    def _get_tuner_fname(self):
+        """The tuner has no state of its own: there is something to go on with where the oracle's is."""
+        return self.oracle._get_oracle_fname()
+
+    def save(self):
+        if not self._is_worker():
+            self.oracle.save()
+
+    def reload(self):
+        if not self._is_worker():
+            self.oracle.reload()
+
+    def pre_create_trial(self):
+        """Waits a moment where the last question was answered with nothing to do."""
+        wait = self._asked + SECONDS_BETWEEN_QUESTIONS - time.monotonic()
+        if wait > 0:
+            time.sleep(wait)
+        self._asked = time.monotonic()
+
+    def run_trial(self, trial, *arguments, **keywords) -> dict[str, float]:
+        """Runs what is not done yet of a trial, and returns the means over its runs."""
+        folder = pathlib.Path(self.get_trial_dir(trial.trial_id))
+        values = dict(trial.hyperparameters.values)
+        (folder / OUTCOME).unlink(missing_ok=True)
+        self._refuse_to_go_on_without(folder, values)
+        try:
+            for seed in self.seeds:
+                self._run(folder / f"seed_{seed}", values, seed)
+        except _NoResult as error:
+            write_json(folder / OUTCOME, {"status": error.status, "reason": str(error)})
+            self.report(f"trial {trial.trial_id}: {error.status}: {error}")
+            raise keras_tuner.errors.FailedTrialError(str(error)) from error
+        # They are asked for at once.
+        self._asked = 0.0
+        return mean_figures([run.record for run in read_runs(folder)])
+
+    def load_model(self, trial):
+        """The Keras model of a trial with the best weights of its first seed."""
+        folder = pathlib.Path(self.get_trial_dir(trial.trial_id))
+        model = self.hypermodel.build(trial.hyperparameters)
+        model.load_weights(folder / f"seed_{self.seeds[0]}" / "checkpoints" / "best.weights.h5")
+        return model
+
+    def _refuse_to_go_on_without(self, folder: pathlib.Path, values: Mapping[str, Any]) -> None:
+        data = self.hypermodel.bases[values["representation"]].data.data
+        if data is not None and not pathlib.Path(data).exists():
+            raise SearchStopped(f"the songs {data} are no longer there; put them back, and type the command again")
+        free = shutil.disk_usage(folder).free
+        if free < SMALLEST_FREE_BYTES:
+            raise SearchStopped(
+                f"{folder.parent} has {free / 1e6:.0f} MB of free disk; make room for {SMALLEST_FREE_BYTES / 1e6:.0f} "
+                "MB, and type the command again"
+            )
+
+    def _run(self, folder: pathlib.Path, values: Mapping[str, Any], seed: int) -> None:
+        if (folder / RECORD).exists():
+            return
+        try:
+            config = self.hypermodel.config(values, seed)
+            self._check_that_it_fits(config, values)
+        except _NoResult:
+            raise
+        except UserError as error:
+            raise _NoResult(FAILED, str(error)) from error
+        folder.mkdir(parents=True, exist_ok=True)
+        with whole_file(folder / "config.json") as temporary:
+            temporary.write_text(config.to_json())
+        with (folder / LOG).open("a") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tuner.trial", str(folder)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+            try:
+                most = self._watch(process)
+            finally:
+                process.kill()
+                process.wait()
+        if most is not None:
+            raise _NoResult(
+                FAILED,
+                f"seed {seed} took {most / 1e9:.2f} GB of the {self.memory_bytes / 1e9:.2f} GB that --memory allows, "
+                "and was killed",
+            )
+        if process.returncode:
+            raise _NoResult(FAILED, f"seed {seed} {_how_it_ended(process.returncode, folder / LOG)}")
+
+    def _check_that_it_fits(self, config, values: Mapping[str, Any]) -> None:
+        from sepnet.costs import training_bytes
+
+        segment_samples = round(config.data.segment_seconds * self.hypermodel.sample_rate)
+        largest = config.model.largest_depth(segment_samples)
+        if values[DEPTH] > largest:
+            raise _NoResult(NOT_FITTING, f"a segment has room for {largest} levels")
+        planned = training_bytes(config, self.hypermodel.sample_rate, self.device)
+        if planned > self.memory_bytes and not self.try_anyway:
+            raise _NoResult(
+                NOT_FITTING, f"training takes {planned / 1e9:.2f} GB of {self.memory_bytes / 1e9:.2f} GB, by its plan"
+            )
+
+    def _watch(self, process: subprocess.Popen) -> int | None:
+        """Waits for a process, and kills it where it takes more memory than it may; returns what it took then."""
+        while process.poll() is None:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+            try:
+                taken = psutil.Process(process.pid).memory_info().rss
+            except psutil.NoSuchProcess:
+                continue
+            if self.device == "cpu" and taken > self.memory_bytes:
+                return taken
+        return None
+
+
+class _NoResult(UserError):
+    """A trial ends without a result."""
+
+    def __init__(self, status: str, reason: str):
+        super().__init__(reason)
+        self.status = status
+
+
+def mean_figures(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The mean of each figure over the runs of a trial, by its name, as KerasTuner keeps them."""
+    figures = [{**record["metrics"], **record["costs"]} for record in records]
+    names = [name for name in figures[0] if all(isinstance(row[name], int | float) for row in figures)]
+    return {name: sum(float(row[name]) for row in figures) / len(figures) for name in names if name != "epoch"}
+
+
+def _how_it_ended(status: int, log: pathlib.Path) -> str:
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    if status < 0:
+        return f"was killed by signal {-status}" + (" (for memory, perhaps)" if status == -9 else "")
+    return lines[-1].removeprefix("error: ") if lines else f"ended with status {status}"

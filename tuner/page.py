@@ -1,0 +1,256 @@
+"""The report of a search as one HTML page that needs nothing beside it."""
+
+import dataclasses
+import datetime
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from tuner.analysis import COSTS, NUM_RESAMPLES, Answer
+from tuner.answer import (
+    answer_text,
+    marks,
+    mean_cost,
+    mean_metric,
+    other_rows,
+    size_text,
+    table_headings,
+    table_rows,
+)
+
+STYLE = """
+:root { color-scheme: light dark; --line: #8886; --soft: #8881; --mark: #2a78d6; }
+* { box-sizing: border-box; }
+body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; padding: 1rem; max-width: 62rem; }
+h1 { line-height: 1.2; } h2 { margin-top: 2.5rem; } h3 { margin-bottom: .3rem; }
+.answer { border-left: 4px solid var(--mark); background: var(--soft); padding: .6rem 1rem .6rem 2rem; }
+.scroll { overflow-x: auto; margin-bottom: 1.2rem; }
+table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
+caption { text-align: left; opacity: .8; padding-bottom: .3rem; }
+th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
+th[scope=row], td.text, th.text { text-align: left; }
+td.wrap { white-space: normal; min-width: 14rem; }
+tr.marked { background: var(--soft); }
+figure { margin: 1.5rem 0; } figcaption, .note { font-size: .9rem; opacity: .85; }
+img { width: 100%; height: auto; background: #fff; border-radius: 4px; }
+audio { width: 100%; height: 2.4rem; }
+.players { display: grid; grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr)); gap: .4rem 1rem; }
+.players > div { font-size: .9rem; }
+pre { overflow-x: auto; background: var(--soft); padding: .6rem; font-size: .85rem; }
+"""
+# What each picture shows: heading, description for those who do not see it, caption.
+PICTURES = {
+    "mse_by_depth": (
+        "Error by depth",
+        "Validation error by depth, a line for each representation, with intervals and the baselines",
+        "Lines join the best model of each depth; fainter points are other settings. The pale bar is the 95% interval "
+        "of a model by itself. The dark bar is the interval of its paired difference to the best model, drawn from the "
+        "best one's error, the thin horizontal line: a model whose dark bar lies above that line is worse.",
+    ),
+    "pareto": (
+        "Error against cost",
+        "Validation error against cost, every model a disc with its depth, with the Pareto front",
+        "Each disc is a model and holds its depth. No model lies below and left of the front.",
+    ),
+    "losses": (
+        "How the errors fell",
+        "Validation error by epoch of every model, a field for each representation, the darker the less deep",
+        "The mean over seeds. Lines that still fall at their end say that longer training may change the answer.",
+    ),
+    "memory_by_depth": (
+        "Memory by depth",
+        "Planned memory of training by depth, a line for each representation, with the memory of common GPUs",
+        "What a training step was planned to take, with the memory of common GPUs.",
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """What a model makes of a stretch of a song; pictures and audio are data: URIs.
+
+    Attributes:
+        label: of the trial.
+        song: its name.
+        start_seconds, seconds: where the stretch begins, and its length.
+        picture: spectrograms.
+        mixture, sources, estimates: audio, the stems by name.
+    """
+
+    label: str
+    song: str
+    start_seconds: float
+    seconds: float
+    picture: str
+    mixture: str
+    sources: dict[str, str]
+    estimates: dict[str, str]
+
+
+def report_page(answer: Answer, pictures: Mapping[str, str], examples: Sequence[Example | str]) -> str:
+    """The whole page.
+
+    Args:
+        answer: what the search says.
+        pictures: PNGs as data: URIs by the keys of `PICTURES`.
+        examples: what the chosen models make of a song, or why there is nothing to hear.
+    """
+    name = escape(answer.search.folder.name)
+    made = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    sentences = "".join(f"<li>{escape(text)}</li>" for text in answer_text(answer))
+    sections = [
+        f"<h1>Depth search: {name}</h1>\n<p>{escape(size_text(answer))}. Written {made}.</p>",
+        f'<ul class="answer">{sentences}</ul>',
+        *(_models(answer) if answer.candidates else ()),
+        *(_figure(uri, *PICTURES[key]) for key, uri in pictures.items()),
+        *(_listening(examples) if examples else ()),
+        *(_without_result(answer) if answer.others else ()),
+        *([_method(answer)] if answer.candidates else ()),
+        *_origin(answer),
+    ]
+    body = "\n".join(sections)
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>Depth search: {name}</title>\n<style>{STYLE}</style>\n</head>\n"
+        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _models(answer: Answer) -> Iterable[str]:
+    yield "<h2>Models</h2>"
+    yield _table("Errors of the completed models, the best first", table_headings(answer), table_rows(answer))
+    headings = (
+        "model",
+        "SI-SDR, dB",
+        "parameters",
+        "receptive field",
+        "training",
+        *(cost.heading for cost in COSTS.values()),
+        "",
+    )
+    rows = []
+    for candidate in answer.candidates:
+        trial = candidate.trial
+        costs = ((mean_cost(trial, cost.key), cost) for cost in COSTS.values())
+        field_ms = mean_cost(trial, "receptive_field_ms")
+        rows.append(
+            (
+                trial.label,
+                f"{mean_metric(trial, 'val_si_sdr'):.1f}",
+                f"{mean_cost(trial, 'parameters'):,.0f}",
+                f"{field_ms:,.0f} ms" if field_ms is not None else "all of the song",
+                f"{mean_cost(trial, 'training_seconds') / 60:,.1f} min",
+                *(f"{value * cost.factor:,.{cost.decimals}f}" if value is not None else "" for value, cost in costs),
+                marks(answer, candidate),
+            )
+        )
+    yield _table("Other figures of the completed models, means over seeds", headings, rows)
+
+
+def _listening(examples: Sequence[Example | str]) -> Iterable[str]:
+    yield "<h2>To see and hear</h2>"
+    for example in examples:
+        if isinstance(example, str):
+            yield f'<p class="note">{escape(example)}</p>'
+            continue
+        label, song = escape(example.label), escape(example.song)
+        yield f"<h3>{label}</h3>"
+        caption = f"Validation song {song}, {example.seconds:g} s from {example.start_seconds:g} s on."
+        yield _figure(
+            example.picture, "", f"Spectrograms of {example.song}: mixture, true and predicted stems", caption
+        )
+        yield _players([("mixture", example.mixture)], label)
+        for source, true in example.sources.items():
+            yield _players([(f"{source}, true", true), (f"{source}, predicted", example.estimates[source])], label)
+
+
+def _players(clips: Sequence[tuple[str, str]], label: str) -> str:
+    players = (
+        f'<div>{escape(name)}<br><audio controls preload="metadata" aria-label="{escape(name)}, {label}" '
+        f'src="{uri}"></audio></div>'
+        for name, uri in clips
+    )
+    return f'<div class="players">{"".join(players)}</div>'
+
+
+def _without_result(answer: Answer) -> Iterable[str]:
+    yield "<h2>Trials without a result</h2>"
+    yield _table("Not in the answer above", ("model", "trial", ""), other_rows(answer))
+
+
+def _method(answer: Answer) -> str:
+    cost = COSTS[answer.cost]
+    return (
+        "<h2>How to read this</h2>\n<p><code>val_mse</code> is the mean squared error on the waveform at a run’s best "
+        f"epoch, over the same {answer.num_segments} validation segments for every model. Two models are compared by "
+        "their differences, segment by segment and seed by seed, so that what all find hard cancels out. An interval "
+        f"covers 95%: segments are resampled {NUM_RESAMPLES:,} times, and Student’s t tells what so few seeds leave "
+        "open. Segments of one song are alike, so other songs may differ by more. Each comparison stands for itself: "
+        "of twenty intervals, one misses the truth.</p>\n"
+        f"<p>The near-optimal model takes the least {cost.phrase} of those whose <code>val_mse</code> is not above the "
+        "best one’s by more than the interval. The Pareto front holds the models than which no other is both as good "
+        "and less costly.</p>"
+    )
+
+
+def _origin(answer: Answer) -> Iterable[str]:
+    yield "<h2>Where this comes from</h2>"
+    runs = [run.record for trial in answer.search.trials for run in trial.runs]
+    for meter in _distinct(record.get("meter") for record in runs):
+        yield f'<p class="note">{escape(meter_text(meter))}</p>'
+    for heading, contents in (
+        ("Settings of the search", [answer.search.settings]),
+        ("Hardware", _distinct(record.get("hardware") for record in runs)),
+        ("Versions", _distinct(record.get("versions") for record in runs)),
+    ):
+        for content in contents:
+            yield f"<h3>{heading}</h3>\n<pre>{escape(json.dumps(content, indent=2, ensure_ascii=False))}</pre>"
+
+
+def meter_text(meter: Mapping[str, str | None]) -> str:
+    """What the joules are worth."""
+    cpu, gpu = meter.get("cpu"), meter.get("gpu")
+    measured_gpu = f"those of the GPU are measured by {gpu}" if gpu else "no GPU is in them"
+    if cpu and "estimated" in cpu:
+        return (
+            f"Joules of the CPU are an estimate, not a measurement ({cpu}), and {measured_gpu}. Compare models of one "
+            "search by them, and nothing else."
+        )
+    return f"Joules of the CPU are {f'measured by {cpu}' if cpu else 'not counted'}, and {measured_gpu}."
+
+
+def _distinct(values: Iterable[Any]) -> list[Any]:
+    """Values without repetitions; runs on several machines have more than one."""
+    return list({json.dumps(value, sort_keys=True): value for value in values if value}.values())
+
+
+def _figure(uri: str, heading: str, alternative: str, caption: str) -> str:
+    title = f"<h2>{escape(heading)}</h2>\n" if heading else ""
+    picture = f'<img alt="{escape(alternative)}" src="{uri}">'
+    return f"{title}<figure>{picture}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def _table(caption: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table whose first column names its rows; the last holds text."""
+    last = len(headings) - 1
+    head = "".join(
+        f'<th scope="col"{_text_class(place in (0, last))}>{escape(heading)}</th>'
+        for place, heading in enumerate(headings)
+    )
+    body = []
+    for name, *cells in rows:
+        marked = ' class="marked"' if cells[-1].startswith(("best", "near-optimal")) else ""
+        *figures, text = (escape(cell) for cell in cells)
+        wide = "text wrap" if len(text) > 40 else "text"
+        shown = "".join(f"<td>{cell}</td>" for cell in figures)
+        body.append(f'<tr{marked}><th scope="row">{escape(name)}</th>{shown}<td class="{wide}">{text}</td></tr>')
+    return (
+        f'<div class="scroll"><table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
+def _text_class(is_text: bool) -> str:
+    return ' class="text"' if is_text else ""

@@ -1,0 +1,236 @@
+"""PNG pictures of a search: error and memory by depth, the Pareto front, and how the losses fell."""
+
+import csv
+import io
+import math
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from tuner.analysis import COSTS, Answer, Candidate
+from tuner.records import Trial
+
+MARKERS = "osD^v"
+GPU_GIGABYTES = (8, 12, 16, 24, 40, 80)
+BASELINE_STYLES = ("--", ":")
+
+Target = pathlib.Path | io.BytesIO
+
+
+def draw_mse_by_depth(target: Target, answer: Answer) -> None:
+    """Draws `val_mse` by depth, a line for each representation through its best trial of each depth.
+
+    A pale bar is the interval of a model by itself. A dark bar is the interval of its paired difference to the best
+    model, drawn from the best one's `val_mse`: where it ends above that line, the model is worse.
+
+    Args:
+        target: PNG to write.
+        answer: with one candidate or more.
+    """
+    figure, axes = _figure(9, 5.2)
+    best = answer.best.val_mse.value
+    representations = _by_representation(answer)
+    for place, (name, candidates) in enumerate(representations.items()):
+        # Bars of several representations at one depth stand side by side.
+        shift = 0.16 * (place - (len(representations) - 1) / 2)
+        color, line = f"C{place}", _best_by_depth(candidates)
+        for one in candidates:
+            is_line = line[one.trial.depth] is one
+            at, value = one.trial.depth + shift, one.val_mse
+            if is_line:
+                axes.vlines(at, max(value.low, best / 100), value.high, color=color, alpha=0.22, linewidth=6)
+                bar = {"fmt": "none", "ecolor": "0.15", "elinewidth": 1.2, "capsize": 3, "zorder": 3}
+                low, high = max(best + one.behind.low, best / 100), best + one.behind.high
+                axes.errorbar(at, value.value, [[max(value.value - low, 0)], [max(high - value.value, 0)]], **bar)
+            else:
+                axes.plot(at, value.value, MARKERS[place % 5], color=color, alpha=0.3, markersize=4)
+        depths = sorted(line)
+        axes.plot(
+            np.array(depths) + shift,
+            [line[depth].val_mse.value for depth in depths],
+            color=color,
+            marker=MARKERS[place % 5],
+            markersize=5,
+            label=name,
+        )
+    axes.axhline(best, color="0.3", linewidth=0.8, label=f"best: {answer.best.trial.label}")
+    for (name, figures), style in zip(answer.baselines.items(), BASELINE_STYLES, strict=False):
+        axes.axhline(figures["val_mse"], color="black", linestyle=style, linewidth=1, label=name)
+    axes.set(xlabel="depth", ylabel="val_mse", yscale="log")
+    _plain_numbers(axes.yaxis)
+    _finish(figure, axes)
+    figure.savefig(target, format="png")
+
+
+def draw_pareto(target: Target, answer: Answer) -> None:
+    """Draws `val_mse` against the cost, each model as its depth, with the front, the best and the near-optimal marked.
+
+    Args:
+        target: PNG to write.
+        answer: with one candidate or more.
+    """
+    figure, axes = _figure(9, 5.2)
+    front = [(one.cost, one.val_mse.value) for one in answer.front]
+    axes.step(*zip(*front, strict=True), where="post", color="0.5", linewidth=1.2, zorder=1, label="Pareto front")
+    for place, (name, candidates) in enumerate(_by_representation(answer).items()):
+        points = [(one.cost, one.val_mse.value) for one in candidates]
+        style = {"s": 170, "color": f"C{place}", "marker": "o", "edgecolors": "white", "linewidths": 0.8}
+        axes.scatter(*zip(*points, strict=True), zorder=2, label=name, **style)
+        for one in candidates:
+            at = {"ha": "center", "va": "center_baseline", "fontsize": 7.5, "color": "white", "zorder": 3}
+            axes.text(one.cost, one.val_mse.value, str(one.trial.depth), **at, clip_on=True)
+    for one, name, size, color in (
+        (answer.best, "best", 420, "black"),
+        (answer.near_optimal, "near-optimal", 640, "crimson"),
+    ):
+        label = f"{name}: {one.trial.label}"
+        axes.scatter(one.cost, one.val_mse.value, s=size, facecolors="none", edgecolors=color, zorder=4, label=label)
+    axes.set(xlabel=COSTS[answer.cost].heading, ylabel="val_mse", yscale="log")
+    costs = [one.cost for one in answer.candidates]
+    if min(costs) > 0 and max(costs) > 4 * min(costs):
+        axes.set_xscale("log")
+        _plain_numbers(axes.xaxis)
+    _plain_numbers(axes.yaxis)
+    axes.margins(0.08)
+    _finish(figure, axes, markerscale=0.6)
+    figure.savefig(target, format="png")
+
+
+def draw_losses(target: Target, trials: Sequence[Trial], baselines: Mapping[str, Mapping[str, float]]) -> None:
+    """Draws `val_mse` by epoch of every trial, the mean over its seeds, one field for each representation.
+
+    Args:
+        target: PNG to write.
+        trials: those with one finished run or more.
+        baselines: figures by the baseline's name.
+    """
+    import matplotlib
+
+    groups: dict[str, list[Trial]] = {}
+    for trial in sorted(trials, key=lambda trial: (trial.representation, trial.depth)):
+        groups.setdefault(trial.representation, []).append(trial)
+    num_columns = min(len(groups), 3)
+    num_rows = math.ceil(len(groups) / num_columns)
+    figure, fields = _figure(
+        max(4 * num_columns, 6), 1 + 3.4 * num_rows, num_rows, num_columns, sharex=True, sharey=True, squeeze=False
+    )
+    depths = sorted({trial.depth for trial in trials})
+    colors = dict(zip(depths, matplotlib.colormaps["viridis"](np.linspace(0, 0.92, len(depths))), strict=True))
+    labels: dict[str, object] = {}
+    for axes, (name, group) in zip(fields.flat, groups.items(), strict=False):
+        for trial in group:
+            values = mean_history([read_history(run.folder) for run in trial.runs])
+            epochs = np.arange(1, len(values) + 1)
+            [line] = axes.plot(epochs, values, color=colors[trial.depth], linewidth=1.3, marker=".", markersize=4)
+            labels.setdefault(f"depth {trial.depth}", line)
+        for (baseline, figures), style in zip(baselines.items(), BASELINE_STYLES, strict=False):
+            labels[baseline] = axes.axhline(figures["val_mse"], color="black", linestyle=style, linewidth=1)
+        axes.set_title(name, fontsize="medium")
+        axes.set(xlabel="epoch", yscale="log")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3, which="both")
+        _plain_numbers(axes.yaxis)
+    for axes in fields.flat[len(groups) :]:
+        axes.remove()
+    for row in fields:
+        row[0].set_ylabel("val_mse")
+    order = sorted(labels, key=lambda label: (not label.startswith("depth"), len(label), label))
+    figure.legend(
+        [labels[label] for label in order],
+        order,
+        loc="outside upper center",
+        ncols=min(len(order), 7),
+        fontsize="small",
+    )
+    figure.savefig(target, format="png")
+
+
+def draw_memory_by_depth(target: Target, answer: Answer) -> None:
+    """Draws the planned memory of training by depth, with the memory of common GPUs as lines across.
+
+    Args:
+        target: PNG to write.
+        answer: with one candidate or more.
+    """
+    figure, axes = _figure(9, 4.6)
+    planned = []
+    for place, (name, candidates) in enumerate(_by_representation(answer).items()):
+        line = _best_by_depth(candidates)
+        for one in candidates:
+            axes.plot(one.trial.depth, _planned_gigabytes(one), MARKERS[place % 5], color=f"C{place}", alpha=0.3)
+        depths = sorted(line)
+        values = [_planned_gigabytes(line[depth]) for depth in depths]
+        planned += [_planned_gigabytes(one) for one in candidates]
+        axes.plot(depths, values, color=f"C{place}", marker=MARKERS[place % 5], markersize=5, label=name)
+    axes.set(xlabel="depth", ylabel="GB to train, as planned", yscale="log")
+    for limit in gpu_limits(planned):
+        axes.axhline(limit, color="0.35", linestyle="--", linewidth=0.9)
+        at = {"xytext": (3, -2), "textcoords": "offset points", "xycoords": ("axes fraction", "data"), "va": "top"}
+        axes.annotate(f"GPU of {limit} GB", (0, limit), **at, fontsize="x-small", color="0.35")
+    _plain_numbers(axes.yaxis)
+    _finish(figure, axes)
+    figure.savefig(target, format="png")
+
+
+def gpu_limits(gigabytes: Iterable[float]) -> list[int]:
+    """The sizes of common GPUs that lie among these figures, and the next one above them."""
+    lowest, highest = min(gigabytes := list(gigabytes)), max(gigabytes)
+    above = [size for size in GPU_GIGABYTES if size >= highest][:1]
+    return [size for size in GPU_GIGABYTES if lowest <= size < highest] + above
+
+
+def read_history(run: pathlib.Path) -> list[float]:
+    """`val_mse` by epoch of a run."""
+    with (run / "history.csv").open(newline="") as file:
+        return [float(row["val_mse"]) for row in csv.DictReader(file)]
+
+
+def mean_history(histories: Sequence[Sequence[float]]) -> np.ndarray:
+    """Mean by epoch over runs; where one has ended, the mean of the others goes on."""
+    values = np.full((len(histories), max(map(len, histories))), np.nan)
+    for row, history in zip(values, histories, strict=True):
+        row[: len(history)] = history
+    return np.nanmean(values, axis=0)
+
+
+def _planned_gigabytes(candidate: Candidate) -> float:
+    return max(run.record["costs"]["planned_training_bytes"] for run in candidate.trial.runs) / 1e9
+
+
+def _by_representation(answer: Answer) -> dict[str, list[Candidate]]:
+    names = sorted({candidate.trial.representation for candidate in answer.candidates})
+    return {name: [one for one in answer.candidates if one.trial.representation == name] for name in names}
+
+
+def _best_by_depth(candidates: Iterable[Candidate]) -> dict[int, Candidate]:
+    """Of candidates in the order of their `val_mse`, the first of each depth."""
+    best: dict[int, Candidate] = {}
+    for candidate in candidates:
+        best.setdefault(candidate.trial.depth, candidate)
+    return best
+
+
+def _finish(figure, axes, **legend) -> None:
+    if axes.get_xlabel() == "depth":
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.3, which="both")
+    figure.legend(loc="outside upper center", ncols=4, fontsize="small", **legend)
+
+
+def _plain_numbers(axis) -> None:
+    """Lets a logarithmic axis say 0.5 and 20 instead of powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 6, 8) if high < 8 * low else (1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _figure(width: float, height: float, *grid: int, **options):
+    # The object interface needs no screen and keeps no global state.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    return figure, figure.subplots(*grid, **options)

@@ -1,0 +1,157 @@
+"""Writes the report of a search into its folder: `report.html`, `trials.csv` and `trials.json`."""
+
+import base64
+import csv
+import functools
+import io
+import json
+import pathlib
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+import soundfile
+
+from pipelines.errors import UserError
+from pipelines.files import whole_file
+from tuner import page, pictures
+from tuner.analysis import DEFAULT_COST, Answer, analyse
+from tuner.answer import records, summary
+from tuner.records import Search, read_search
+
+REPORT, CSV, JSON = "report.html", "trials.csv", "trials.json"
+EXAMPLE_SECONDS = 8
+READING_ATTEMPTS = 20
+MEDIA_TYPES = {"MP3": "audio/mpeg", "FLAC": "audio/flac"}
+
+
+def write_report(folder: pathlib.Path, cost: str = DEFAULT_COST, audio: bool = True) -> pathlib.Path:
+    """Writes the report of a search, done or not; what the last report left is replaced.
+
+    Args:
+        folder: `searches/<name>`.
+        cost: a key of `tuner.analysis.COSTS`.
+        audio: lets the page play what the best and the near-optimal model make of a validation song.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        UserError: the folder is no search or cannot be written; or as of `tuner.analysis.analyse`.
+    """
+    answer = analyse(read_patiently(folder), cost)
+    _write(folder / CSV, _csv_text(answer))
+    _write(folder / JSON, json.dumps(summary(answer), indent=2))
+    examples = _examples(answer) if audio else []
+    _write(folder / REPORT, page.report_page(answer, _pictures(answer), examples))
+    return folder / REPORT
+
+
+def read_patiently(folder: pathlib.Path) -> Search:
+    """Reads a search; KerasTuner writes its files in place, so one may be half there for a moment.
+
+    Raises:
+        UserError: the folder is no search, or a file of it stays damaged.
+    """
+    for attempt in range(READING_ATTEMPTS):
+        try:
+            return read_search(folder)
+        except ValueError as error:
+            if attempt == READING_ATTEMPTS - 1:
+                raise UserError(
+                    f"a trial of {folder} is damaged ({error}); remove its folder, or search anew under another --name"
+                ) from error
+            time.sleep(0.05)
+
+
+def audio_uri(samples: np.ndarray, sample_rate: int) -> str:
+    """Audio `[num_samples, num_channels]` as a data: URI, MP3 where libsndfile and the rate allow it, else FLAC."""
+    # ±1 itself would wrap around in 16 bits.
+    samples = np.clip(samples, -1, 1 - 2**-15)
+    for container, media_type in MEDIA_TYPES.items():
+        buffer = io.BytesIO()
+        try:
+            soundfile.write(buffer, samples, sample_rate, format=container)
+        except (soundfile.LibsndfileError, ValueError):
+            if container == "FLAC":
+                raise
+            continue
+        return data_uri(buffer.getvalue(), media_type)
+
+
+def data_uri(content: bytes, media_type: str) -> str:
+    """Content as an address that holds it."""
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
+
+
+def picture_uri(draw: Callable[[io.BytesIO], None]) -> str:
+    """What `draw` writes, a PNG, as a data: URI."""
+    buffer = io.BytesIO()
+    draw(buffer)
+    return data_uri(buffer.getvalue(), "image/png")
+
+
+def _pictures(answer: Answer) -> dict[str, str]:
+    """PNGs as data: URIs by the names that the page knows them by; a search without a result has none."""
+    if not answer.best:
+        return {}
+    trials = [candidate.trial for candidate in answer.candidates]
+    return {
+        "mse_by_depth": picture_uri(lambda target: pictures.draw_mse_by_depth(target, answer)),
+        "pareto": picture_uri(lambda target: pictures.draw_pareto(target, answer)),
+        "losses": picture_uri(lambda target: pictures.draw_losses(target, trials, answer.baselines)),
+        "memory_by_depth": picture_uri(lambda target: pictures.draw_memory_by_depth(target, answer)),
+    }
+
+
+def _examples(answer: Answer) -> list[page.Example | str]:
+    """What the chosen models make of a song, ready for the page, or a line that says why there is nothing to hear."""
+    from sepnet.listen import example
+
+    chosen = {
+        candidate.trial.trial_id: candidate.trial for candidate in (answer.best, answer.near_optimal) if candidate
+    }
+    examples: list[page.Example | str] = []
+    for trial in chosen.values():
+        try:
+            examples.append(_example(trial.label, example(trial.runs[0].folder, EXAMPLE_SECONDS)))
+        except UserError as error:
+            print(f"no audio of {trial.label}: {error}", file=sys.stderr)
+            examples.append(f"No audio of {trial.label}: {error}.")
+    return examples
+
+
+def _example(label: str, heard) -> page.Example:
+    from sepnet.pictures import draw_separation
+
+    stems = [heard.mixture, *heard.sources.values(), *heard.estimates.values()]
+    # One gain for all, so that they stay comparable.
+    peak = max(1.0, *(float(np.abs(stem).max()) for stem in stems))
+    play = functools.partial(audio_uri, sample_rate=heard.sample_rate)
+    arguments = heard.mixture, heard.sources, heard.estimates, heard.sample_rate
+    return page.Example(
+        label=label,
+        song=heard.name,
+        start_seconds=heard.start_seconds,
+        seconds=len(heard.mixture) / heard.sample_rate,
+        picture=picture_uri(lambda target: draw_separation(target, *arguments)),
+        mixture=play(heard.mixture / peak),
+        sources={name: play(stem / peak) for name, stem in heard.sources.items()},
+        estimates={name: play(stem / peak) for name, stem in heard.estimates.items()},
+    )
+
+
+def _csv_text(answer: Answer) -> str:
+    rows = records(answer)
+    text = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(text, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return text.getvalue()
+
+
+def _write(path: pathlib.Path, text: str) -> None:
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")

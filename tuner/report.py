@@ -1,0 +1,44 @@
+"""`python -m tuner.report DIR`: says what a depth search has found, and writes its report, at any time."""
+
+import argparse
+import os
+import pathlib
+from collections.abc import Sequence
+
+from pipelines.errors import CommandParser, run_command
+from tuner.analysis import COSTS, DEFAULT_COST
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command.
+
+    Raises:
+        UserError: the folder is no search, or its trials cannot be compared.
+    """
+    arguments = _parser().parse_args(argv)
+    # A search that still runs may hold all of the GPU's memory, and some seconds of audio need no GPU.
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+    from tuner.answer import print_answer
+    from tuner.publish import read_patiently, write_report
+
+    print_answer(read_patiently(arguments.folder), arguments.cost)
+    print(f"report: {write_report(arguments.folder, arguments.cost, audio=not arguments.no_audio)}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = CommandParser(prog="python -m tuner.report", description=__doc__.partition(": ")[2], allow_abbrev=False)
+    parser.add_argument("folder", type=pathlib.Path, metavar="DIR", help="searches/NAME")
+    costs = "; ".join(f"{name}: {cost.help}" for name, cost in COSTS.items())
+    parser.add_argument(
+        "--cost",
+        choices=tuple(COSTS),
+        default=DEFAULT_COST,
+        help=f"what the near-optimal model takes the least of ({costs}) [{DEFAULT_COST}]",
+    )
+    parser.add_argument("--no-audio", action="store_true", help="leave out the song: quicker, and a smaller page")
+    return parser
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,120 @@
+"""`python -m tuner.trial FOLDER`: one run of a search, in a process of its own; `tuner.search` starts it.
+
+The folder holds config.json. A run that was killed goes on from its last epoch. What it measured is written to
+record.json when it is done:
+
+    metrics      of the best epoch: epoch, val_mse, val_mse_<source>, val_si_sdr
+    segment_mse  [num_segments][num_sources], mean squared errors of the fixed validation segments
+    baselines    metrics of silence and of mixture/num_sources
+    costs        parameters, gflop_per_second (of audio), receptive_field_ms (null: all of the song),
+                 planned_training_bytes, peak_bytes, training_seconds, training_joules, and for each second of
+                 separated audio separation_seconds and separation_joules
+    seconds      that all of it took, without the start of the process
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import threading
+import time
+from collections.abc import Sequence
+
+from pipelines.errors import CommandParser, run_command
+from tuner.records import RECORD
+
+SECONDS_BETWEEN_LOOKS = 1.0
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command.
+
+    Raises:
+        UserError: what `sepnet.fit` and `pipelines.tracks` raise.
+    """
+    folder = _parser().parse_args(argv).folder
+    _end_with_the_search()
+
+    from pipelines.demo_songs.synthesis import demo_songs_path
+    from pipelines.files import folder_lock, whole_file
+    from pipelines.tracks import load_tracks
+    from sepnet.config import read_run_config
+    from sepnet.costs import costs
+    from sepnet.fit import fit
+    from sepnet.measure import measure_run, peak_bytes
+
+    begin = time.monotonic()
+    # Where the search was killed, the process that it had started may still be about to end.
+    with folder_lock(folder):
+        config = read_run_config(folder)
+        root = pathlib.Path(config.data.data) if config.data.data else demo_songs_path()
+        tracks = load_tracks(
+            root,
+            sources=config.data.stems,
+            sample_rate=config.data.sample_rate,
+            skip_bad=config.data.skip_bad,
+        )
+        sample_rate = tracks["train"][0].sample_rate
+        result = fit(config, tracks, run=folder, resume=(folder / "checkpoints" / "last.npz").exists())
+        summary = json.loads((folder / "summary.json").read_text())
+        measured = measure_run(folder, config, tracks)
+        planned = costs(config, sample_rate, device())
+        samples = planned.receptive_field_samples
+        record = {
+            "metrics": result.metrics,
+            "segment_mse": measured.pop("segment_mse"),
+            "sources": summary["sources"],
+            "baselines": result.baselines,
+            "costs": {
+                **summary["costs"],
+                **measured,
+                "gflop_per_second": planned.flops_per_second / 1e9,
+                "receptive_field_ms": 1000 * samples / sample_rate if samples else None,
+                "planned_training_bytes": planned.training_bytes,
+                "peak_bytes": peak_bytes(),
+            },
+            "meter": {part: summary["meter"][part] for part in ("cpu", "gpu")},
+            "hardware": {
+                name: str(value)
+                for name, value in {
+                    "machine": summary["machine"],
+                    "num_cores": summary["num_cores"],
+                    "cpu": summary["meter"]["cpu_model"],
+                    "gpu": summary["meter"]["gpu_model"],
+                }.items()
+            },
+            "versions": summary["versions"],
+            "seed": config.training.seed,
+            "seconds": time.monotonic() - begin,
+        }
+        with whole_file(folder / RECORD) as temporary:
+            temporary.write_text(json.dumps(record))
+
+
+def device() -> str:
+    """What memory is counted: "gpu" where there is one, else "cpu"."""
+    import tensorflow as tf
+
+    return "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
+
+
+def _end_with_the_search() -> None:
+    """Ends this process soon after the one that started it, however that ended."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = CommandParser(prog="python -m tuner.trial", description=__doc__.partition(": ")[2], allow_abbrev=False)
+    parser.add_argument("folder", type=pathlib.Path, help="searches/NAME/trial_N/seed_S")
+    return parser
+
+
+if __name__ == "__main__":
+    run_command(main)
