@@ -25,6 +25,8 @@ class EnergyMeter:
         class Latest(BaseOutput):
             """Holds what was measured last."""
 
+            total = None
+
             def out(self, total, delta):
                 self.total = total
 
@@ -37,7 +39,7 @@ class EnergyMeter:
             country_iso_code="USA",
             tracking_mode="process",
             measure_power_secs=SECONDS_BETWEEN,
-            save_to_file=False,
+            output_methods=[],
             output_handlers=[self._latest],
             allow_multiple_runs=True,
             log_level="critical",

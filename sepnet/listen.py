@@ -8,7 +8,7 @@ import numpy as np
 
 from pipelines.errors import UserError
 from pipelines.songs import MIXTURE, Track
-from sepnet.config import read_run_config
+from sepnet.config import Config, read_run_config
 
 HOP_SECONDS = 0.5
 

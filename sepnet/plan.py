@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from pipelines.errors import CommandParser, UserError, run_command
 from sepnet.config import Config, add_flags, config_from_flags
+from sepnet.memory import UNITS, counted_device, parse_memory
 
 SAMPLE_RATE = 44_100
-UNITS = {"MB": 10**6, "GB": 10**9, "TB": 10**12, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"depth {depths[-1]} does not fit a segment of {config.data.segment_seconds} s at {sample_rate} Hz: the "
             f"largest depth is {largest}; lower --depths or raise --segment-seconds"
         )
-    plan = make_plan(config, depths, sample_rate, memory_bytes, arguments.device or _device())
+    plan = make_plan(config, depths, sample_rate, memory_bytes, arguments.device or counted_device())
     if arguments.json:
         print(json.dumps(plan, indent=2))
     else:
@@ -146,19 +146,6 @@ def print_plan(plan: dict, memory: str) -> None:
     console.print(largest)
 
 
-def parse_memory(text: str) -> int:
-    """Bytes of "16GB" or "16 GiB".
-
-    Raises:
-        UserError: no number with a unit.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([A-Za-z]+)", text)
-    units = {unit.lower(): factor for unit, factor in UNITS.items()}
-    if not match or match[2].lower() not in units:
-        raise UserError(f"--memory is {text!r}; give a number and one of {', '.join(UNITS)}, such as 16GB")
-    return round(float(match[1]) * units[match[2].lower()])
-
-
 def parse_depths(text: str) -> range:
     """The depths of "1-12" or "6".
 
@@ -190,12 +177,6 @@ def _flags(config: Config, plain: Config) -> str:
     changed = [name for name in names if getattr(config.training, name) != getattr(plain.training, name)]
     flags = [f"--{name.replace('_', '-')} {getattr(config.training, name)}" for name in changed]
     return " ".join([*flags, *["--recompute"] * config.model.recompute])
-
-
-def _device() -> str:
-    import tensorflow as tf
-
-    return "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,7 +5,7 @@ import itertools
 import pathlib
 from collections.abc import Sequence
 
-from pipelines.errors import CommandParser, UserError, run_command
+from pipelines.errors import CommandParser, run_command
 from sepnet.config import Config, add_flags, config_from_flags, read_run_config, refuse_config_flags
 
 

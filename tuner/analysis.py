@@ -279,7 +279,7 @@ def _student(freedom: int, num_draws: int) -> np.ndarray:
 
 def _errors(trial: Trial, seeds: Iterable[int] | None = None) -> np.ndarray:
     """Mean squared errors over the sources, `[num_seeds, num_segments]`."""
-    runs = (run for run in trial.runs if seeds is None or run.seed in seeds)
+    runs = sorted((run for run in trial.runs if seeds is None or run.seed in seeds), key=lambda run: run.seed)
     return np.stack([np.mean(run.record["segment_mse"], axis=1) for run in runs])
 
 

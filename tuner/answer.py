@@ -9,6 +9,8 @@ from tuner.records import COMPLETED, RUNNING, Search, Trial
 
 HEADINGS = ("model", "val_mse", "95% interval", "behind the best")
 OWN_INTERVAL = HEADINGS.index("95% interval")
+# Of a terminal, in characters.
+FULL_WIDTH = 110
 
 
 def answer_text(answer: Answer) -> list[str]:
@@ -41,12 +43,12 @@ def print_answer(search: Search, cost: str) -> None:
     from rich.table import Table
 
     answer = analyse(search, cost)
-    console = Console(width=None if sys.stdout.isatty() else 100)
-    form = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0)}
+    console = Console(width=None if sys.stdout.isatty() else FULL_WIDTH)
+    form = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False, "show_edge": False}
     if answer.candidates:
         table = Table(title=f"{search.folder.name}: {size_text(answer)}", **form)
         # A narrow terminal has no room for the intervals of models by themselves, which the report shows.
-        places = [place for place in range(len(HEADINGS) + 2) if console.width >= 100 or place != OWN_INTERVAL]
+        places = [place for place in range(len(HEADINGS) + 2) if console.width >= FULL_WIDTH or place != OWN_INTERVAL]
         headings = table_headings(answer)
         for place in places:
             # Figures are read only whole; long names go on in the next line.

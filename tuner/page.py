@@ -155,9 +155,9 @@ def _listening(examples: Sequence[Example | str]) -> Iterable[str]:
         if isinstance(example, str):
             yield f'<p class="note">{escape(example)}</p>'
             continue
-        label, song = escape(example.label), escape(example.song)
+        label = escape(example.label)
         yield f"<h3>{label}</h3>"
-        caption = f"Validation song {song}, {example.seconds:g} s from {example.start_seconds:g} s on."
+        caption = f"Validation song {example.song}, {example.seconds:g} s from {example.start_seconds:g} s on."
         yield _figure(
             example.picture, "", f"Spectrograms of {example.song}: mixture, true and predicted stems", caption
         )

@@ -112,9 +112,8 @@ def draw_losses(target: Target, trials: Sequence[Trial], baselines: Mapping[str,
         groups.setdefault(trial.representation, []).append(trial)
     num_columns = min(len(groups), 3)
     num_rows = math.ceil(len(groups) / num_columns)
-    figure, fields = _figure(
-        max(4 * num_columns, 6), 1 + 3.4 * num_rows, num_rows, num_columns, sharex=True, sharey=True, squeeze=False
-    )
+    width, height = max(4 * num_columns, 8), 1 + 3.4 * num_rows
+    figure, fields = _figure(width, height, num_rows, num_columns, sharex=True, sharey=True, squeeze=False)
     depths = sorted({trial.depth for trial in trials})
     colors = dict(zip(depths, matplotlib.colormaps["viridis"](np.linspace(0, 0.92, len(depths))), strict=True))
     labels: dict[str, object] = {}
@@ -128,7 +127,7 @@ def draw_losses(target: Target, trials: Sequence[Trial], baselines: Mapping[str,
             labels[baseline] = axes.axhline(figures["val_mse"], color="black", linestyle=style, linewidth=1)
         axes.set_title(name, fontsize="medium")
         axes.set(xlabel="epoch", yscale="log")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.grid(alpha=0.3, which="both")
         _plain_numbers(axes.yaxis)
     for axes in fields.flat[len(groups) :]:
@@ -140,7 +139,7 @@ def draw_losses(target: Target, trials: Sequence[Trial], baselines: Mapping[str,
         [labels[label] for label in order],
         order,
         loc="outside upper center",
-        ncols=min(len(order), 7),
+        ncols=round(width / 1.6),
         fontsize="small",
     )
     figure.savefig(target, format="png")
@@ -166,8 +165,8 @@ def draw_memory_by_depth(target: Target, answer: Answer) -> None:
     axes.set(xlabel="depth", ylabel="GB to train, as planned", yscale="log")
     for limit in gpu_limits(planned):
         axes.axhline(limit, color="0.35", linestyle="--", linewidth=0.9)
-        at = {"xytext": (3, -2), "textcoords": "offset points", "xycoords": ("axes fraction", "data"), "va": "top"}
-        axes.annotate(f"GPU of {limit} GB", (0, limit), **at, fontsize="x-small", color="0.35")
+        at = {"xytext": (4, 0), "textcoords": "offset points", "xycoords": ("axes fraction", "data"), "va": "center"}
+        axes.annotate(f"{limit} GB GPU", (1, limit), **at, fontsize="x-small", color="0.35")
     _plain_numbers(axes.yaxis)
     _finish(figure, axes)
     figure.savefig(target, format="png")
@@ -213,7 +212,9 @@ def _best_by_depth(candidates: Iterable[Candidate]) -> dict[int, Candidate]:
 
 def _finish(figure, axes, **legend) -> None:
     if axes.get_xlabel() == "depth":
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        low, high = axes.get_xlim()
+        axes.set_xlim(min(low, math.ceil(low) - 0.3), max(high, math.floor(high) + 0.3))
     axes.grid(alpha=0.3, which="both")
     figure.legend(loc="outside upper center", ncols=4, fontsize="small", **legend)
 

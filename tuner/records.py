@@ -21,6 +21,9 @@ LOG = "log.txt"
 COMPLETED, FAILED, NOT_FITTING, RUNNING = "completed", "failed", "not fitting", "running"
 # Values that name a trial; all others are knobs.
 REPRESENTATION, DEPTH = "representation", "depth"
+# KerasTuner's hyperband notes among the values where it is; only the epochs of a trial make another model.
+NOTED = "tuner/"
+UNSHOWN = tuple(f"{NOTED}{name}" for name in ("trial_id", "initial_epoch", "bracket", "round"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +70,9 @@ class Trial:
 
     @property
     def knobs(self) -> dict[str, Any]:
-        """Values that the trial has beside representation and depth."""
-        return {name: value for name, value in self.values.items() if name not in (REPRESENTATION, DEPTH)}
+        """Values that the trial has beside representation and depth; of what hyperband notes, the epochs alone."""
+        values = {name.removeprefix(NOTED): value for name, value in self.values.items() if name not in UNSHOWN}
+        return {name: value for name, value in values.items() if name not in (REPRESENTATION, DEPTH)}
 
     @property
     def label(self) -> str:

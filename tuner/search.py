@@ -11,6 +11,7 @@ from typing import Any
 
 from pipelines.errors import CommandParser, UserError, run_command
 from sepnet.config import FAMILIES, Config, add_flags, config_from_flags
+from sepnet.memory import available_bytes, counted_device, parse_memory
 from tuner.analysis import COSTS, DEFAULT_COST
 from tuner.records import SETTINGS, read_search, write_json
 from tuner.search_space import REPRESENTATIONS, Space, parse_knob
@@ -42,12 +43,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     from tuner.depth_tuner import DepthTuner
     from tuner.hypermodel import DepthHyperModel, with_values
     from tuner.oracles import make_oracle
-    from tuner.trial import device
 
     for base in bases.values():
         # A knob that is no option is refused before anything runs.
         with_values(base, {knob.name: (knob.values or (knob.low,))[0] for knob in space.knobs}, 0)
-    memory_bytes = _memory_bytes(arguments.memory, device(), arguments.workers)
+    device = counted_device()
+    # The workers of a CPU share its memory.
+    share = arguments.workers if device == "cpu" else 1
+    memory_bytes = parse_memory(arguments.memory) if arguments.memory else available_bytes(device) // share
     settings = {
         "strategy": arguments.strategy,
         "depths": {name: list(values) for name, values in depths.items()},
@@ -75,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         seeds=range(arguments.seeds),
         memory_bytes=memory_bytes,
         try_anyway=arguments.try_anyway,
-        device=device(),
+        device=device,
         report=_report,
         directory=str(arguments.searches),
         project_name=arguments.name,
@@ -101,15 +104,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _finish(folder: pathlib.Path, arguments: argparse.Namespace) -> None:
     from tuner.answer import print_answer
-    from tuner.publish import write_report
+    from tuner.publish import read_patiently, write_report
 
-    print_answer(read_search(folder), arguments.cost)
+    print_answer(read_patiently(folder), arguments.cost)
     print(f"report: {write_report(folder, arguments.cost, audio=not arguments.no_audio)}")
     if arguments.export:
         from tuner.export import export_trials
 
         for trial, version in export_trials(
-            read_search(folder), arguments.export, arguments.cost, arguments.saved_models
+            read_patiently(folder), arguments.export, arguments.cost, arguments.saved_models
         ):
             print(f"exported: {trial.label}: {version}")
 
@@ -189,25 +192,6 @@ def _depths(text: str | None, bases: Mapping[str, Config], sample_rate: int) -> 
             )
         depths[name] = range(first, last + 1)
     return depths
-
-
-def _memory_bytes(text: str | None, device: str, num_workers: int) -> int:
-    """What a run may take: what was asked for, or this machine's memory, shared by the workers on its CPU."""
-    from sepnet.plan import parse_memory
-
-    if text:
-        return parse_memory(text)
-    if device == "gpu":
-        import tensorflow as tf
-
-        gpu = tf.config.list_physical_devices("GPU")[0]
-        limit = tf.config.experimental.get_device_details(gpu).get("memory_limit")
-        if limit is None:
-            raise UserError("the memory of this GPU is not known; give it with --memory, such as --memory 16GB")
-        return limit
-    import psutil
-
-    return psutil.virtual_memory().total // num_workers
 
 
 def _begin(folder: pathlib.Path, settings: Mapping[str, Any]) -> None:

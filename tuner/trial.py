@@ -14,16 +14,13 @@ record.json when it is done:
 
 import argparse
 import json
-import os
 import pathlib
-import threading
 import time
 from collections.abc import Sequence
 
 from pipelines.errors import CommandParser, run_command
 from tuner.records import RECORD
-
-SECONDS_BETWEEN_LOOKS = 1.0
+from tuner.workers import end_with_parent
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -33,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         UserError: what `sepnet.fit` and `pipelines.tracks` raise.
     """
     folder = _parser().parse_args(argv).folder
-    _end_with_the_search()
+    end_with_parent()
 
     from pipelines.demo_songs.synthesis import demo_songs_path
     from pipelines.files import folder_lock, whole_file
@@ -42,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from sepnet.costs import costs
     from sepnet.fit import fit
     from sepnet.measure import measure_run, peak_bytes
+    from sepnet.memory import counted_device
 
     begin = time.monotonic()
     # Where the search was killed, the process that it had started may still be about to end.
@@ -58,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         result = fit(config, tracks, run=folder, resume=(folder / "checkpoints" / "last.npz").exists())
         summary = json.loads((folder / "summary.json").read_text())
         measured = measure_run(folder, config, tracks)
-        planned = costs(config, sample_rate, device())
+        planned = costs(config, sample_rate, counted_device())
         samples = planned.receptive_field_samples
         record = {
             "metrics": result.metrics,
@@ -89,25 +87,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         }
         with whole_file(folder / RECORD) as temporary:
             temporary.write_text(json.dumps(record))
-
-
-def device() -> str:
-    """What memory is counted: "gpu" where there is one, else "cpu"."""
-    import tensorflow as tf
-
-    return "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
-
-
-def _end_with_the_search() -> None:
-    """Ends this process soon after the one that started it, however that ended."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(SECONDS_BETWEEN_LOOKS)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _parser() -> argparse.ArgumentParser:

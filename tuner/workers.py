@@ -19,6 +19,8 @@ from concurrent import futures
 from pipelines.errors import UserError
 
 FOLDER = "workers"
+# Set for the workers of `LocalWorkers`.
+LOCAL = "SEPNET_LOCAL_WORKER"
 SECONDS_BETWEEN_SIGNS = 2.0
 # Without a sign for so long, a worker is taken for dead. (SEPNET_WORKER_SECONDS changes it.)
 SECONDS_WITHOUT_SIGN = float(os.environ.get("SEPNET_WORKER_SECONDS", "30"))
@@ -35,9 +37,24 @@ def is_worker() -> bool:
     return "KERASTUNER_ORACLE_IP" in os.environ and not is_chief()
 
 
+def end_with_parent() -> None:
+    """Ends this process soon after the one that started it, however that ended."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 @contextlib.contextmanager
 def signs_of_life(search: pathlib.Path) -> Iterator[None]:
     """While the block runs, shows the chief that this worker is alive."""
+    if os.environ.get(LOCAL):
+        # Without its chief it would wait for an hour.
+        end_with_parent()
     path = search / FOLDER / os.environ["KERASTUNER_TUNER_ID"]
     path.parent.mkdir(parents=True, exist_ok=True)
     ended = threading.Event()
@@ -85,8 +102,8 @@ def serve(oracle, search: pathlib.Path, report: Callable[[str], None], local: "L
                 report(f"{worker} is gone" + (f": trial {trial_id} goes to another worker" if trial_id else ""))
             if local is not None:
                 local.look_after()
-        # The last worker is still waiting for its answer.
     finally:
+        # The last worker may still be waiting for its answer.
         server.stop(grace=2).wait()
 
 
@@ -155,7 +172,7 @@ class LocalWorkers:
         self.starts[index] += 1
         # A name of its own at every start: what the one before had in hand is given back.
         name = f"worker{index}-{os.getpid()}-{self.starts[index]}"
-        environment = {**os.environ, **self.address, "KERASTUNER_TUNER_ID": name, **_own_gpu(index)}
+        environment = {**os.environ, **self.address, "KERASTUNER_TUNER_ID": name, LOCAL: "1", **_own_gpu(index)}
         with self._log(index).open("a") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "tuner.search", *self.arguments],

@@ -6,7 +6,8 @@ import pytest
 
 from pipelines.errors import UserError
 from sepnet.config import Config, Training, Unet1D
-from sepnet.plan import main, make_plan, parse_depths, parse_memory
+from sepnet.memory import parse_memory
+from sepnet.plan import main, make_plan, parse_depths
 
 # Wave-U-Net M6: stereo, 4 sources, batches of 16 with 16,384 samples at 22,050 Hz.
 WAVE_U_NET = ["--family", "unet_1d", "--batch-size", "16", "--segment-seconds", "0.7431", "--sample-rate", "22050"]
@@ -98,7 +99,7 @@ MISTAKES = [
     (["--depth", "3", "--depths", "1-3"], "leave out one"),
     (["--device", "tpu"], "--device: invalid choice: 'tpu'"),
     (["--family", "unet_3d"], "unknown family 'unet_3d'"),
-    (["--frame-step", "600", "--depths", "1-2"], "frame_step is 600"),
+    (["--frame-step", "800", "--depths", "1-2"], "frame_step is 800"),
 ]
 
 

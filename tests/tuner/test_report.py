@@ -1,0 +1,266 @@
+"""The report of a search: what the command leaves and says, and whether the page stands by itself."""
+
+import base64
+import csv
+import html.parser
+import io
+import json
+import re
+import shutil
+
+import matplotlib.image
+import numpy as np
+import pytest
+import soundfile
+
+from pipelines.errors import UserError
+from sepnet.listen import example, loudest_stretch
+from sepnet.train import main as train
+from tests.tuner.synthetic import errors_of, write_search, write_trial, write_whole_search
+from tuner import pictures
+from tuner.analysis import analyse
+from tuner.answer import answer_text, print_answer
+from tuner.page import meter_text
+from tuner.publish import audio_uri, write_report
+from tuner.records import read_search
+from tuner.report import main
+
+VOID = {"meta", "img", "br"}
+
+
+class Page(html.parser.HTMLParser):
+    """A page, taken apart: its tags with their attributes, the text of its rows, and whether tags are closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.rows, self._open, self._cell = [], [], [], None
+        self.feed(text)
+        assert self._open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("th", "td"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        if self._open and self._open[-1] in ("th", "td"):
+            self.rows[-1][-1] += data
+
+    def named(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def read_page(path) -> Page:
+    text = path.read_text(encoding="utf-8")
+    page = Page(text)
+    sources = [attributes[name] for _, attributes in page.tags for name in ("src", "href") if name in attributes]
+    assert all(source.startswith("data:") for source in sources)
+    assert not re.search(r"https?:|url\(|@import", re.sub(r"base64,[\w+/=]+", "", text))
+    assert not page.named("script") and not page.named("link")
+    assert all(image["alt"].strip() for image in page.named("img"))
+    assert all(clip["aria-label"].strip() and "controls" in clip for clip in page.named("audio"))
+    assert {attributes.get("scope") for attributes in page.named("th")} <= {"row", "col"}
+    return page
+
+
+def content(uri, media_type):
+    assert uri.startswith(f"data:{media_type};base64,")
+    return base64.b64decode(uri.partition(",")[2])
+
+
+@pytest.fixture(scope="module")
+def whole_search(tmp_path_factory):
+    return write_whole_search(tmp_path_factory.mktemp("searches") / "<songs> & more")
+
+
+def test_the_command_says_and_writes_the_answer(run, whole_search):
+    outcome = run("tuner.report", whole_search, "--no-audio")
+    assert (outcome.status, outcome.stderr) == (0, "")
+    assert outcome.stdout.splitlines()[-1] == f"report: {whole_search / 'report.html'}"
+    said = " ".join(outcome.stdout.split())
+    answer = analyse(read_search(whole_search))
+    for text in answer_text(answer):
+        assert text in said
+    assert re.search(r"\n *stft 4 +0\.00227 +0\.00\d+–0\.00\d+ +0\.664 +best, front", outcome.stdout)
+    assert re.search(r"\n *mixture/num_sources +0\.00500 ", outcome.stdout)
+    assert said.count("failed: out of memory & gone") == said.count("not fitting: its plan of 91 GB exceeds") == 1
+    assert max(map(len, outcome.stdout.splitlines())) <= 110
+
+    page = read_page(whole_search / "report.html")
+    for candidate in answer.candidates:
+        assert [row[0] for row in page.rows].count(candidate.trial.label) == 2
+    reasons = [row for row in page.rows if len(row) == 3]
+    assert reasons[1:] == [
+        ["waveform 9", "0017", "failed: out of memory & gone"],
+        ["waveform 12", "0018", "not fitting: its plan of 91 GB exceeds the 80 GB that are free"],
+        ["stft 7", "0019", "still running, 1 run done"],
+    ]
+    for image in page.named("img"):
+        height, width, _ = matplotlib.image.imread(io.BytesIO(content(image["src"], "image/png"))).shape
+        assert height > 300 and width > 600
+    assert len(page.named("img")) == 4 and not page.named("audio")
+    text = (whole_search / "report.html").read_text(encoding="utf-8")
+    assert "Joules of the CPU are an estimate, not a measurement" in text
+    assert "an 8-bit &lt;microprocessor&gt;" in text and "&lt;songs&gt; &amp; more" in text
+
+
+def test_csv_and_json_hold_the_answer(whole_search):
+    write_report(whole_search, "gflop", audio=False)
+    answer = analyse(read_search(whole_search), "gflop")
+    written = json.loads((whole_search / "trials.json").read_text())
+    with (whole_search / "trials.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["trial_id"] for row in rows] == [trial["trial_id"] for trial in written["trials"]]
+    assert (written["cost"], written["sentences"]) == ("gflop", answer_text(answer))
+    assert (
+        written["best"] == answer.best.trial.trial_id and written["near_optimal"] == answer.near_optimal.trial.trial_id
+    )
+    for candidate, row, trial in zip(answer.candidates, rows, written["trials"], strict=False):
+        for name, value in {
+            "val_mse": candidate.val_mse.value,
+            "val_mse_low": candidate.val_mse.low,
+            "behind_best_high": candidate.behind.high,
+            "gflop_per_second": candidate.cost,
+        }.items():
+            assert float(row[name]) == trial[name] == value
+        assert row["is_best"] == str(trial["is_best"]) == str(candidate is answer.best)
+    failed = next(row for row in rows if row["status"] == "failed")
+    assert (failed["reason"], failed["val_mse"]) == ("out of memory & gone", "")
+    assert next(trial for trial in written["trials"] if trial["status"] == "failed")["val_mse"] is None
+
+
+def test_a_search_that_has_only_begun(run, tmp_path, capsys):
+    folder = write_search(tmp_path / "search")
+    read_page(write_report(folder))
+    write_trial(folder, "stft", 3, errors_of(0.003, num_seeds=1), status="RUNNING")
+    # KerasTuner is about to write the next one.
+    half = folder / "trial_0001"
+    half.mkdir()
+    page = read_page(write_report(folder))
+    assert ["stft 3", "0000", "still running, 1 run done"] in page.rows and not page.named("img")
+    print_answer(read_search(folder), "joules")
+    assert "No trial is completed (1 running)" in capsys.readouterr().out
+    write_trial(folder, "stft", 4, errors_of(0.002, num_seeds=1))
+    assert len(read_page(write_report(folder, audio=False)).named("img")) == 4
+    (half / "trial.json").write_text('{"trial_id": "00')
+    outcome = run("tuner.report", folder)
+    assert outcome.status == 2 and "is damaged" in outcome.stderr and len(outcome.stderr.splitlines()) == 1
+
+
+def test_a_folder_that_is_no_search(run, tmp_path):
+    outcome = run("tuner.report", tmp_path)
+    [line] = outcome.stderr.splitlines()
+    assert outcome.status == 2 and line.startswith("error: ") and "holds no search.json" in line
+    outcome = run("tuner.report", tmp_path, "--cost", "euros")
+    assert outcome.status == 2 and "euros" in outcome.stderr and len(outcome.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def listened(tmp_path_factory):
+    """A search of one tiny run on songs of noise, of which one source is heard late."""
+    root = tmp_path_factory.mktemp("real")
+    generator = np.random.default_rng(0)
+    for split in ("train", "valid"):
+        (root / "songs" / split / "A & B").mkdir(parents=True)
+        for source, begin in (("speech", 0), ("noise", 8000)):
+            samples = 0.2 * generator.uniform(-1, 1, (16_000, 1))
+            samples[:begin] = 0
+            soundfile.write(root / "songs" / split / "A & B" / f"{source}.wav", samples, 8000, "PCM_16")
+    folder = write_search(root / "search")
+    write_trial(folder, "waveform", 2, errors_of(0.003, num_seeds=1))
+    flags = "--family unet_1d --depth 2 --base-filters 3 --epochs 1 --steps-per-epoch 1 --batch-size 2 --num-channels 1"
+    flags += " --segment-seconds 0.25 --validation-segments 2 --validation-seconds 0.5 --sources speech,noise"
+    into = ["--runs", str(root / "runs"), "--saved-models", str(root / "models"), "--name", "tiny"]
+    train([*flags.split(), *into, "--data", str(root / "songs")])
+    shutil.copytree(root / "runs" / "tiny", folder / "trial_0000" / "seed_0", dirs_exist_ok=True)
+    return root
+
+
+def test_the_page_plays_what_a_model_makes_of_a_song(listened):
+    folder = listened / "search"
+    page = read_page(write_report(folder))
+    clips = {attributes["aria-label"]: attributes["src"] for attributes in page.named("audio")}
+    names = ["mixture", "speech, true", "speech, predicted", "noise, true", "noise, predicted"]
+    assert list(clips) == [f"{name}, waveform 2" for name in names]
+    for uri in clips.values():
+        samples, sample_rate = soundfile.read(io.BytesIO(content(uri, "audio/mpeg")))
+        assert sample_rate == 8000 and len(samples) == pytest.approx(16_000, abs=3000)
+    assert len(page.named("img")) == 5 and "A & B" in page.named("img")[-1]["alt"]
+    assert "Validation song A &amp; B, 2 s from 0 s on." in (folder / "report.html").read_text(encoding="utf-8")
+
+    heard = example(folder / "trial_0000" / "seed_0", 0.5)
+    assert heard.start_seconds >= 1 and heard.mixture.shape == (4000, 1)
+    np.testing.assert_allclose(sum(heard.sources.values()), heard.mixture, atol=1e-6)
+    # The SavedModel that training exported says the same.
+    from sepnet.separator import Separator
+
+    stems = Separator(listened / "models" / "tiny")(heard.mixture, 8000)
+    for name, estimate in heard.estimates.items():
+        np.testing.assert_allclose(estimate, stems[name], atol=1e-5)
+
+
+def test_what_cannot_be_heard_costs_nothing_else(listened, capsys):
+    folder = listened / "search"
+    (listened / "songs").rename(listened / "gone")
+    page = read_page(write_report(folder))
+    (listened / "gone").rename(listened / "songs")
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    assert "No audio of waveform 2: no such folder" in text and len(page.named("img")) == 4
+    assert capsys.readouterr().err.startswith("no audio of waveform 2: no such folder")
+    with pytest.raises(UserError, match="config.json"):
+        example(listened, 1)
+
+
+def test_the_loudest_stretch_has_all_sources():
+    sources = np.zeros((2, 100, 1))
+    sources[0, :50], sources[0, 50:], sources[1, 60:] = 0.9, 0.1, 0.1
+    sources[1, 80:90] = 0.2
+    assert loudest_stretch(sources, 10, 5) == 80
+    assert loudest_stretch(sources, 100, 5) == 0
+    # Both are never heard: the loudest of what there is.
+    assert loudest_stretch(sources[:, :40], 10, 5) in range(0, 31, 5)
+
+
+@pytest.mark.parametrize(("sample_rate", "media_type"), [(44_100, "audio/mpeg"), (7000, "audio/flac")])
+def test_audio_that_mp3_does_not_know_is_flac(sample_rate, media_type):
+    samples = 1.5 * np.sin(np.arange(sample_rate) / 20)[:, None].repeat(2, axis=1)
+    heard, rate = soundfile.read(io.BytesIO(content(audio_uri(samples, sample_rate), media_type)))
+    assert rate == sample_rate and heard.shape[1] == 2
+    assert np.abs(heard).max() > 0.9
+
+
+def test_gpus_that_lie_near_are_drawn():
+    assert pictures.gpu_limits([0.5, 1]) == [8]
+    assert pictures.gpu_limits([3, 21]) == [8, 12, 16, 24]
+    assert pictures.gpu_limits([30, 120]) == [40, 80]
+    assert pictures.gpu_limits([12, 12]) == [12]
+
+
+def test_the_loss_is_the_mean_of_the_runs_that_go_on():
+    assert pictures.mean_history([[4, 2, 1], [2, 2]]).tolist() == [3, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("meter", "text"),
+    [
+        ({"cpu": "RAPL", "gpu": "NVML"}, "CPU are measured by RAPL, and those of the GPU are measured by NVML."),
+        ({"cpu": "estimated from the load", "gpu": None}, "an estimate, not a measurement"),
+        ({"cpu": None, "gpu": "NVML"}, "CPU are not counted"),
+    ],
+)
+def test_the_page_says_what_joules_are_worth(meter, text):
+    assert text in meter_text(meter)
+
+
+def test_help_is_of_this_command(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "training-joules: energy to train" in " ".join(capsys.readouterr().out.split())

@@ -1,0 +1,204 @@
+"""The search as a user runs it, with real processes that are killed, fail, and take too much."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.conftest import REPOSITORY
+from tuner.records import COMPLETED, FAILED, NOT_FITTING, read_search
+
+TINY = [
+    "--families",
+    "unet_1d",
+    "--base-filters",
+    "2",
+    "--budget",
+    "1epochs",
+    "--steps-per-epoch",
+    "4",
+    "--batch-size",
+    "1",
+    "--segment-seconds",
+    "0.1",
+    "--validation-segments",
+    "2",
+    "--validation-seconds",
+    "0.1",
+    "--no-audio",
+]
+SECONDS_TO_WAIT = 240
+
+
+@pytest.fixture
+def songs(tmp_path, write_song):
+    for number, split in enumerate(("train", "valid")):
+        write_song(tmp_path / "songs" / split / f"song {number}", seed=number)
+    return tmp_path / "songs"
+
+
+@pytest.fixture
+def flags(songs, tmp_path):
+    """The arguments of a tiny search of depths 1 to 3."""
+    return [*TINY, "--data", str(songs), "--searches", str(tmp_path), "--name", "tiny", "--depths", "1-3"]
+
+
+def start(flags, **environment):
+    """Starts a search in a session of its own."""
+    command = [sys.executable, "-m", "tuner.search", *flags]
+    return subprocess.Popen(
+        command,
+        cwd=REPOSITORY,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def wait_for(condition):
+    end = time.monotonic() + SECONDS_TO_WAIT
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def status_of(trial_file: pathlib.Path) -> str:
+    return json.loads(trial_file.read_text())["status"] if trial_file.exists() else ""
+
+
+def trials_of(folder):
+    """Depth and status of every trial, in order."""
+    return [(trial.depth, trial.status) for trial in read_search(folder).trials]
+
+
+ALL = [(1, COMPLETED), (2, COMPLETED), (3, COMPLETED)]
+
+
+@pytest.mark.parametrize("moment", ["between trials", "within a trial"])
+def test_a_search_that_is_killed_goes_on(run, flags, tmp_path, moment):
+    search = start(flags)
+    folder = tmp_path / "tiny"
+    if moment == "between trials":
+        wait_for(lambda: status_of(folder / "trial_0" / "trial.json") == "COMPLETED")
+    else:
+        wait_for((folder / "trial_1" / "seed_0" / "config.json").exists)
+    os.kill(search.pid, signal.SIGKILL)
+    search.wait()
+    before = (folder / "trial_0" / "seed_0" / "record.json").read_bytes()
+
+    outcome = run("tuner.search", *flags, timeout=SECONDS_TO_WAIT)
+    assert outcome.status == 0, outcome.stderr
+    assert "going on" in outcome.stderr
+    assert trials_of(folder) == ALL
+    # What was done is not done again.
+    assert (folder / "trial_0" / "seed_0" / "record.json").read_bytes() == before
+    assert (folder / "report.html").exists()
+
+
+def test_a_third_start_does_nothing_and_other_settings_are_refused(run, flags, tmp_path):
+    assert run("tuner.search", *flags[:-1], "1-1", timeout=SECONDS_TO_WAIT).status == 0
+    again = run("tuner.search", *flags[:-1], "1-1", "--export", "best", "--saved-models", tmp_path / "models")
+    assert again.status == 0, again.stderr
+    contract = json.loads((tmp_path / "models/tiny_waveform_depth1/1/assets.extra/sepnet.json").read_text())
+    assert contract["record"]["costs"]["separation_joules"] > 0
+    assert contract["record"]["metrics"]["val_mse"] == contract["metrics"]["val_mse"]
+    other = run("tuner.search", *flags[:-1], "1-2", "--learning-rate", "0.5")
+    assert other.status == 2
+    assert "depths.waveform was [1] and is [1, 2]" in other.stderr and "learning_rate" in other.stderr
+
+
+def test_failures_in_a_row_are_recorded_and_the_search_goes_on(run, flags, tmp_path):
+    """Three that diverge, and one that does not."""
+    knob = ["--knob", "learning_rate=1e30,1e31,1e32,0.001"]
+    outcome = run("tuner.search", *flags[:-1], "1", *knob, timeout=SECONDS_TO_WAIT)
+    assert outcome.status == 0, outcome.stderr
+    trials = read_search(tmp_path / "tiny").trials
+    assert [trial.status for trial in trials] == [FAILED] * 3 + [COMPLETED]
+    assert all("the loss is" in trial.reason and "at step" in trial.reason for trial in trials[:3])
+
+
+def test_what_does_not_fit_is_not_started_and_what_takes_too_much_is_killed(run, flags, tmp_path):
+    small = [*flags[:-1], "1", "--memory", "300MB"]
+    assert run("tuner.search", *small).status == 0
+    [trial] = read_search(tmp_path / "tiny").trials
+    assert trial.status == NOT_FITTING and "of 0.30 GB, by its plan" in trial.reason
+    assert not list((tmp_path / "tiny" / "trial_0").glob("seed_*"))
+    outcome = run("tuner.search", *small, "--try-anyway", "--name", "anyway", timeout=SECONDS_TO_WAIT)
+    assert outcome.status == 0, outcome.stderr
+    [trial] = read_search(tmp_path / "anyway").trials
+    assert trial.status == FAILED and "0.30 GB that --memory allows, and was killed" in trial.reason
+
+
+def test_a_trial_that_cannot_be_built_fails_alone(run, flags, tmp_path):
+    knobs = ["--padding", "context", "--knob", "up_kernel_size=4,5"]
+    outcome = run("tuner.search", *flags[:-1], "1", *knobs, timeout=SECONDS_TO_WAIT)
+    assert outcome.status == 0, outcome.stderr
+    failed, completed = read_search(tmp_path / "tiny").trials
+    assert (failed.status, completed.status) == (FAILED, COMPLETED)
+    assert "does not go with kernels" in failed.reason
+
+
+def workers_of(search: subprocess.Popen) -> list[int]:
+    """Process numbers of the workers that a search has started."""
+    children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(search.pid)], capture_output=True, text=True)
+    return [int(pid) for pid in children.stdout.split()]
+
+
+@pytest.mark.parametrize("victim", ["worker", "chief"])
+def test_workers_and_chiefs_may_die(run, flags, tmp_path, victim):
+    several, quick = [*flags, "--workers", "2"], {"SEPNET_WORKER_SECONDS": "6"}
+    search = start(several, **quick)
+    folder = tmp_path / "tiny"
+    wait_for(lambda: list(folder.glob("trial_*/seed_0/config.json")))
+    workers = workers_of(search)
+    os.kill(workers[0] if victim == "worker" else search.pid, signal.SIGKILL)
+    if victim == "worker":
+        assert search.wait(timeout=SECONDS_TO_WAIT) == 0
+    else:
+        search.wait()
+        wait_for(lambda: not any(pathlib.Path(f"/proc/{worker}").exists() for worker in workers))
+        outcome = run("tuner.search", *several, timeout=SECONDS_TO_WAIT, **quick)
+        assert outcome.status == 0, outcome.stderr
+    assert sorted(trials_of(folder)) == ALL
+
+
+def test_songs_that_vanish_stop_the_search(run, flags, songs, tmp_path):
+    search = start(flags)
+    wait_for(lambda: status_of(tmp_path / "tiny" / "trial_0" / "trial.json") == "COMPLETED")
+    songs.rename(tmp_path / "elsewhere")
+    assert search.wait(timeout=SECONDS_TO_WAIT) == 2
+    (tmp_path / "elsewhere").rename(songs)
+    outcome = run("tuner.search", *flags, timeout=SECONDS_TO_WAIT)
+    assert outcome.status == 0, outcome.stderr
+    assert [status for _, status in trials_of(tmp_path / "tiny")].count(COMPLETED) >= 2
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--depths", "3-2"], "--depths is '3-2', which is no depth"),
+        (["--depths", "40"], "has room for 9 levels of waveform"),
+        (["--budget", "soon"], "--budget is 'soon'; give what each run may spend"),
+        (["--budget", "1.5epochs"], "epochs come whole"),
+        (["--representations", "cepstrum"], "unknown representation 'cepstrum'"),
+        (["--representations", "stft"], "--representations stft is made by unet_2d, which --families leaves out"),
+        (["--depth", "3"], "--depth is what a search chooses; use --depths"),
+        (["--frame-step", "64"], "--frame-step is no option of unet_1d"),
+        (["--knob", "learning_rate"], "--knob is 'learning_rate'; give values as"),
+        (["--knob", "colour=1,2"], "colour is no option of unet_1d"),
+        (["--knob", "learning_rate=1e-4:1e-2"], "--strategy grid needs values for learning_rate"),
+        (["--memory", "much"], "--memory is 'much'"),
+    ],
+)
+def test_bad_input_gets_one_line(run, flags, more, message):
+    outcome = run("tuner.search", *flags, *more)
+    assert outcome.status == 2
+    assert message in outcome.stderr
+    assert len(outcome.stderr.strip().splitlines()) == 1
