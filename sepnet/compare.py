@@ -74,7 +74,7 @@ def _print_table(summaries: dict[pathlib.Path, dict], baselines: dict[str, dict[
 
     table = Table()
     for heading in ("run", "family", "depth", "parameters", "minutes", "val_mse", "SI-SDR dB"):
-        table.add_column(heading, justify="left" if heading in ("run", "family") else "right")
+        table.add_column(heading, justify="left" if heading in ("run", "family") else "right", overflow="fold")
     for run, summary in sorted(summaries.items(), key=lambda item: item[1]["metrics"]["val_mse"]):
         costs, metrics = summary["costs"], summary["metrics"]
         table.add_row(

@@ -22,7 +22,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from sepnet.config import Config
     from sepnet.separator import Separator
 
-    separators = {str(path): Separator(path) for path in arguments.models}
+    short = len({path.name for path in arguments.models}) == len(arguments.models)
+    separators = {path.name if short else str(path): Separator(path) for path in arguments.models}
     parts = [Config.from_values(separator.contract["config"]).data.parts for separator in separators.values()]
     if any(other != parts[0] for other in parts):
         listed = " and ".join(", ".join(names) for names in parts)
@@ -93,7 +94,7 @@ def print_figures(figures: Mapping[str, Mapping[str, float]], title: str) -> Non
 
     columns = list(next(iter(figures.values())))
     table = Table(title=f"mean squared error: {title}")
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for column in columns:
         heading = {"mse": "all", "si_sdr": "SI-SDR, dB"}.get(column, column.removeprefix("mse_"))
         table.add_column(heading, justify="right")

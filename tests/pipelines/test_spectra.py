@@ -20,6 +20,7 @@ SIZES = [  # frame_length, frame_step, fft_length
     (512, 171, 600),
     (501, 250, 501),
     (2048, 512, None),
+    (1024, 768, None),
     (16, 1, None),
     (3, 1, 4),
     (2, 1, None),

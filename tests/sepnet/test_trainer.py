@@ -128,3 +128,16 @@ def test_training_separates_the_sum_of_the_augmented_sources():
     assert np.abs(augmented - sources.transpose(0, 2, 1, 3) / 32768).max() > 0.1
     expected = np.repeat(augmented.sum(axis=2, keepdims=True), len(SOURCES), axis=2)
     np.testing.assert_allclose(outputs["estimates"], expected, rtol=0, atol=1e-6)
+
+
+def test_a_source_may_be_the_sum_of_stems():
+    """Added up after augmentation, and the mixture stays the sum of all."""
+    stems = (noise(2, 4, 50, 2) * 32768).astype(np.int16)
+    mixture = keras.Input((None, 2), name="mixture")
+    model = keras.Model(mixture, {"vocals": mixture, "accompaniment": keras.layers.Identity()(mixture)})
+    network = Network(model, grid_samples=1, context_samples=0, core=model)
+    outputs = Trainer(network, ["vocals", "accompaniment"], num_parts=[1, 3])({"sources": stems}, training=True)
+    expected = stems.transpose(0, 2, 1, 3).astype(np.float64) / 32768
+    sums = np.stack([expected[:, :, 0], expected[:, :, 1:].sum(axis=2)], axis=2)
+    np.testing.assert_allclose(outputs["sources"], sums, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(outputs["estimates"][:, :, 0], expected.sum(axis=2), rtol=0, atol=1e-6)

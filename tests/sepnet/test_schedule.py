@@ -1,0 +1,65 @@
+"""How the learning rate falls, and what a run may spend."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from sepnet.config import Config, Training, Unet1D
+from sepnet.energy import EnergyMeter
+from sepnet.fit import make_trainer
+from sepnet.models import build_network
+from sepnet.schedule import Schedule
+from tests.sepnet.helpers import noise
+
+
+def test_cosine_is_that_of_keras():
+    ours, keras_own = Schedule(0.1, "cosine", 40), keras.optimizers.schedules.CosineDecay(0.1, 40)
+    for step in (0, 1, 20, 39, 40, 100):
+        assert float(ours(step)) == pytest.approx(float(keras_own(step)), abs=1e-7)
+
+
+def test_step_falls_to_a_tenth_half_way():
+    schedule = Schedule(1.0, "step", 10)
+    assert [round(float(schedule(step)), 6) for step in (0, 4, 5, 9)] == [1.0, 1.0, 0.1, 0.1]
+
+
+@pytest.mark.parametrize("accumulation", [1, 4])
+def test_the_learning_rate_falls_over_the_whole_run_whatever_is_accumulated(accumulation):
+    """Half of the batches leave half of it."""
+    training = Training(epochs=2, steps_per_epoch=4, accumulation=accumulation, learning_rate=0.5)
+    config = Config(model=Unet1D(depth=1, base_filters=2), training=training)
+    trainer = make_trainer(config, build_network(config, 8000))
+    for _ in range(4):
+        trainer.train_on_batch({"sources": (noise(1, 4, 100, 2) * 20_000).astype(np.int16)})
+    assert float(trainer.optimizer.learning_rate) == pytest.approx(0.25, abs=1e-6)
+
+
+def test_joules_grow_with_work():
+    with EnergyMeter() as meter:
+        before = meter.joules
+        noise(5_000_000).sort()
+        noise(5_000_000).sort()
+        assert meter.joules > before
+        described = meter.describe()
+    assert described["cpu"] in ("RAPL", "estimated from the load") and described["gpu"] in ("NVML", None)
+
+
+@pytest.mark.parametrize("budget", [("--minutes", "0.05"), ("--joules", "3")])
+def test_a_run_ends_when_its_budget_is_spent_and_goes_on_from_there(run, tmp_path, write_song, budget):
+    for number, split in enumerate(("train", "valid")):
+        write_song(tmp_path / "songs" / split / f"song {number}", seed=number)
+    outcome = run(
+        "sepnet.train", "--data", tmp_path / "songs", "--family", "unet_1d", "--depth", "1", "--base-filters", "2",
+        "--segment-seconds", "0.1", "--validation-seconds", "0.1", "--validation-segments", "1", "--name", "spent",
+        "--steps-per-epoch", "40", *budget, "--runs", tmp_path / "runs", "--saved-models", tmp_path / "models",
+    )  # fmt: skip
+    assert outcome.status == 0, outcome.stderr
+    costs = json.loads((tmp_path / "runs/spent/summary.json").read_text())["costs"]
+    spent = costs["training_seconds"] if budget[0] == "--minutes" else costs["training_joules"]
+    assert 3 <= spent < 20
+    epochs = (tmp_path / "runs/spent/history.csv").read_text()
+    again = run("sepnet.train", "--resume", tmp_path / "runs/spent", "--saved-models", tmp_path / "models")
+    assert again.status == 0, again.stderr
+    assert (tmp_path / "runs/spent/history.csv").read_text() == epochs
