@@ -163,6 +163,16 @@ def test_all_options_train_and_export_together(family, activation, normalization
             check_that_it_trains(family, {**options, "depth": depth}, tmp_path)
 
 
+def test_twelve_levels_train_a_step(tmp_path):
+    check_that_it_trains("unet_1d", {"depth": 12, "base_filters": 2}, tmp_path)
+
+
+@pytest.mark.slow
+def test_twelve_levels_train_a_step_on_pictures_of_4096_frames_and_bins(tmp_path):
+    sizes = {"frame_length": 8192, "frame_step": 8, "filter_growth": "add", "base_filters": 1}
+    check_that_it_trains("unet_2d", {"depth": 12, **sizes}, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("family", "options", "message"),
     [
