@@ -17,10 +17,11 @@ class EnergyMeter:
     """
 
     def __init__(self):
-        # It greets on the standard error, whatever its `log_level`.
-        logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
         from codecarbon import OfflineEmissionsTracker
         from codecarbon.output import BaseOutput
+
+        # It greets on the standard error before it has read its `log_level`.
+        logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
 
         class Latest(BaseOutput):
             """Holds what was measured last."""
