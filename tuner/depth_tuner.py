@@ -1,5 +1,6 @@
 """KerasTuner's tuner, each run of a trial in a process of its own."""
 
+import os
 import pathlib
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from pipelines.errors import UserError
 from pipelines.files import whole_file
 from tuner.hypermodel import DepthHyperModel
 from tuner.records import DEPTH, FAILED, LOG, NOT_FITTING, OUTCOME, RECORD, read_runs, write_json
+from tuner.workers import PARENT
 
 SECONDS_BETWEEN_LOOKS = 0.2
 SECONDS_BETWEEN_QUESTIONS = 1.0
@@ -134,6 +136,7 @@ class DepthTuner(keras_tuner.Tuner):
         with (folder / LOG).open("a") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "tuner.trial", str(folder)],
+                env={**os.environ, PARENT: str(os.getpid())},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

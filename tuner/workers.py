@@ -19,8 +19,8 @@ from concurrent import futures
 from pipelines.errors import UserError
 
 FOLDER = "workers"
-# Set for the workers of `LocalWorkers`.
-LOCAL = "SEPNET_LOCAL_WORKER"
+# Names the process without which another has nothing to do: the search of a run, or the chief of a local worker.
+PARENT = "SEPNET_PARENT"
 SECONDS_BETWEEN_SIGNS = 2.0
 # Without a sign for so long, a worker is taken for dead. (SEPNET_WORKER_SECONDS changes it.)
 SECONDS_WITHOUT_SIGN = float(os.environ.get("SEPNET_WORKER_SECONDS", "30"))
@@ -38,8 +38,11 @@ def is_worker() -> bool:
 
 
 def end_with_parent() -> None:
-    """Ends this process soon after the one that started it, however that ended."""
-    parent = os.getppid()
+    """Ends this process soon after the one that `PARENT` names, if it does, however that ended."""
+    if PARENT not in os.environ:
+        return
+    # (`getppid` at this moment may already be somebody else.)
+    parent = int(os.environ[PARENT])
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -52,9 +55,8 @@ def end_with_parent() -> None:
 @contextlib.contextmanager
 def signs_of_life(search: pathlib.Path) -> Iterator[None]:
     """While the block runs, shows the chief that this worker is alive."""
-    if os.environ.get(LOCAL):
-        # Without its chief it would wait for an hour.
-        end_with_parent()
+    # Without its chief a worker would wait for an hour.
+    end_with_parent()
     path = search / FOLDER / os.environ["KERASTUNER_TUNER_ID"]
     path.parent.mkdir(parents=True, exist_ok=True)
     ended = threading.Event()
@@ -172,7 +174,13 @@ class LocalWorkers:
         self.starts[index] += 1
         # A name of its own at every start: what the one before had in hand is given back.
         name = f"worker{index}-{os.getpid()}-{self.starts[index]}"
-        environment = {**os.environ, **self.address, "KERASTUNER_TUNER_ID": name, LOCAL: "1", **_own_gpu(index)}
+        environment = {
+            **os.environ,
+            **self.address,
+            "KERASTUNER_TUNER_ID": name,
+            PARENT: str(os.getpid()),
+            **_own_gpu(index),
+        }
         with self._log(index).open("a") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "tuner.search", *self.arguments],
