@@ -126,14 +126,14 @@ def _peaks(run: Callable[[], Any]) -> dict[str, int]:
     """Runs something a few times; see `measure`."""
     import tensorflow as tf
 
+    from sepnet.measure import peak_bytes
+
     peaks = []
     for _ in range(STEPS):
         tf.config.experimental.reset_memory_stats("CPU:0")
         run()
         peaks.append(tf.config.experimental.get_memory_info("CPU:0")["peak"])
-    # (`resource.getrusage` would begin at the memory of the process that started this one.)
-    status = dict(line.split(":", 1) for line in pathlib.Path("/proc/self/status").read_text().splitlines())
-    return {"tensor_bytes": int(statistics.median(peaks)), "process_bytes": 1024 * int(status["VmHWM"].split()[0])}
+    return {"tensor_bytes": int(statistics.median(peaks)), "process_bytes": peak_bytes()}
 
 
 def _compared(row: dict[str, Any], kind: str) -> tuple[str, str, str]:

@@ -17,10 +17,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         UserError: a model or the data cannot be used, or the models have different sources.
     """
     arguments = _parser().parse_args(argv)
-    from pipelines.demo_songs.synthesis import demo_songs_path
     from pipelines.tracks import load_tracks
-    from sepnet.config import Config
+    from sepnet.config import Config, Data
     from sepnet.separator import Separator
+    from sepnet.tracks import data_root
 
     short = len({path.name for path in arguments.models}) == len(arguments.models)
     separators = {path.name if short else str(path): Separator(path) for path in arguments.models}
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         listed = " and ".join(", ".join(names) for names in parts)
         raise UserError(f"the models have different sources ({listed}); evaluate them apart")
     stems = [stem for names in parts[0].values() for stem in names]
-    root = pathlib.Path(arguments.data) if arguments.data else demo_songs_path()
+    root = data_root(Data(data=arguments.data))
     tracks = load_tracks(root, sources=stems)[arguments.split]
     if not tracks:
         raise UserError(f"{root} has no song in its {arguments.split} split; choose another with --split")

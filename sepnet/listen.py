@@ -44,8 +44,7 @@ def example(run: pathlib.Path, seconds: float) -> Example:
     Raises:
         UserError: the run is not whole, or its songs cannot be used any more.
     """
-    from pipelines.demo_songs.synthesis import demo_songs_path
-    from pipelines.tracks import load_tracks
+    from sepnet.tracks import config_tracks, data_root
 
     config = read_run_config(run)
     try:
@@ -55,10 +54,7 @@ def example(run: pathlib.Path, seconds: float) -> Example:
     weights = run / "checkpoints" / "best.weights.h5"
     if not weights.is_file():
         raise UserError(f"{weights} is not there; without the weights the run cannot be listened to")
-    root = pathlib.Path(config.data.data) if config.data.data else demo_songs_path()
-    tracks = load_tracks(
-        root, sources=config.data.stems, sample_rate=config.data.sample_rate, skip_bad=config.data.skip_bad
-    )["valid"]
+    root, tracks = data_root(config.data), config_tracks(config.data)["valid"]
     if not tracks or tracks[0].sample_rate != sample_rate:
         raise UserError(f"{root} is not what {run} was validated on; put the same songs there")
 

@@ -39,16 +39,12 @@ def train(config: Config, run: pathlib.Path, saved_model: pathlib.Path, *, resum
     Returns:
         Folder of the exported version.
     """
-    from pipelines.demo_songs.synthesis import demo_songs_path
     from pipelines.files import check_writable
-    from pipelines.tracks import load_tracks
+    from sepnet.tracks import config_tracks, data_root
 
     for folder in (run, saved_model):
         check_writable(folder)
-    root = pathlib.Path(config.data.data) if config.data.data else demo_songs_path()
-    tracks = load_tracks(
-        root, sources=config.data.stems, sample_rate=config.data.sample_rate, skip_bad=config.data.skip_bad
-    )
+    root, tracks = data_root(config.data), config_tracks(config.data)
     counts = ", ".join(f"{len(songs)} {split}" for split, songs in tracks.items())
     print(f"{run}: songs from {root} ({counts})", flush=True)
 

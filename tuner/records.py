@@ -13,10 +13,10 @@ from typing import Any
 
 from pipelines.errors import UserError
 from pipelines.files import whole_file
+from sepnet.export import RECORD
 
 SETTINGS = "search.json"
 OUTCOME = "outcome.json"
-RECORD = "record.json"
 LOG = "log.txt"
 COMPLETED, FAILED, NOT_FITTING, RUNNING = "completed", "failed", "not fitting", "running"
 # Values that name a trial; all others are knobs.

@@ -33,8 +33,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     folder = arguments.searches / arguments.name
     bases = _bases(arguments)
-    tracks = _tracks(next(iter(bases.values())))
-    sample_rate = tracks["train"][0].sample_rate
+    from sepnet.tracks import config_tracks
+
+    sample_rate = config_tracks(next(iter(bases.values())).data)["train"][0].sample_rate
     depths = _depths(arguments.depths, bases, sample_rate)
     space = Space(depths, tuple(map(parse_knob, arguments.knob)))
 
@@ -161,19 +162,6 @@ def _budget(text: str) -> dict[str, float]:
     if match[2] == "epochs" and number != int(number):
         raise UserError(f"--budget is {text!r}; epochs come whole")
     return {BUDGETS[match[2]]: int(number) if match[2] == "epochs" else number}
-
-
-def _tracks(config: Config):
-    from pipelines.demo_songs.synthesis import demo_songs_path
-    from pipelines.tracks import load_tracks
-
-    root = pathlib.Path(config.data.data) if config.data.data else demo_songs_path()
-    return load_tracks(
-        root,
-        sources=config.data.stems,
-        sample_rate=config.data.sample_rate,
-        skip_bad=config.data.skip_bad,
-    )
 
 
 def _depths(text: str | None, bases: Mapping[str, Config], sample_rate: int) -> dict[str, range]:

@@ -32,26 +32,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = _parser().parse_args(argv).folder
     end_with_parent()
 
-    from pipelines.demo_songs.synthesis import demo_songs_path
     from pipelines.files import folder_lock, whole_file
-    from pipelines.tracks import load_tracks
     from sepnet.config import read_run_config
     from sepnet.costs import costs
     from sepnet.fit import fit
     from sepnet.measure import measure_run, peak_bytes
     from sepnet.memory import counted_device
+    from sepnet.tracks import config_tracks
 
     begin = time.monotonic()
     # Where the search was killed, the process that it had started may still be about to end.
     with folder_lock(folder):
         config = read_run_config(folder)
-        root = pathlib.Path(config.data.data) if config.data.data else demo_songs_path()
-        tracks = load_tracks(
-            root,
-            sources=config.data.stems,
-            sample_rate=config.data.sample_rate,
-            skip_bad=config.data.skip_bad,
-        )
+        tracks = config_tracks(config.data)
         sample_rate = tracks["train"][0].sample_rate
         result = fit(config, tracks, run=folder, resume=(folder / "checkpoints" / "last.npz").exists())
         summary = json.loads((folder / "summary.json").read_text())
