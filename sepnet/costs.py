@@ -49,10 +49,10 @@ from sepnet.models.blocks import (
     NormalizedActivation,
     Upsample,
 )
-from sepnet.models.network import Network, round_up
+from sepnet.models.network import Network
 from sepnet.models.outputs import ApplyMasks, Masks, WienerStep
 from sepnet.models.unet_2d import Rectangular
-from sepnet.separator import BLOCK_CONTEXTS, BLOCK_SECONDS
+from sepnet.separator import block_and_context
 
 DEVICES = ("cpu", "gpu")
 ALLOCATED = 1.05
@@ -247,9 +247,8 @@ def separation_bytes(config: Config, sample_rate: int, device: str = "gpu", netw
 
 def block_samples(network: Network, sample_rate: int) -> int:
     """How much of a song the model sees at once when it is separated, block and context."""
-    context = network.context_samples or 0
-    block = round_up(max(BLOCK_CONTEXTS * context, BLOCK_SECONDS * sample_rate), network.grid_samples)
-    return block + 2 * context
+    block, context = block_and_context(network.grid_samples, network.context_samples, sample_rate)
+    return block + 2 * (context or 0)
 
 
 def _on_device(num_bytes: int, device: str) -> int:

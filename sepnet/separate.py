@@ -54,11 +54,11 @@ def separate_file(separator, song: pathlib.Path, output: pathlib.Path) -> list[p
     encoding = info.encoding if info.encoding in KEPT_ENCODINGS else "PCM_16"
     if info.sample_rate > separator.sample_rate:
         print(
-            f"{separator.path.parent.name} works at {separator.sample_rate} Hz: "
+            f"{separator.model.name} works at {separator.sample_rate} Hz: "
             f"the stems hold nothing above {separator.sample_rate // 2} Hz"
         )
     if not separator.is_exact:
-        print("the model's normalisation looks at all of its input: blocks are faded into each other instead of joined")
+        print(separator.caution)
     peak = 0.0
     with _writing(output) as folder:
         with contextlib.ExitStack() as stack:

@@ -1,0 +1,94 @@
+"""Streams of samples: read in windows, resampled, kept to a length."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+# Blocks of stems by source, each `[num_samples, num_channels]`.
+Stems = dict[str, np.ndarray]
+
+
+class Tape:
+    """A stream of samples that is read in windows, each beginning at or after the one before."""
+
+    def __init__(self, chunks: Iterable[np.ndarray]):
+        self._chunks = iter(chunks)
+        self._held: np.ndarray | None = None
+        self._start = 0
+        self.has_ended = False
+
+    def read(self, first: int, last: int) -> np.ndarray:
+        """Samples `first` to `last`, or to the end; what lies before `first` is forgotten."""
+        arrived = [] if self._held is None else [self._held[first - self._start :]]
+        missing = last - first - sum(map(len, arrived))
+        # One sample more than is wanted tells whether this is the end.
+        while missing >= 0 and not self.has_ended:
+            chunk = next(self._chunks, None)
+            self.has_ended = chunk is None
+            if chunk is not None:
+                arrived.append(chunk)
+                missing -= len(chunk)
+        self._held, self._start = np.concatenate(arrived) if arrived else np.zeros((0, 1), np.float32), first
+        return self._held[: last - first]
+
+
+class Counter:
+    """Passes blocks on and counts their samples."""
+
+    def __init__(self, blocks: Iterable[np.ndarray]):
+        self._blocks = blocks
+        self.num_samples = 0
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for block in self._blocks:
+            self.num_samples += len(block)
+            yield block
+
+
+def resample(blocks: Iterable[np.ndarray], from_rate: float, to_rate: float, num_channels: int) -> Iterator[np.ndarray]:
+    """Changes the rate of a stream of blocks, float32 `[num_samples, num_channels]`; rates in Hz."""
+    if from_rate == to_rate:
+        yield from blocks
+        return
+    import soxr
+
+    stream = soxr.ResampleStream(from_rate, to_rate, num_channels, dtype="float32")
+    for block in blocks:
+        yield stream.resample_chunk(np.ascontiguousarray(block, np.float32))
+    yield stream.resample_chunk(np.zeros((0, num_channels), np.float32), last=True)
+
+
+def resample_stems(blocks: Iterable[Stems], from_rate: int, to_rate: int, num_channels: int) -> Iterator[Stems]:
+    """Changes the rate of all stems, side by side as the channels of one stream."""
+    if from_rate == to_rate:
+        yield from blocks
+        return
+    blocks = iter(blocks)
+    first = next(blocks, None)
+    if first is None:
+        return
+    sources = list(first)
+
+    def joined() -> Iterator[np.ndarray]:
+        yield np.concatenate(list(first.values()), axis=1)
+        for block in blocks:
+            yield np.concatenate(list(block.values()), axis=1)
+
+    for block in resample(joined(), from_rate, to_rate, num_channels * len(sources)):
+        yield dict(zip(sources, np.split(block, len(sources), axis=1), strict=True))
+
+
+def keep_length(
+    blocks: Iterable[Stems], counter: Counter, sources: Sequence[str], num_channels: int
+) -> Iterator[Stems]:
+    """Cuts or pads the end to the length that went in: resampling there and back may differ by a sample."""
+    num_samples = 0
+    for block in blocks:
+        # While blocks arrive, the counter is ahead of what was separated, but for the last samples.
+        left = counter.num_samples - num_samples
+        block = {source: stem[:left] for source, stem in block.items()}
+        num_samples += len(block[sources[0]])
+        yield block
+    missing = counter.num_samples - num_samples
+    if missing:
+        yield {source: np.zeros((missing, num_channels), np.float32) for source in sources}

@@ -1,0 +1,57 @@
+"""A SavedModel, loaded: its contract, and stems for a batch of waveforms."""
+
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from pipelines.errors import UserError
+from sepnet.export import SIGNATURE, newest_version, read_contract
+
+
+class SavedModel:
+    """A model that `sepnet.export` wrote, ready to run.
+
+    Attributes:
+        path: folder of the version.
+        contract: what its `assets.extra/sepnet.json` says; `sepnet.separator.Separator` reads `sources`, `sample_rate`,
+            `num_channels`, `grid_samples` and `context_samples`.
+
+    Args:
+        path: folder of a model, or of one version of it.
+
+    Raises:
+        UserError: there is no SavedModel, it is not one of this project's, or it is damaged.
+    """
+
+    def __init__(self, path: pathlib.Path | str):
+        import tensorflow as tf
+
+        self.path = newest_version(pathlib.Path(path))
+        self.contract: dict[str, Any] = read_contract(self.path)
+        try:
+            # The loaded object must outlive its signature.
+            self._loaded = tf.saved_model.load(str(self.path))
+            self._signature = self._loaded.signatures[SIGNATURE]
+        except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
+            raise UserError(f"cannot load the SavedModel {self.path}: it is damaged; export it again") from error
+
+    @property
+    def name(self) -> str:
+        """The model's name, that of the folder of its versions."""
+        return self.path.resolve().parent.name
+
+    def __call__(self, mixture: np.ndarray) -> dict[str, np.ndarray]:
+        """Separates a batch.
+
+        Args:
+            mixture: float32 `[batch, num_samples, num_channels]`, full scale ±1, at the model's rate.
+
+        Returns:
+            For each source an array of the same shape, read-only.
+        """
+        import tensorflow as tf
+
+        outputs = self._signature(mixture=tf.constant(mixture, tf.float32))
+        # `numpy()` would copy; these arrays are read-only.
+        return {source: np.asarray(outputs[source]) for source in self.contract["sources"]}
