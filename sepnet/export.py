@@ -11,11 +11,13 @@ from typing import Any
 from pipelines.errors import UserError
 from pipelines.files import whole_folder
 from sepnet.config import read_run_config
+from sepnet.signatures import BYTES, SERVING_DEFAULT, TENSOR, WAV, serving_functions
+from sepnet.warmup import WARMUP, write_warmup
 
 CONTRACT = pathlib.PurePath("assets.extra", "sepnet.json")
 CONTRACT_FORMAT = 1
 RECORD = "record.json"
-SIGNATURE = "serving_default"
+WARMUP_SECONDS = 0.25
 
 
 def export_run(run: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
@@ -68,29 +70,43 @@ def export_model(model, folder: pathlib.Path, contract: Mapping[str, Any]) -> pa
     Args:
         model: Functional Keras model from `mixture` `[batch, num_samples, num_channels]` to a dict of stems.
         folder: `saved_models/<name>`; versions are numbered from 1.
-        contract: what is written to `assets.extra/sepnet.json`.
+        contract: what is written to `assets.extra/sepnet.json`; `sample_rate` must be there.
 
     Returns:
-        Folder of the new version. Its `serving_default` takes `mixture`, float32, any batch and any number of
-        samples, and returns each stem by its name.
+        Folder of the new version, for what `sepnet.signatures` describes; TensorFlow Serving warms itself up with what
+        lies beside the contract.
     """
     import keras
-    import tensorflow as tf
 
+    contract = {"format": CONTRACT_FORMAT, **contract}
+    functions = serving_functions(model, json.dumps(contract), contract["sample_rate"])
     version = folder / str(max(versions(folder), default=0) + 1)
     with whole_folder(version) as temporary:
         archive = keras.export.ExportArchive()
         archive.track(model)
-        archive.add_endpoint(
-            name=SIGNATURE,
-            fn=lambda mixture: model(mixture, training=False),
-            input_signature=[tf.TensorSpec([None, *model.input_shape[1:]], tf.float32, name="mixture")],
-        )
+        for name, (function, specifications) in functions.items():
+            archive.add_endpoint(name=name, fn=function, input_signature=specifications)
         archive.write_out(str(temporary), verbose=False)
         path = temporary / CONTRACT
         path.parent.mkdir()
-        path.write_text(json.dumps({"format": CONTRACT_FORMAT, **contract}, indent=2))
+        path.write_text(json.dumps(contract, indent=2))
+        requests = _warmup_requests(contract["sample_rate"], model.input_shape[-1])
+        write_warmup(temporary / WARMUP, folder.name, requests)
     return version
+
+
+def _warmup_requests(sample_rate: int, num_channels: int) -> dict[str, dict[str, Any]]:
+    """One short request for each signature that separates."""
+    import numpy as np
+    import tensorflow as tf
+
+    num_samples = round(WARMUP_SECONDS * sample_rate)
+    mixture = np.random.default_rng(0).uniform(-0.5, 0.5, (num_samples, num_channels)).astype(np.float32)
+    return {
+        SERVING_DEFAULT: {"mixture": mixture[None]},
+        WAV: {f"wav{BYTES}": [tf.audio.encode_wav(mixture, sample_rate).numpy()]},
+        TENSOR: {f"mixture{BYTES}": [tf.io.serialize_tensor(mixture).numpy()]},
+    }
 
 
 def versions(folder: pathlib.Path) -> list[int]:

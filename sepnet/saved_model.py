@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from pipelines.errors import UserError
-from sepnet.export import SIGNATURE, newest_version, read_contract
+from sepnet.export import newest_version, read_contract
+from sepnet.signatures import SERVING_DEFAULT
 
 
 class SavedModel:
@@ -32,7 +33,7 @@ class SavedModel:
         try:
             # The loaded object must outlive its signature.
             self._loaded = tf.saved_model.load(str(self.path))
-            self._signature = self._loaded.signatures[SIGNATURE]
+            self._signature = self._loaded.signatures[SERVING_DEFAULT]
         except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
             raise UserError(f"cannot load the SavedModel {self.path}: it is damaged; export it again") from error
 

@@ -1,5 +1,6 @@
 """SavedModels: the same stems as Keras, in a process that knows TensorFlow alone, whole or not at all."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -11,10 +12,12 @@ import tensorflow as tf
 
 from pipelines.errors import UserError
 from sepnet.export import CONTRACT, export_model, newest_model, newest_version, read_contract, versions
-from tests.sepnet.helpers import SOURCES, contract_of, noise, stacked
+from tests.sepnet.helpers import SAMPLE_RATE, SOURCES, contract_of, noise, stacked
 
 # One odd, and one shorter than the grid (64 samples of the 2-D network, 4 of the 1-D one).
 LENGTHS = (4096, 2001, 3)
+# As little as an export needs.
+CONTRACT_OF_NONE = {"sample_rate": SAMPLE_RATE}
 
 TENSORFLOW_ALONE = """
 import json, sys
@@ -32,6 +35,11 @@ for family, folder in json.loads(sys.argv[1]).items():
     mixture = np.load(sys.argv[2])
     stems = signature(mixture=tf.constant(mixture))
     np.savez(f"{family}.npz", **{name: stem.numpy() for name, stem in stems.items()})
+    wav = tf.audio.encode_wav(mixture[0], 8000)
+    files = loaded.signatures["wav"](wav_bytes=tf.reshape(wav, [1]))
+    decoded = {name.removesuffix("_bytes"): tf.audio.decode_wav(file[0])[0].numpy() for name, file in files.items()}
+    np.savez(f"{family} of wav.npz", **decoded)
+    answer[family]["signatures"] = sorted(loaded.signatures)
 answer["foreign"] = sorted({"sepnet", "pipelines", "tuner"} & set(sys.modules))
 print(json.dumps(answer))
 """
@@ -60,9 +68,18 @@ def test_saved_model_needs_tensorflow_alone(networks, exported, tmp_path):
     assert answer["foreign"] == []
     for family, network in networks.items():
         tensor = [[None, None, 2], "float32"]
-        assert answer[family] == {"inputs": {"mixture": tensor}, "outputs": dict.fromkeys(sorted(SOURCES), tensor)}
+        assert answer[family] == {
+            "inputs": {"mixture": tensor},
+            "outputs": dict.fromkeys(sorted(SOURCES), tensor),
+            "signatures": ["contract", "serving_default", "tensor", "wav"],
+        }
+        expected = network.model(mixture)
         with np.load(tmp_path / f"{family}.npz") as stems:
-            np.testing.assert_allclose(stacked(stems), stacked(network.model(mixture)), rtol=0, atol=1e-5)
+            np.testing.assert_allclose(stacked(stems), stacked(expected), rtol=0, atol=1e-5)
+        with np.load(tmp_path / f"{family} of wav.npz") as stems:
+            for source in SOURCES:
+                # 16 bit on both ways.
+                np.testing.assert_allclose(stems[source], expected[source][0], rtol=0, atol=1e-3)
 
 
 def test_every_export_is_a_new_version(networks, tmp_path):
@@ -83,16 +100,21 @@ def test_every_export_is_a_new_version(networks, tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == ["10", "2"]
 
 
-def test_an_export_that_fails_leaves_nothing(networks, tmp_path):
+def test_an_export_that_fails_leaves_nothing(networks, tmp_path, monkeypatch):
     model = networks["unet_1d"].model
-    # JSON cannot hold a set, which is found out only after the graph was written.
-    with pytest.raises(TypeError):
-        export_model(model, tmp_path / "model", {"sources": {"vocals"}})
+
+    def fill_disk(path, *_):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    # The last file of all, when the graph is written already.
+    monkeypatch.setattr("sepnet.export.write_warmup", fill_disk)
+    with pytest.raises(UserError, match="No space left on device"):
+        export_model(model, tmp_path / "model", CONTRACT_OF_NONE)
     assert list(tmp_path.rglob("*")) in ([], [tmp_path / "model"])
     assert versions(tmp_path / "model") == []
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write"):
-        export_model(model, tmp_path / "file" / "model", {})
+        export_model(model, tmp_path / "file" / "model", CONTRACT_OF_NONE)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +142,7 @@ def test_export_keeps_the_weights_of_normalisation(tmp_path):
     model = keras.Model(mixture, dict.fromkeys(SOURCES, normalization(mixture)))
     normalization.moving_mean.assign([1.0, 2.0])
     normalization.moving_variance.assign([4.0, 0.25])
-    version = export_model(model, tmp_path / "model", {})
+    version = export_model(model, tmp_path / "model", CONTRACT_OF_NONE)
     signature = tf.saved_model.load(str(version)).signatures["serving_default"]
     audio = noise(1, 10, 2)
     np.testing.assert_allclose(signature(mixture=tf.constant(audio))["bass"], (audio - [1, 2]) / [2, 0.5], atol=1e-6)
