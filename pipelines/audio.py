@@ -1,9 +1,12 @@
-"""Audio files, read block by block: libsndfile first, PyAV for what libsndfile does not know."""
+"""Audio files and streams, read block by block: libsndfile first, PyAV for MP3 and what libsndfile does not know."""
 
 import contextlib
 import dataclasses
+import io
 import pathlib
-from collections.abc import Iterator
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import soundfile
@@ -13,6 +16,18 @@ from pipelines.errors import UserError
 BLOCK_SAMPLES = 1 << 18
 # Encoders of AAC pad the last frame, and decoders may drop or keep the first: two frames of the longest kind.
 PADDING_SAMPLES = 4096
+# Formats, by PyAV's names, that say how long they are; others leave it to a guess from the bit rate.
+FORMATS_WITH_LENGTH = {"mp3", "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flac", "wav"}
+# How files begin that can be read from the front.
+STREAMED = (b"RIFF", b"RF64", b"fLaC", b"OggS")
+# What is taken for audio in a folder of all sorts of files.
+SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("wav", "w64", "rf64", "flac", "mp3", "mp2", "ogg", "oga", "opus", "m4a", "m4b", "mp4", "aac", "aif", "aiff"),
+        *("aifc", "au", "caf", "wma", "wv", "ape", "tta", "ac3", "mka", "mkv", "webm", "mov", "avi", "3gp"),
+    )
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +56,9 @@ def probe(path: pathlib.Path) -> AudioInfo:
         UserError: the file does not exist, cannot be opened, is no audio, or is a FLAC that breaks off.
     """
     check_readable(path)
+    if path.suffix.lower() == ".mp3":
+        # PyAV knows the length of MP3 files better, and libsndfile's decoder writes to the terminal.
+        return _probe_with_pyav(path)
     try:
         file = soundfile.SoundFile(str(path))
     except soundfile.LibsndfileError:
@@ -67,6 +85,53 @@ def read_blocks(path: pathlib.Path, block_samples: int = BLOCK_SAMPLES) -> Itera
     """
     container = probe(path).container
     chunks = _decode_with_pyav(path) if container == "PYAV" else _decode_with_libsndfile(path, block_samples)
+    yield from _in_blocks(chunks, block_samples)
+
+
+@contextlib.contextmanager
+def open_stream(file: io.BufferedReader, name: str) -> Iterator[tuple[AudioInfo, Iterator[np.ndarray]]]:
+    """Reads audio that comes through a pipe.
+
+    WAV, FLAC and Ogg are read as they come. Other formats keep what belongs to their first samples at the end of the
+    file, or need it to know their length; they are read whole into a temporary file first.
+
+    Args:
+        file: audio in any format that libsndfile or PyAV reads.
+        name: what errors call it.
+
+    Yields:
+        What its header says (`num_samples` is 0 if the length is not known yet), and its samples as `read_blocks` gives
+        them.
+
+    Raises:
+        UserError: it is no audio, or breaks off in the middle.
+    """
+    import av
+
+    if file.peek(4)[:4] not in STREAMED:
+        with tempfile.NamedTemporaryFile() as copy:
+            shutil.copyfileobj(file, copy)
+            copy.flush()
+            path = pathlib.Path(copy.name)
+            with _called(path, name):
+                yield probe(path), read_blocks(path)
+        return
+    with _decoding(name), av.open(file, "r") as container:
+        stream = _first_audio_stream(container, name)
+        info = dataclasses.replace(_stream_info(stream, container), num_samples=0)
+        yield info, _frames(container, stream)
+
+
+@contextlib.contextmanager
+def _called(path: pathlib.Path, name: str) -> Iterator[None]:
+    """Says `name` in errors instead of a path that means nothing to the user."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(str(error).replace(str(path), name)) from error
+
+
+def _in_blocks(chunks: Iterable[np.ndarray], block_samples: int) -> Iterator[np.ndarray]:
     pending: list[np.ndarray] = []
     num_pending = 0
     for chunk in chunks:
@@ -169,14 +234,29 @@ def _decode_with_pyav(path: pathlib.Path) -> Iterator[np.ndarray]:
 
     with _decoding(path), av.open(str(path)) as container:
         stream = _first_audio_stream(container, path)
-        resampler = av.AudioResampler(format="fltp")
-        for frame in container.decode(stream):
-            for planar in resampler.resample(frame):
-                yield planar.to_ndarray().T
+        claimed = _stream_info(stream, container).num_samples
+        num_decoded = 0
+        for chunk in _frames(container, stream):
+            num_decoded += len(chunk)
+            yield chunk
+        if container.format.name in FORMATS_WITH_LENGTH and num_decoded < claimed - PADDING_SAMPLES:
+            raise UserError(
+                f"{path} breaks off after {num_decoded / stream.rate:.1f} of {claimed / stream.rate:.1f} s; "
+                "put a complete file in its place"
+            )
+
+
+def _frames(container, stream) -> Iterator[np.ndarray]:
+    import av
+
+    resampler = av.AudioResampler(format="fltp")
+    for frame in container.decode(stream):
+        for planar in resampler.resample(frame):
+            yield planar.to_ndarray().T
 
 
 @contextlib.contextmanager
-def _decoding(path: pathlib.Path) -> Iterator[None]:
+def _decoding(path: pathlib.Path | str) -> Iterator[None]:
     import av
 
     try:
@@ -202,7 +282,7 @@ def _stream_info(stream, container) -> AudioInfo:
     return AudioInfo(stream.rate, stream.channels, num_samples, stream.codec_context.name, "PYAV")
 
 
-def _first_audio_stream(container, path: pathlib.Path):
+def _first_audio_stream(container, path: pathlib.Path | str):
     if not container.streams.audio:
         raise UserError(f"{path} holds no audio stream")
     return container.streams.audio[0]

@@ -17,6 +17,7 @@ except ImportError:
 
 # The names that `tempfile.mkdtemp` makes of the prefixes below.
 TEMPORARY_FOLDER = re.compile(r"\..+-[a-z0-9_]{8}")
+WORKING = ".sepnet-working-"
 
 
 @contextlib.contextmanager
@@ -76,6 +77,30 @@ def check_writable(folder: pathlib.Path) -> None:
                 path.rmdir()
 
 
+@contextlib.contextmanager
+def working_folder(parent: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Gives a temporary folder inside `parent` that is gone afterwards, as is a `parent` that is new and empty then.
+
+    Such folders of processes that were killed are removed first; where there is no file lock they are left.
+
+    Raises:
+        UserError: `parent` cannot be written, or the disk is full.
+    """
+    missing = [path for path in (parent, *parent.parents) if not path.exists()]
+    try:
+        with _writing(parent):
+            for entry in parent.glob(f"{WORKING}*"):
+                with _lock_at_once(entry) as is_abandoned:
+                    if is_abandoned:
+                        shutil.rmtree(entry, ignore_errors=True)
+            with tempfile.TemporaryDirectory(prefix=WORKING, dir=parent) as name, _lock_at_once(pathlib.Path(name)):
+                yield pathlib.Path(name)
+    finally:
+        for path in missing:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
+
 def remove_folder(path: pathlib.Path) -> None:
     """Removes a folder so that no reader, and no later run, meets half of it."""
     with _writing(path.parent):
@@ -104,6 +129,25 @@ def folder_lock(folder: pathlib.Path) -> Iterator[bool]:
         descriptor = os.open(folder, os.O_RDONLY) if fcntl else None
     try:
         yield descriptor is not None and _lock(descriptor, folder)
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _lock_at_once(folder: pathlib.Path) -> Iterator[bool]:
+    """Holds the lock of a folder if no other process does, and says whether."""
+    descriptor = os.open(folder, os.O_RDONLY) if fcntl else None
+    try:
+        if descriptor is None:
+            yield False
+            return
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
     finally:
         if descriptor is not None:
             os.close(descriptor)

@@ -18,7 +18,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from pipelines import audio, songs
     from pipelines.demo_songs.synthesis import demo_songs_path
     from sepnet.pictures import draw_separation
-    from sepnet.separate import separate_file
+    from sepnet.separate import Outputs, separate_songs
+    from sepnet.song_files import SongFile
     from sepnet.train import free_folder, train
 
     folder = arguments.folder
@@ -30,7 +31,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     song = next(song for song in songs.find_songs(demo_songs_path()) if song.split == "test")
     files = song.files()
     print(f"\nseparating the test song {song.name!r}")
-    written = separate_file(Separator(version), files[songs.MIXTURE], folder / song.name)
+    separator = Separator(version)
+    mixture = SongFile(files[songs.MIXTURE], song.name)
+    for error in separate_songs(separator, [mixture], folder / song.name, Outputs(tuple(separator.sources))).values():
+        raise error
     sample_rate = audio.probe(files[songs.MIXTURE]).sample_rate
     first = slice(0, PICTURE_SECONDS * sample_rate)
 
@@ -41,13 +45,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     draw_separation(
         picture,
         read(files[songs.MIXTURE]),
-        {path.stem: read(files[path.stem]) for path in written},
-        {path.stem: read(path) for path in written},
+        {source: read(files[source]) for source in separator.sources},
+        {source: read(folder / song.name / f"{source}.wav") for source in separator.sources},
         sample_rate,
     )
-    print(f"listen:      {files[songs.MIXTURE]}, then")
-    for path in written:
-        print(f"             {path}")
+    print(f"listen:      {files[songs.MIXTURE]}, then to these stems")
     print(f"look:        {run / 'loss.png'}, {picture}")
 
 

@@ -1,5 +1,6 @@
 """Streams of samples: read in windows, resampled, kept to a length."""
 
+import collections
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -43,6 +44,30 @@ class Counter:
         for block in self._blocks:
             self.num_samples += len(block)
             yield block
+
+
+class Echo:
+    """Passes blocks on, and gives the same samples again, later and in other portions."""
+
+    def __init__(self, blocks: Iterable[np.ndarray]):
+        self._blocks = blocks
+        self._passed: collections.deque[np.ndarray] = collections.deque()
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for block in self._blocks:
+            self._passed.append(block)
+            yield block
+
+    def take(self, num_samples: int) -> np.ndarray:
+        """The next samples of those that were passed on, `[num_samples, num_channels]`; there must be so many."""
+        portions = []
+        while num_samples:
+            block = self._passed.popleft()
+            portions.append(block[:num_samples])
+            if len(block) > num_samples:
+                self._passed.appendleft(block[num_samples:])
+            num_samples -= len(portions[-1])
+        return np.concatenate(portions)
 
 
 def resample(blocks: Iterable[np.ndarray], from_rate: float, to_rate: float, num_channels: int) -> Iterator[np.ndarray]:

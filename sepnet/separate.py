@@ -1,141 +1,246 @@
-"""`python -m sepnet.separate SONG -o OUT`: one file for each stem of a song."""
+"""`python -m sepnet.separate IN... -o OUT`: writes the stems of songs: files, whole folders, or a stream."""
 
 import argparse
 import contextlib
+import dataclasses
 import pathlib
-import tempfile
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from pipelines.errors import CommandParser, UserError, run_command
+from sepnet.song_files import STREAM, SongFile, check_template, find_songs
+from sepnet.stem_files import FORMAT_NAMES, MIXTURE, OPUS_RATES, STEM_MP4
 
-# Encodings of a song that its stems keep; stems of all others, lossy ones among them, are 16-bit PCM.
-KEPT_ENCODINGS = ("PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
-FLOAT_ENCODINGS = ("FLOAT", "DOUBLE")
+VOCALS = "vocals"
+KARAOKE = "karaoke"
+RESIDUAL = "residual"
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the command.
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+    """What is written of a song.
+
+    Attributes:
+        stems: of the model's sources.
+        template: path of a file below the output folder, without suffix; `{song}`, `{stem}` and `{model}` stand in it.
+        format_name: one of `sepnet.stem_files.FORMAT_NAMES`.
+        karaoke: the sum of all sources but the vocals, too.
+        residual: what is left of the song when all that is written is taken away, too.
+    """
+
+    stems: tuple[str, ...]
+    template: str = "{stem}"
+    format_name: str = "wav"
+    karaoke: bool = False
+    residual: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        """All that is written, in order."""
+        return [*self.stems, *[KARAOKE] * self.karaoke, *[RESIDUAL] * self.residual]
+
+    def paths(self, song: str, model: str) -> list[str]:
+        """Where they go, below the output folder."""
+        stems = [""] if self.format_name == STEM_MP4 else self.names
+        names = [self.template.format(song=song, stem=stem, model=model) for stem in stems]
+        return [f"{name}.{self.format_name}" for name in names]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns 2 if some of several songs could not be separated.
 
     Raises:
-        UserError: the song, the model or the output folder cannot be used.
+        UserError: the songs, the model or the output folder cannot be used.
     """
     arguments = _parser().parse_args(argv)
-    from pipelines.files import check_writable
+    songs = find_songs(arguments.songs)
+    is_one = len(songs) == 1 and not pathlib.Path(arguments.songs[0]).is_dir()
+    output = arguments.output or (STREAM if arguments.songs == [STREAM] else "stems")
+    one_file = arguments.format == STEM_MP4
+    template = arguments.template or ("{song}" if one_file else "{stem}" if is_one else "{song}/{stem}")
+    check_template(template, needs_stem=not one_file)
+    if output != STREAM:
+        from pipelines.files import check_writable
 
-    check_writable(arguments.output)
+        check_writable(pathlib.Path(output))
 
     from sepnet import export
     from sepnet.separator import Separator
 
     separator = Separator(arguments.model or export.newest_model(pathlib.Path("saved_models")))
-    written = separate_file(separator, arguments.song, arguments.output)
-    for path in written:
-        print(path)
+    outputs = _outputs(arguments, separator.sources, template)
+    if separator.caution:
+        _note(separator.caution)
+    if output == STREAM:
+        _separate_to_stream(separator, songs, outputs)
+        return 0
+    failures = separate_songs(separator, songs, pathlib.Path(output), outputs, arguments.skip_existing)
+    if len(songs) == 1 and failures:
+        raise failures[songs[0]]
+    if failures:
+        _note(f"{len(songs) - len(failures)} of {len(songs)} songs were separated; these were not:")
+        for error in failures.values():
+            _note(f"  {error}")
+    return 2 if failures else 0
 
 
-def separate_file(separator, song: pathlib.Path, output: pathlib.Path) -> list[pathlib.Path]:
-    """Writes one WAV for each source into a folder, each as long as the song, at its rate and with its channels.
+def separate_songs(
+    separator, songs: Sequence[SongFile], output: pathlib.Path, outputs: Outputs, skip_existing: bool = False
+) -> dict[SongFile, UserError]:
+    """Separates songs one after the other, with a progress bar, and prints the files that were written.
 
-    Where a stem would exceed full scale, all stems are made softer by one common gain.
+    Each stem is as long as its song, at its rate and with its channels. Where one would exceed full scale, all stems of
+    the song are made softer by one common gain.
 
     Args:
         separator: `sepnet.separator.Separator`.
-        song: any file that libsndfile or PyAV reads.
-        output: folder, made if it is not there; a file that is there is replaced when the whole song is done.
+        songs: any files that libsndfile or PyAV reads.
+        output: folder, made if it is not there; what is there is replaced when a whole song is done.
+        outputs: what is written.
+        skip_existing: songs are left out if all their files are there.
 
     Returns:
-        The files, in the order of the model's sources.
+        The songs that could not be separated, of which nothing was written, and why.
     """
+    from pipelines.audio import probe
+    from pipelines.progress import progress_bar
+
+    targets = {song: [output / path for path in outputs.paths(song.name, separator.model.name)] for song in songs}
+    if skip_existing:
+        songs = [song for song in songs if not all(target.exists() for target in targets[song])]
+    seconds, failures = {}, {}
+    for song in songs:
+        try:
+            info = probe(song.path) if song.path else None
+            seconds[song] = info.num_samples / info.sample_rate if info else 0.0
+        except UserError as error:
+            failures[song] = error
+    with progress_bar("separating", total=sum(seconds.values()), unit="s of audio") as advance:
+        for song in seconds:
+            advance(0, song.name)
+            try:
+                _separate_song(separator, song, output, targets[song], outputs, advance)
+            except UserError as error:
+                failures[song] = error
+            else:
+                print(*targets[song], sep="\n", flush=True)
+    return failures
+
+
+def _separate_song(separator, song, output, targets, outputs: Outputs, advance: Callable[..., None]) -> None:
+    """Writes a song's files, all of them or none."""
     import numpy as np
 
+    from pipelines.files import working_folder
+    from sepnet.stem_files import StemFiles, check_format
+
+    with _reading(song) as (info, blocks):
+        check_format(outputs.format_name, info.sample_rate, info.num_channels)
+        _note_rates(separator, song, info.sample_rate, outputs)
+        names = [MIXTURE, *outputs.names] if outputs.format_name == STEM_MP4 else outputs.names
+        with working_folder(output) as folder:
+            with StemFiles(folder, info, names) as files:
+                for stems in _separate(separator, info, blocks, outputs):
+                    files.write(stems)
+                    advance(len(stems[names[-1]]) / info.sample_rate)
+                written, gain = files.finish(outputs.format_name)
+            if gain < 1:
+                _note(f"{song}: all stems are {-20 * np.log10(gain):.1f} dB softer, since one would exceed full scale")
+            for path, target in zip(written, targets, strict=True):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                path.replace(target)
+
+
+def _separate_to_stream(separator, songs: Sequence[SongFile], outputs: Outputs) -> None:
+    from sepnet.stem_files import stream_wav
+
+    if len(songs) > 1 or len(outputs.names) > 1 or outputs.format_name != "wav":
+        raise UserError(
+            f"the standard output takes one song and one stem as WAV, and this would be {len(songs)} with "
+            f"{', '.join(outputs.names)} as {outputs.format_name}; take one by --stems, or files by -o FOLDER"
+        )
+    [song], [name] = songs, outputs.names
+    with _reading(song) as (info, blocks):
+        _note_rates(separator, song, info.sample_rate, outputs)
+        stems = _separate(separator, info, blocks, outputs)
+        stream_wav(sys.stdout.buffer, info, (block[name] for block in stems))
+
+
+def _separate(separator, info, blocks: Iterable, outputs: Outputs) -> Iterator[dict]:
+    """Blocks of the model's stems, and of what else is written."""
+    from sepnet.sample_streams import Echo
+
+    echo = Echo(blocks) if outputs.residual or outputs.format_name == STEM_MP4 else None
+    for stems in separator.separate_blocks(echo or blocks, info.sample_rate, info.num_channels):
+        num_samples = len(stems[separator.sources[0]])
+        if not num_samples:
+            continue
+        if outputs.karaoke:
+            stems[KARAOKE] = sum(stem for source, stem in stems.items() if source != VOCALS)
+        if echo:
+            stems[MIXTURE] = echo.take(num_samples)
+        if outputs.residual:
+            written = [name for name in outputs.names if name != RESIDUAL]
+            stems[RESIDUAL] = stems[MIXTURE] - sum(stems[name] for name in written)
+        yield stems
+
+
+@contextlib.contextmanager
+def _reading(song: SongFile):
+    """Gives a song's `AudioInfo` and its blocks."""
     from pipelines import audio
 
-    info = audio.probe(song)
-    encoding = info.encoding if info.encoding in KEPT_ENCODINGS else "PCM_16"
-    if info.sample_rate > separator.sample_rate:
-        print(
-            f"{separator.model.name} works at {separator.sample_rate} Hz: "
-            f"the stems hold nothing above {separator.sample_rate // 2} Hz"
+    if song.path is None:
+        with audio.open_stream(sys.stdin.buffer, str(song)) as opened:
+            yield opened
+    else:
+        yield audio.probe(song.path), audio.read_blocks(song.path)
+
+
+def _outputs(arguments: argparse.Namespace, sources: Sequence[str], template: str) -> Outputs:
+    stems = tuple(arguments.stems.split(",")) if arguments.stems else () if arguments.karaoke else tuple(sources)
+    for stem in stems:
+        if stem not in sources:
+            raise UserError(f"the model has no stem {stem!r}; choose from {', '.join(sources)}")
+    if arguments.karaoke and VOCALS not in sources:
+        raise UserError(f"--karaoke leaves the vocals out, and the model knows {', '.join(sources)}; take --stems")
+    return Outputs(stems, template, arguments.format, arguments.karaoke, arguments.residual)
+
+
+def _note_rates(separator, song: SongFile, sample_rate: int, outputs: Outputs) -> None:
+    if sample_rate > separator.sample_rate:
+        _note(
+            f"{song}: {separator.model.name} works at {separator.sample_rate} Hz, "
+            f"so the stems hold nothing above {separator.sample_rate // 2} Hz"
         )
-    if not separator.is_exact:
-        print(separator.caution)
-    peak = 0.0
-    with _writing(output) as folder:
-        with contextlib.ExitStack() as stack:
-            # The gain is known only at the end, so the stems wait as floats.
-            files = {
-                source: stack.enter_context(_new_wav(folder / f"{source}.float", info, "FLOAT"))
-                for source in separator.sources
-            }
-            blocks = _with_progress(audio.read_blocks(song), info, song.name)
-            for stems in separator.separate_blocks(blocks, info.sample_rate, info.num_channels):
-                for source, block in stems.items():
-                    peak = max(peak, float(np.abs(block).max(initial=0.0)))
-                    files[source].write(block)
-        gain = 1 / peak if peak > 1 and encoding not in FLOAT_ENCODINGS else 1.0
-        if gain < 1:
-            print(f"all stems are {-20 * np.log10(gain):.1f} dB softer, since one would exceed full scale")
-        written = [output / f"{source}.wav" for source in separator.sources]
-        for path in written:
-            _convert(folder / f"{path.stem}.float", folder / path.name, info, encoding, gain)
-        for path in written:
-            (folder / path.name).replace(path)
-    return written
+    if outputs.format_name == "opus" and sample_rate not in OPUS_RATES:
+        _note(f"{song}: Opus knows no {sample_rate} Hz, so the files are at {OPUS_RATES[-1]} Hz")
+
+
+def _note(text: str) -> None:
+    # The standard output is for results: paths, or sound.
+    print(text, file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(prog="python -m sepnet.separate", description=__doc__.partition(": ")[2], allow_abbrev=False)
-    parser.add_argument("song", type=pathlib.Path, help="any file that libsndfile or PyAV reads")
+    parser.add_argument(
+        "songs", nargs="+", metavar="IN", help="file that libsndfile or PyAV reads, folder, or - for the standard input"
+    )
     parser.add_argument("--model", type=pathlib.Path, help="saved_models/NAME (default: the one exported last)")
-    parser.add_argument("-o", "--output", type=pathlib.Path, required=True, help="folder for the stems")
+    parser.add_argument(
+        "-o", "--output", metavar="OUT", help="folder for the stems, or - for the standard output [stems; - with IN -]"
+    )
+    parser.add_argument("--stems", metavar="NAMES", help="which of the model's, as vocals,drums (default: all)")
+    parser.add_argument("--karaoke", action="store_true", help="write all but the vocals as one file, karaoke")
+    parser.add_argument("--residual", action="store_true", help="write what the written stems leave of the song, too")
+    parser.add_argument("--format", choices=FORMAT_NAMES, default="wav", help="of the files [%(default)s]")
+    parser.add_argument(
+        "--template",
+        help="path of a file in OUT, from {song}, {stem} and {model} [{stem} for one song, {song}/{stem} for more]",
+    )
+    parser.add_argument("--skip-existing", action="store_true", help="leave out songs whose stems are all there")
     return parser
-
-
-@contextlib.contextmanager
-def _writing(output: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Gives a temporary folder inside `output` that is gone afterwards, whatever happened; so is an empty `output`."""
-    is_new = not output.exists()
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".separating-", dir=output) as folder:
-            yield pathlib.Path(folder)
-    except OSError as error:
-        raise UserError(
-            f"cannot write the stems to {output}: {error.strerror}; choose another folder with -o"
-        ) from error
-    finally:
-        if is_new:
-            # Stems that were written stay, and their folder with them.
-            with contextlib.suppress(OSError):
-                output.rmdir()
-
-
-def _new_wav(path: pathlib.Path, info, encoding: str):
-    import soundfile
-
-    # RF64 is a WAV without the limit of 4 GB, and a plain WAV below it.
-    return soundfile.SoundFile(path, "w", info.sample_rate, info.num_channels, encoding, format="RF64")
-
-
-def _convert(source: pathlib.Path, target: pathlib.Path, info, encoding: str, gain: float) -> None:
-    import soundfile
-
-    with (
-        soundfile.SoundFile(source) as reader,
-        soundfile.SoundFile(target, "w", info.sample_rate, info.num_channels, encoding, format="WAV") as writer,
-    ):
-        for block in reader.blocks(1 << 18, dtype="float32", always_2d=True):
-            writer.write(block * gain)
-
-
-def _with_progress(blocks, info, name: str):
-    """Passes blocks on and shows a bar in seconds of audio."""
-    from pipelines.progress import progress_bar
-
-    with progress_bar(name, total=info.num_samples / info.sample_rate, unit="s of audio") as advance:
-        for block in blocks:
-            yield block
-            advance(len(block) / info.sample_rate)
 
 
 if __name__ == "__main__":

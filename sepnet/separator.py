@@ -22,12 +22,14 @@ class Model(Protocol):
     """What a `Separator` runs: a SavedModel on this machine, or one behind a server.
 
     Attributes:
+        name: what it is called.
         contract: `sources`, `sample_rate`, `num_channels`, `grid_samples` and `context_samples` are read.
     """
 
+    name: str
     contract: Mapping[str, Any]
 
-    def __call__(self, mixture: np.ndarray) -> dict[str, np.ndarray]:
+    def __call__(self, mixture: np.ndarray) -> Stems:
         """Float32 `[batch, num_samples, num_channels]` in, one such array for each source out."""
 
 
