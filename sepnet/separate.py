@@ -52,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         UserError: the songs, the model or the output folder cannot be used.
     """
-    arguments = _parser().parse_args(argv)
+    # Songs may stand behind options, too.
+    arguments = _parser().parse_intermixed_args(argv)
     songs = find_songs(arguments.songs)
     is_one = len(songs) == 1 and not pathlib.Path(arguments.songs[0]).is_dir()
     output = arguments.output or (STREAM if arguments.songs == [STREAM] else "stems")
@@ -121,7 +122,7 @@ def separate_songs(
             try:
                 _separate_song(separator, song, output, targets[song], outputs, advance)
             except UserError as error:
-                failures[song] = error
+                failures[song] = error if str(song) in str(error) else UserError(f"{song}: {error}")
             else:
                 print(*targets[song], sep="\n", flush=True)
     return failures

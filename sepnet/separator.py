@@ -103,7 +103,7 @@ class Separator:
     def latency_seconds(self) -> float:
         """How long after a sample goes in its stems come out, at the latest, not counting the time to compute.
 
-        It holds at the model's rate; resampling there and back adds up to a tenth of a second.
+        It holds at the model's rate; resampling there and back adds up to a quarter of a second.
         """
         # The sample after a block tells that the block is not the last.
         return (self._block + self._context + 1) / self.sample_rate

@@ -46,3 +46,9 @@ def gain_model(tmp_path_factory):
         return folder
 
     return export
+
+
+@pytest.fixture(scope="session")
+def identity(gain_model):
+    """A model at 44.1 kHz whose stems, `vocals` and `rest`, are the mixture itself."""
+    return gain_model({"vocals": 1.0, "rest": 1.0}, sample_rate=44_100)

@@ -49,3 +49,10 @@ def noise(*shape, seed=0):
 def stacked(stems, sources=SOURCES):
     """A dict of stems as one array `[batch, num_samples, num_sources, num_channels]`."""
     return np.stack([np.asarray(stems[source]) for source in sources], axis=2)
+
+
+def tone(num_channels, sample_rate, num_samples):
+    """A chord at half of full scale that differs from channel to channel, `[num_samples, num_channels]`."""
+    seconds = np.arange(num_samples)[:, None] / sample_rate
+    hz = 220 * (1 + np.arange(num_channels)) + 7 * np.sin(seconds)
+    return (0.5 * np.sin(2 * np.pi * hz * seconds)).astype(np.float32)

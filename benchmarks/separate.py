@@ -1,0 +1,156 @@
+"""`python -m benchmarks.separate`: how fast songs are separated, in how much memory, and with what beside the model.
+
+Every figure comes from a process of its own that separates a WAV of noise, from file to files, with an untrained
+model.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+from benchmarks.report import print_table, write_json
+from pipelines.errors import run_command
+from pipelines.progress import progress_bar
+
+SAMPLE_RATE = 44_100
+SHORT_MINUTES, LONG_MINUTES = 5, 60
+SPEED_MINUTES = 2
+RESULT = pathlib.Path("benchmarks/results/separate.json")
+# A 2-D U-Net of 12 levels needs 4096 bins and, at this step, looks at three minutes at a time.
+TALL = {"frame_length": 8192, "frame_step": 2048}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What is measured: a model, and minutes of a song."""
+
+    family: str
+    depth: int
+    minutes: int
+    options: dict = dataclasses.field(default_factory=dict)
+
+
+CASES = [
+    *(Case("unet_1d", depth, SPEED_MINUTES) for depth in (3, 6, 12)),
+    *(Case("unet_2d", depth, SPEED_MINUTES, {"filter_growth": "add"}) for depth in (3, 6)),
+    Case("unet_2d", 12, SPEED_MINUTES, {"filter_growth": "add", **TALL}),
+    *(Case("unet_1d", 3, minutes) for minutes in (SHORT_MINUTES, LONG_MINUTES)),
+    *(Case("unet_2d", 3, minutes, {"filter_growth": "add"}) for minutes in (SHORT_MINUTES, LONG_MINUTES)),
+]
+
+
+def main(argv=None) -> None:
+    """Runs the benchmark; with `--case N`, one of its processes."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.separate", description=__doc__.partition(": ")[2])
+    parser.add_argument("--case", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    if arguments.case is not None:
+        print(json.dumps(measure(CASES[arguments.case])))
+        return
+    figures = []
+    with progress_bar("measuring", total=len(CASES), unit="songs") as advance:
+        for index, case in enumerate(CASES):
+            command = [sys.executable, "-m", "benchmarks.separate", "--case", str(index)]
+            answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            figures.append({**dataclasses.asdict(case), **json.loads(answer.stdout.splitlines()[-1])})
+            advance(1)
+    rows = [
+        (
+            f"{figure['family']} {figure['depth']}",
+            f"{figure['minutes']} min",
+            f"{figure['audio_seconds'] / figure['seconds']:.1f}",
+            f"{1 - figure['model_seconds'] / figure['seconds']:.1%}",
+            f"{figure['peak_bytes'] / 1e6:,.0f} MB",
+            "joined" if figure["is_exact"] else "faded",
+        )
+        for figure in figures
+    ]
+    headings = ("model", "song", "s of audio per s", "outside of the model", "peak memory", "blocks")
+    print_table("separating, from WAV to WAVs", headings, rows)
+    write_json(RESULT, {"cases": figures})
+
+
+def measure(case: Case) -> dict:
+    """Separates a song and says what it took."""
+    from sepnet.measure import peak_bytes
+    from sepnet.saved_model import SavedModel
+    from sepnet.separate import Outputs, separate_songs
+    from sepnet.separator import Separator
+    from sepnet.song_files import SongFile
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        export_in_process(case, folder / "model")
+        model = Timed(SavedModel(folder / "model"))
+        separator = Separator(model)
+        song = folder / "song.wav"
+        write_noise(song, case.minutes * 60)
+        # The first call builds what later ones use again.
+        separator(np.zeros((SAMPLE_RATE, 2), np.float32), SAMPLE_RATE)
+        model.seconds = 0.0
+        begin = time.perf_counter()
+        separate_songs(separator, [SongFile(song, "song")], folder / "stems", Outputs(tuple(separator.sources)))
+        seconds = time.perf_counter() - begin
+    return {
+        "seconds": seconds,
+        "model_seconds": model.seconds,
+        "audio_seconds": case.minutes * 60,
+        "peak_bytes": peak_bytes(),
+        "is_exact": separator.is_exact,
+    }
+
+
+class Timed:
+    """A model, and how long it ran."""
+
+    def __init__(self, model):
+        self.name, self.contract = model.name, model.contract
+        self.seconds = 0.0
+        self._model = model
+
+    def __call__(self, mixture):
+        begin = time.perf_counter()
+        stems = self._model(mixture)
+        self.seconds += time.perf_counter() - begin
+        return stems
+
+
+def export_in_process(case: Case, folder: pathlib.Path) -> None:
+    """Exports an untrained model from a process of its own, whose memory does not count."""
+    command = [sys.executable, "-c", EXPORT, json.dumps(dataclasses.asdict(case)), str(folder)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+EXPORT = f"""
+import json, pathlib, sys
+from sepnet.config import FAMILIES, Config
+from sepnet.export import export_model
+from sepnet.models import build_network
+case = json.loads(sys.argv[1])
+config = Config(model=FAMILIES[case["family"]](depth=case["depth"], **case["options"]))
+network = build_network(config, {SAMPLE_RATE})
+contract = {{"name": "untrained", "sources": list(config.data.parts), "sample_rate": {SAMPLE_RATE}, "num_channels": 2}}
+contract |= {{"grid_samples": network.grid_samples, "context_samples": network.context_samples}}
+export_model(network.model, pathlib.Path(sys.argv[2]), contract)
+"""
+
+
+def write_noise(path: pathlib.Path, num_seconds: int) -> None:
+    """Writes 16-bit stereo noise, a second at a time."""
+    import soundfile
+
+    second = np.random.default_rng(0).normal(0, 0.1, (SAMPLE_RATE, 2)).astype(np.float32)
+    with soundfile.SoundFile(path, "w", SAMPLE_RATE, 2, "PCM_16") as file:
+        for _ in range(num_seconds):
+            file.write(second)
+
+
+if __name__ == "__main__":
+    run_command(main)
