@@ -167,7 +167,7 @@ class Unet2D(Unet):
 class Training(Section):
     """How the weights are found."""
 
-    epochs: int = option(10, "epochs; validation and checkpoints come after each", at_least=1)
+    epochs: int = option(8, "epochs; validation and checkpoints come after each", at_least=1)
     steps_per_epoch: int = option(50, "batches in an epoch", at_least=1)
     minutes: float | None = option(
         None, "train for so long, validation included, instead of for so many epochs", at_least=0.01

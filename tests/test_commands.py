@@ -83,7 +83,7 @@ HEAVY = [
     ("sepnet.train", ["--resume", "{songs}"], "config.json"),
     ("sepnet.export_run", ["{songs}"], "config.json"),
     ("sepnet.separate", of("nowhere.wav"), "cannot read .*nowhere.wav: No such file"),
-    ("sepnet.separate", of("songs"), "cannot read .*songs: Is a directory"),
+    ("sepnet.separate", of("no songs"), "no songs holds no audio"),
     ("sepnet.separate", of("file.wav"), "cannot decode .*file.wav.* no audio file"),
     ("sepnet.separate", of("empty.wav"), "empty.wav is empty"),
     ("sepnet.separate", of("song", "nowhere"), "no SavedModel in .*nowhere"),
