@@ -8,6 +8,7 @@ import os
 import queue
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -32,6 +33,7 @@ def run_jobs(
     *,
     advance: Advance,
     workers: int | None = None,
+    patience_seconds: float | None = None,
 ) -> Iterator[tuple[Job, Result | UserError]]:
     """Yields each job with its result, or with the `UserError` that it raised, as they finish.
 
@@ -43,6 +45,8 @@ def run_jobs(
         jobs: the work, in the order in which it is started.
         advance: called in this process with every job's progress, in seconds of audio.
         workers: processes; None takes one for each CPU core. One, or a single job, runs in this process.
+        patience_seconds: where the caller stops, a process that has not given up its job by then is ended; None waits
+            for its next step.
 
     Raises:
         UserError: a worker process was killed.
@@ -58,7 +62,7 @@ def run_jobs(
     # A forked child of a process that runs TensorFlow may hang, so workers start from a fresh interpreter.
     context = multiprocessing.get_context("spawn")
     progress, stop = context.Queue(), context.Event()
-    pool = concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, (progress, stop))
+    pool = concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, (progress, stop, patience_seconds))
     try:
         pending = {pool.submit(_run_in_worker, function, job): job for job in jobs}
         while pending:
@@ -88,17 +92,25 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _start_worker(progress, stop) -> None:
+def _start_worker(progress, stop, patience_seconds: float | None) -> None:
     _worker.update(progress=progress, stop=stop)
     # Nobody reads the progress of a run that was given up, and its workers must not wait for that.
     progress.cancel_join_thread()
     # Ctrl-C reaches every process of the terminal; the first one tells the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    if patience_seconds is not None:
+        threading.Thread(target=_end_when_stopped, args=(stop, patience_seconds), daemon=True).start()
 
 
 def _end_with_parent() -> None:
     multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
+
+
+def _end_when_stopped(stop, patience_seconds: float) -> None:
+    stop.wait()
+    time.sleep(patience_seconds)
     os._exit(1)
 
 

@@ -1,107 +1,103 @@
-"""`python -m sepnet.evaluate MODEL...`: how far models are from the true stems of whole songs, and from no model."""
+"""`python -m sepnet.evaluate MODEL...`: scores models on whole songs as the field does, beside floors and a ceiling."""
 
 import argparse
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pipelines.errors import CommandParser, UserError, run_command
-
-BASELINES = ("silence", "mixture/num_sources")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command.
 
     Raises:
-        UserError: a model or the data cannot be used, or the models have different sources.
+        UserError: a model, the data or the output folder cannot be used, or the models have different sources.
     """
     arguments = _parser().parse_args(argv)
+    if arguments.workers is not None and arguments.workers < 1:
+        raise UserError(f"--workers {arguments.workers} is too small; expected 1 or more")
+    models, parts = _read_models(arguments.models)
+
+    from sepnet import bss_eval
+
+    if not arguments.quick:
+        bss_eval.check_installed()
+    elif arguments.compare:
+        raise UserError("--compare needs museval's figures; leave out --quick")
+
+    from pipelines.files import check_writable
     from pipelines.tracks import load_tracks
-    from sepnet.config import Config, Data
-    from sepnet.separator import Separator
+    from sepnet.config import Data
+    from sepnet.evaluation import evaluate
+    from sepnet.scores import Job
     from sepnet.tracks import data_root
 
-    short = len({path.name for path in arguments.models}) == len(arguments.models)
-    separators = {path.name if short else str(path): Separator(path) for path in arguments.models}
-    parts = [Config.from_values(separator.contract["config"]).data.parts for separator in separators.values()]
-    if any(other != parts[0] for other in parts):
-        listed = " and ".join(", ".join(names) for names in parts)
-        raise UserError(f"the models have different sources ({listed}); evaluate them apart")
-    stems = [stem for names in parts[0].values() for stem in names]
     root = data_root(Data(data=arguments.data))
+    stems = [stem for group in parts.values() for stem in group]
     tracks = load_tracks(root, sources=stems)[arguments.split]
     if not tracks:
         raise UserError(f"{root} has no song in its {arguments.split} split; choose another with --split")
-    figures = evaluate(separators, tracks, parts[0])
-    print_figures(figures, f"{len(tracks)} {arguments.split} songs of {root}, whole")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2))
+    output = arguments.output or pathlib.Path("evaluations", f"{root.resolve().name}-{arguments.split}")
+    check_writable(output)
+    hashes = {name: _model_hash(version) for name, version in models.items()}
+    jobs = [Job(track, parts, models, hashes, output, arguments.quick) for track in tracks]
+    figures = evaluate(jobs, arguments.workers)
+    _print_figures(figures, list(parts), f"{len(tracks)} {arguments.split} songs of {root}, whole", output)
+    if arguments.compare:
+        _compare(figures, tracks, list(parts), output)
 
 
-def evaluate(separators: Mapping[str, "Separator"], tracks, parts: Mapping[str, Sequence[str]]) -> dict:  # noqa: F821
-    """Measures models, silence and an equal share of the mixture on whole songs.
+def _read_models(paths: Sequence[pathlib.Path]) -> tuple[dict[str, pathlib.Path], dict[str, tuple[str, ...]]]:
+    """The folders of the models' versions by name, and the stems of their sources, which are the same for all."""
+    from sepnet.export import newest_version, read_contract
+    from sepnet.scores import BASELINES, folder_name
+    from sepnet.tracks import model_parts
 
-    Args:
-        separators: `sepnet.separator.Separator` by name, all with the sources of `parts`.
-        tracks: songs that hold every stem.
-        parts: the stems whose sum each source is.
-
-    Returns:
-        By the name of the model or baseline: `mse` and `mse_<source>`, mean squared errors on the waveform over
-        sources, songs, channels and samples, and `si_sdr`, in dB, the mean over songs and sources that are not silent.
-    """
-    import numpy as np
-
-    from pipelines.audio import read_blocks
-    from pipelines.progress import progress_bar
-    from pipelines.songs import MIXTURE
-    from sepnet.metrics import is_heard, si_sdr_db, squared_errors
-
-    names = [*separators, *BASELINES]
-    errors, ratios, lengths = {name: [] for name in names}, {name: [] for name in names}, []
-    seconds = sum(track.num_samples / track.sample_rate for track in tracks)
-    with progress_bar("evaluating", total=seconds, unit="s of audio") as advance:
-        for track in tracks:
-            stems = {stem: np.concatenate(list(read_blocks(path))) for stem, path in track.files.items()}
-            sources = np.stack([sum(stems[stem] for stem in group) for group in parts.values()], axis=1)
-            mixture = stems.get(MIXTURE, sources.sum(axis=1))
-            heard = np.asarray(is_heard(sources[None]))[0]
-            estimates = {"silence": np.zeros_like(sources)}
-            estimates["mixture/num_sources"] = np.repeat(mixture[:, None] / len(parts), len(parts), axis=1)
-            for name, separator in separators.items():
-                separated = separator(mixture, track.sample_rate)
-                estimates[name] = np.stack([separated[source] for source in parts], axis=1)
-            for name in names:
-                errors[name].append(np.asarray(squared_errors(sources[None], estimates[name][None]))[0])
-                ratios[name].extend(np.asarray(si_sdr_db(sources[None], estimates[name][None]))[0][heard])
-            lengths.append(track.num_samples)
-            advance(track.num_samples / track.sample_rate, track.name)
-
-    figures = {}
-    for name in names:
-        by_source = np.average(errors[name], axis=0, weights=lengths)
-        figures[name] = {"mse": float(by_source.mean())}
-        figures[name] |= {f"mse_{source}": float(error) for source, error in zip(parts, by_source, strict=True)}
-        figures[name]["si_sdr"] = float(np.mean(ratios[name]))
-    return figures
+    short = len({path.name for path in paths}) == len(paths)
+    models = {path.name if short else str(path): newest_version(path) for path in paths}
+    taken = {folder_name(name) for name in BASELINES}
+    if taken & set(map(folder_name, models)):
+        raise UserError(f"a model has the name of a baseline ({', '.join(sorted(taken))}); rename its folder")
+    parts = [model_parts(read_contract(version)) for version in models.values()]
+    if any(other != parts[0] for other in parts):
+        listed = " and ".join(", ".join(names) for names in parts)
+        raise UserError(f"the models have different sources ({listed}); evaluate them apart")
+    return models, parts[0]
 
 
-def print_figures(figures: Mapping[str, Mapping[str, float]], title: str) -> None:
-    """Prints what `evaluate` gives as a table."""
-    from rich.console import Console
-    from rich.table import Table
+def _model_hash(version: pathlib.Path) -> str:
+    from sepnet.provenance import content_hash
 
-    columns = list(next(iter(figures.values())))
-    table = Table(title=f"mean squared error: {title}")
-    table.add_column("", overflow="fold")
-    for column in columns:
-        heading = {"mse": "all", "si_sdr": "SI-SDR, dB"}.get(column, column.removeprefix("mse_"))
-        table.add_column(heading, justify="right")
-    for name, row in figures.items():
-        shown = (f"{value:.1f}" if column == "si_sdr" else f"{value:.5f}" for column, value in row.items())
-        table.add_row(name, *shown)
-    Console().print(table)
+    files = (path for path in version.rglob("*") if path.is_file())
+    return content_hash({path.relative_to(version).as_posix(): path for path in files})
+
+
+def _print_figures(figures: Mapping[str, Any], sources: Sequence[str], title: str, output: pathlib.Path) -> None:
+    from sepnet.score_tables import print_museval, print_whole_songs
+
+    print_whole_songs(figures["methods"], sources, title)
+    if any("museval" in row for row in figures["methods"].values()):
+        print_museval(figures["methods"], sources)
+    for one in figures["too_quiet"]:
+        print(f"left out of SI-SDR and SDR: {one['source']} of {one['song']!r}, below -80 dBFS")
+    for one in figures["left_out"]:
+        print(f"left out of museval's figures of {one['method']}: {one['source']} of {one['song']!r}, {one['reason']}")
+    print(f"figures: {output / 'figures.json'}")
+
+
+def _compare(figures: Mapping[str, Any], tracks: Sequence, sources: Sequence[str], output: pathlib.Path) -> None:
+    from pipelines.files import whole_file
+    from sepnet.published import why_not_comparable
+    from sepnet.score_pictures import draw_comparison
+    from sepnet.score_tables import print_comparison
+
+    measured = {name: row for name, row in figures["methods"].items() if "museval" in row}
+    caution = why_not_comparable(tracks, sources)
+    print_comparison(measured, sources, caution)
+    with whole_file(output / "comparison.png") as temporary:
+        draw_comparison(temporary, measured, sources, caution)
+    print(f"picture: {output / 'comparison.png'}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -109,7 +105,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("models", type=pathlib.Path, nargs="+", metavar="MODEL", help="saved_models/NAME")
     parser.add_argument("--data", help="folder of songs (default: the demo songs)")
     parser.add_argument("--split", choices=("train", "valid", "test"), default="test", help="which songs [test]")
-    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write the figures there, too")
+    parser.add_argument(
+        "-o", "--output", type=pathlib.Path, help="folder for the figures [evaluations/NAME OF THE DATA-SPLIT]"
+    )
+    parser.add_argument("--quick", action="store_true", help="leave out museval, which takes most of the time")
+    parser.add_argument("--compare", action="store_true", help="set the models beside published ones, and draw them")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="songs at a time (default: what cores and memory allow)"
+    )
     return parser
 
 

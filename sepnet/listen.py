@@ -7,7 +7,6 @@ import pathlib
 import numpy as np
 
 from pipelines.errors import UserError
-from pipelines.songs import MIXTURE, Track
 from sepnet.config import Config, read_run_config
 
 HOP_SECONDS = 0.5
@@ -44,7 +43,7 @@ def example(run: pathlib.Path, seconds: float) -> Example:
     Raises:
         UserError: the run is not whole, or its songs cannot be used any more.
     """
-    from sepnet.tracks import config_tracks, data_root
+    from sepnet.tracks import config_tracks, data_root, read_song
 
     config = read_run_config(run)
     try:
@@ -58,7 +57,7 @@ def example(run: pathlib.Path, seconds: float) -> Example:
     if not tracks or tracks[0].sample_rate != sample_rate:
         raise UserError(f"{root} is not what {run} was validated on; put the same songs there")
 
-    mixture, sources = read_song(tracks[0], config)
+    mixture, sources = read_song(tracks[0], config.data.parts, config.data.num_channels)
     num_samples = min(round(seconds * sample_rate), len(mixture))
     first = loudest_stretch(np.stack(list(sources.values())), num_samples, max(round(HOP_SECONDS * sample_rate), 1))
     stretch = slice(first, first + num_samples)
@@ -70,18 +69,6 @@ def example(run: pathlib.Path, seconds: float) -> Example:
         {name: stem[stretch] for name, stem in sources.items()},
         _separate(config, sample_rate, weights, mixture[stretch]),
     )
-
-
-def read_song(track: Track, config: Config) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The mixture and the sources of a song, each float32 `[num_samples, num_channels]`, as a config has them."""
-    from pipelines.audio import read_blocks
-
-    stems = {
-        stem: _match_channels(np.concatenate(list(read_blocks(path))), config.data.num_channels)
-        for stem, path in track.files.items()
-    }
-    sources = {name: sum(stems[stem] for stem in parts) for name, parts in config.data.parts.items()}
-    return stems.get(MIXTURE, sum(sources.values())), sources
 
 
 def loudest_stretch(sources: np.ndarray, num_samples: int, hop_samples: int) -> int:
@@ -115,12 +102,3 @@ def _separate(config: Config, sample_rate: int, weights: pathlib.Path, mixture: 
         raise UserError(f"{weights} cannot be loaded: it is damaged, or of another version of sepnet") from error
     estimates = network.model(mixture[None], training=False)
     return {name: keras.ops.convert_to_numpy(estimates[name])[0] for name in config.data.parts}
-
-
-def _match_channels(audio: np.ndarray, num_channels: int) -> np.ndarray:
-    """As training reads songs: averaged to 1 channel, repeated, or cut to the first ones."""
-    if audio.shape[1] == num_channels:
-        return audio
-    if num_channels == 1:
-        return audio.mean(axis=1, keepdims=True)
-    return np.repeat(audio, num_channels, axis=1) if audio.shape[1] == 1 else audio[:, :num_channels]

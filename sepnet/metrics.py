@@ -6,6 +6,8 @@
 from keras import ops
 
 SILENCE_POWER = 1e-8
+# What the Music Demixing Challenge adds to both energies, so that silence has a figure.
+SDR_ENERGY = 1e-7
 
 
 def squared_errors(sources, estimates):
@@ -26,6 +28,17 @@ def si_sdr_db(sources, estimates):
     target_power = ops.mean(ops.square(target), axis=(1, 3)) + SILENCE_POWER**2
     error_power = ops.mean(ops.square(estimates - target), axis=(1, 3)) + SILENCE_POWER
     return 10.0 * ops.log10(target_power / error_power)
+
+
+def sdr_db(sources, estimates):
+    """Signal-to-distortion ratio of each example and source as a whole, `[batch, num_sources]`, in dB.
+
+    The energy of the source over that of the error, of all samples and channels, without BSSEval's filters; silence as
+    an estimate gives 0 dB. Reference: Mitsufuji et al. 2022, "Music Demixing Challenge 2021".
+    """
+    energy = ops.sum(ops.square(sources), axis=(1, 3)) + SDR_ENERGY
+    error_energy = ops.sum(ops.square(estimates - sources), axis=(1, 3)) + SDR_ENERGY
+    return 10.0 * ops.log10(energy / error_energy)
 
 
 def is_heard(sources):

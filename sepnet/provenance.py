@@ -1,13 +1,16 @@
 """Where a result comes from: versions of the stack, the code's revision, the machine."""
 
 import datetime
+import hashlib
 import importlib.metadata
 import os
 import pathlib
 import platform
 import subprocess
+from collections.abc import Mapping
 
 PACKAGES = ("sepnet", "tensorflow", "keras", "tensorflow-io", "numpy", "musdb", "keras-tuner")
+HASHED_BYTES = 1 << 20
 
 
 def provenance() -> dict[str, str | int | dict[str, str | None] | None]:
@@ -20,6 +23,18 @@ def provenance() -> dict[str, str | int | dict[str, str | None] | None]:
         "num_cores": os.cpu_count(),
         "time_utc": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
+
+
+def content_hash(files: Mapping[str, pathlib.Path]) -> str:
+    """SHA-256 of the names and the content of files, in the order of their names."""
+    digest = hashlib.sha256()
+    for name, path in sorted(files.items()):
+        content = hashlib.sha256()
+        with path.open("rb") as file:
+            while chunk := file.read(HASHED_BYTES):
+                content.update(chunk)
+        digest.update(f"{name} {content.hexdigest()}\n".encode())
+    return digest.hexdigest()
 
 
 def _version(package: str) -> str | None:

@@ -1,10 +1,14 @@
-"""The songs that a config asks for."""
+"""The songs that a config asks for, and whole songs in memory."""
 
 import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from pipelines.songs import Track
+import numpy as np
+
+from pipelines.songs import MIXTURE, Track
 from pipelines.tracks import load_tracks
-from sepnet.config import Data
+from sepnet.config import Config, Data
 
 
 def data_root(data: Data) -> pathlib.Path:
@@ -17,3 +21,37 @@ def data_root(data: Data) -> pathlib.Path:
 def config_tracks(data: Data) -> dict[str, list[Track]]:
     """The tracks of every split; errors as of `pipelines.tracks.load_tracks`."""
     return load_tracks(data_root(data), sources=data.stems, sample_rate=data.sample_rate, skip_bad=data.skip_bad)
+
+
+def model_parts(contract: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """The stems whose sum each source of a model is, by the source's name."""
+    return Config.from_values(contract["config"]).data.parts
+
+
+def read_song(
+    track: Track, parts: Mapping[str, Sequence[str]], num_channels: int | None = None
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The mixture and the sources of a song, each float32 `[num_samples, num_channels]`, full scale ±1.
+
+    Args:
+        track: a song that holds every stem.
+        parts: the stems whose sum each source is.
+        num_channels: 1 or 2, as training reads songs; None takes as many as the song has.
+    """
+    from pipelines.audio import read_blocks
+
+    wanted = num_channels or max(track.channel_counts)
+    stems = {
+        stem: _match_channels(np.concatenate(list(read_blocks(path))), wanted) for stem, path in track.files.items()
+    }
+    sources = {name: sum(stems[stem] for stem in group) for name, group in parts.items()}
+    return stems.get(MIXTURE, sum(sources.values())), sources
+
+
+def _match_channels(audio: np.ndarray, num_channels: int) -> np.ndarray:
+    """Averaged to 1 channel, repeated, or cut to the first ones."""
+    if audio.shape[1] == num_channels:
+        return audio
+    if num_channels == 1:
+        return audio.mean(axis=1, keepdims=True)
+    return np.repeat(audio, num_channels, axis=1) if audio.shape[1] == 1 else audio[:, :num_channels]

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from sepnet.pages import figure, page, players, table
 from tuner.analysis import COSTS, NUM_RESAMPLES, Answer
 from tuner.answer import (
     answer_text,
@@ -19,26 +20,8 @@ from tuner.answer import (
     table_rows,
 )
 
-STYLE = """
-:root { color-scheme: light dark; --line: #8886; --soft: #8881; --mark: #2a78d6; }
-* { box-sizing: border-box; }
-body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; padding: 1rem; max-width: 62rem; }
-h1 { line-height: 1.2; } h2 { margin-top: 2.5rem; } h3 { margin-bottom: .3rem; }
-.answer { border-left: 4px solid var(--mark); background: var(--soft); padding: .6rem 1rem .6rem 2rem; }
-.scroll { overflow-x: auto; margin-bottom: 1.2rem; }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; opacity: .8; padding-bottom: .3rem; }
-th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th[scope=row], td.text, th.text { text-align: left; }
-td.wrap { white-space: normal; min-width: 14rem; }
-tr.marked { background: var(--soft); }
-figure { margin: 1.5rem 0; } figcaption, .note { font-size: .9rem; opacity: .85; }
-img { width: 100%; height: auto; background: #fff; border-radius: 4px; }
-audio { width: 100%; height: 2.4rem; }
-.players { display: grid; grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr)); gap: .4rem 1rem; }
-.players > div { font-size: .9rem; }
-pre { overflow-x: auto; background: var(--soft); padding: .6rem; font-size: .85rem; }
-"""
+# Rows of the tables that stand out begin their last cell with one of these.
+MARKS = ("best", "near-optimal")
 # What each picture shows: heading, description for those who do not see it, caption.
 PICTURES = {
     "mse_by_depth": (
@@ -103,24 +86,20 @@ def report_page(answer: Answer, pictures: Mapping[str, str], examples: Sequence[
         f"<h1>Depth search: {name}</h1>\n<p>{escape(size_text(answer))}. Written {made}.</p>",
         f'<ul class="answer">{sentences}</ul>',
         *(_models(answer) if answer.candidates else ()),
-        *(_figure(uri, *PICTURES[key]) for key, uri in pictures.items()),
+        *(_with_heading(uri, *PICTURES[key]) for key, uri in pictures.items()),
         *(_listening(examples) if examples else ()),
         *(_without_result(answer) if answer.others else ()),
         *([_method(answer)] if answer.candidates else ()),
         *_origin(answer),
     ]
-    body = "\n".join(sections)
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>Depth search: {name}</title>\n<style>{STYLE}</style>\n</head>\n"
-        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
+    return page(f"Depth search: {answer.search.folder.name}", sections)
 
 
 def _models(answer: Answer) -> Iterable[str]:
     yield "<h2>Models</h2>"
-    yield _table("Errors of the completed models, the best first", table_headings(answer), table_rows(answer))
+    yield table(
+        "Errors of the completed models, the best first", table_headings(answer), table_rows(answer), marks=MARKS
+    )
     headings = (
         "model",
         "SI-SDR, dB",
@@ -146,7 +125,7 @@ def _models(answer: Answer) -> Iterable[str]:
                 marks(answer, candidate),
             )
         )
-    yield _table("Other figures of the completed models, means over seeds", headings, rows)
+    yield table("Other figures of the completed models, means over seeds", headings, rows, marks=MARKS)
 
 
 def _listening(examples: Sequence[Example | str]) -> Iterable[str]:
@@ -155,29 +134,18 @@ def _listening(examples: Sequence[Example | str]) -> Iterable[str]:
         if isinstance(example, str):
             yield f'<p class="note">{escape(example)}</p>'
             continue
-        label = escape(example.label)
-        yield f"<h3>{label}</h3>"
+        label = example.label
+        yield f"<h3>{escape(label)}</h3>"
         caption = f"Validation song {example.song}, {example.seconds:g} s from {example.start_seconds:g} s on."
-        yield _figure(
-            example.picture, "", f"Spectrograms of {example.song}: mixture, true and predicted stems", caption
-        )
-        yield _players([("mixture", example.mixture)], label)
+        yield figure(example.picture, f"Spectrograms of {example.song}: mixture, true and predicted stems", caption)
+        yield players([("mixture", example.mixture)], label)
         for source, true in example.sources.items():
-            yield _players([(f"{source}, true", true), (f"{source}, predicted", example.estimates[source])], label)
-
-
-def _players(clips: Sequence[tuple[str, str]], label: str) -> str:
-    players = (
-        f'<div>{escape(name)}<br><audio controls preload="metadata" aria-label="{escape(name)}, {label}" '
-        f'src="{uri}"></audio></div>'
-        for name, uri in clips
-    )
-    return f'<div class="players">{"".join(players)}</div>'
+            yield players([(f"{source}, true", true), (f"{source}, predicted", example.estimates[source])], label)
 
 
 def _without_result(answer: Answer) -> Iterable[str]:
     yield "<h2>Trials without a result</h2>"
-    yield _table("Not in the answer above", ("model", "trial", ""), other_rows(answer))
+    yield table("Not in the answer above", ("model", "trial", ""), other_rows(answer))
 
 
 def _method(answer: Answer) -> str:
@@ -226,31 +194,5 @@ def _distinct(values: Iterable[Any]) -> list[Any]:
     return list({json.dumps(value, sort_keys=True): value for value in values if value}.values())
 
 
-def _figure(uri: str, heading: str, alternative: str, caption: str) -> str:
-    title = f"<h2>{escape(heading)}</h2>\n" if heading else ""
-    picture = f'<img alt="{escape(alternative)}" src="{uri}">'
-    return f"{title}<figure>{picture}<figcaption>{escape(caption)}</figcaption></figure>"
-
-
-def _table(caption: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table whose first column names its rows; the last holds text."""
-    last = len(headings) - 1
-    head = "".join(
-        f'<th scope="col"{_text_class(place in (0, last))}>{escape(heading)}</th>'
-        for place, heading in enumerate(headings)
-    )
-    body = []
-    for name, *cells in rows:
-        marked = ' class="marked"' if cells[-1].startswith(("best", "near-optimal")) else ""
-        *figures, text = (escape(cell) for cell in cells)
-        wide = "text wrap" if len(text) > 40 else "text"
-        shown = "".join(f"<td>{cell}</td>" for cell in figures)
-        body.append(f'<tr{marked}><th scope="row">{escape(name)}</th>{shown}<td class="{wide}">{text}</td></tr>')
-    return (
-        f'<div class="scroll"><table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(body)}</tbody></table></div>"
-    )
-
-
-def _text_class(is_text: bool) -> str:
-    return ' class="text"' if is_text else ""
+def _with_heading(uri: str, heading: str, alternative: str, caption: str) -> str:
+    return f"<h2>{escape(heading)}</h2>\n{figure(uri, alternative, caption)}"

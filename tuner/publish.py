@@ -1,6 +1,5 @@
 """Writes the report of a search into its folder: `report.html`, `trials.csv` and `trials.json`."""
 
-import base64
 import csv
 import functools
 import io
@@ -8,13 +7,12 @@ import json
 import pathlib
 import sys
 import time
-from collections.abc import Callable
 
 import numpy as np
-import soundfile
 
 from pipelines.errors import UserError
 from pipelines.files import whole_file
+from sepnet.pages import audio_uri, picture_uri
 from tuner import page, pictures
 from tuner.analysis import DEFAULT_COST, Answer, analyse
 from tuner.answer import records, summary
@@ -23,7 +21,6 @@ from tuner.records import Search, read_search
 REPORT, CSV, JSON = "report.html", "trials.csv", "trials.json"
 EXAMPLE_SECONDS = 8
 READING_ATTEMPTS = 20
-MEDIA_TYPES = {"MP3": "audio/mpeg", "FLAC": "audio/flac"}
 
 
 def write_report(folder: pathlib.Path, cost: str = DEFAULT_COST, audio: bool = True) -> pathlib.Path:
@@ -63,33 +60,6 @@ def read_patiently(folder: pathlib.Path) -> Search:
                     f"a trial of {folder} is damaged ({error}); remove its folder, or search anew under another --name"
                 ) from error
             time.sleep(0.05)
-
-
-def audio_uri(samples: np.ndarray, sample_rate: int) -> str:
-    """Audio `[num_samples, num_channels]` as a data: URI, MP3 where libsndfile and the rate allow it, else FLAC."""
-    # ±1 itself would wrap around in 16 bits.
-    samples = np.clip(samples, -1, 1 - 2**-15)
-    for container, media_type in MEDIA_TYPES.items():
-        buffer = io.BytesIO()
-        try:
-            soundfile.write(buffer, samples, sample_rate, format=container)
-        except (soundfile.LibsndfileError, ValueError):
-            if container == "FLAC":
-                raise
-            continue
-        return data_uri(buffer.getvalue(), media_type)
-
-
-def data_uri(content: bytes, media_type: str) -> str:
-    """Content as an address that holds it."""
-    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
-
-
-def picture_uri(draw: Callable[[io.BytesIO], None]) -> str:
-    """What `draw` writes, a PNG, as a data: URI."""
-    buffer = io.BytesIO()
-    draw(buffer)
-    return data_uri(buffer.getvalue(), "image/png")
 
 
 def _pictures(answer: Answer) -> dict[str, str]:

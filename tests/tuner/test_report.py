@@ -15,13 +15,14 @@ import soundfile
 
 from pipelines.errors import UserError
 from sepnet.listen import example, loudest_stretch
+from sepnet.pages import audio_uri
 from sepnet.train import main as train
 from tests.tuner.synthetic import errors_of, write_search, write_trial, write_whole_search
 from tuner import pictures
 from tuner.analysis import analyse
 from tuner.answer import answer_text, print_answer
 from tuner.page import meter_text
-from tuner.publish import audio_uri, write_report
+from tuner.publish import write_report
 from tuner.records import read_search
 from tuner.report import main
 

@@ -1,0 +1,114 @@
+"""museval's BSSEval v4 figures of one song, and the file that museval writes of them."""
+
+import functools
+import importlib
+import importlib.metadata
+import importlib.util
+import sys
+import types
+from collections.abc import Mapping
+
+import numpy as np
+
+from pipelines.errors import UserError
+
+METRICS = ("SDR", "SIR", "SAR", "ISR")
+FRAME_SECONDS = 1
+# What museval needs, by the names under which they are imported.
+NEEDED = ("museval", "scipy", "threadpoolctl")
+
+
+def check_installed() -> None:
+    """Raises a `UserError` unless what museval needs is installed."""
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"{' and '.join(missing)} must be installed for museval's figures: `pip install '.[evaluate]'`, "
+            "or leave them out with --quick"
+        )
+
+
+def museval_version() -> str:
+    """The version of museval that is installed."""
+    return importlib.metadata.version("museval")
+
+
+def frame_scores(
+    sources: Mapping[str, np.ndarray], estimates: Mapping[str, np.ndarray], sample_rate: int
+) -> tuple[dict[str, dict[str, list[float]]], dict[str, str]]:
+    """SDR, SIR, SAR and ISR of every second of a song, as `museval.evaluate` gives them.
+
+    One filter of 512 taps for the whole song, frames of 1 s side by side, no permutation. A source without any sound is
+    no reference: museval refuses it, so it is left out, and the others are measured without it.
+
+    Args:
+        sources: true stems by name, each `[num_samples, num_channels]`.
+        estimates: predicted stems by the same names.
+        sample_rate: Hz.
+
+    Returns:
+        Figures in dB, in order of time, by source and metric, NaN where a stem is silent for a second; and why sources
+        have none, by the source.
+
+    Reference: Stöter, Liutkus, Ito 2018, "The 2018 Signal Separation Evaluation Campaign".
+    """
+    left_out = {source: "no sound in the true stem" for source, stem in sources.items() if _is_silent(stem)}
+    measured = [source for source in sources if source not in left_out]
+    silent = [source for source in measured if _is_silent(estimates[source])]
+    if silent:
+        reason = f"no sound in the estimate of {' and '.join(silent)}, which museval refuses"
+    elif len(measured) < 2:
+        reason = "BSSEval needs two sources that are heard"
+    else:
+        stems = [np.stack([group[source] for source in measured]).astype(np.float64) for group in (sources, estimates)]
+        frame_samples = FRAME_SECONDS * sample_rate
+        # What is divided by zero becomes no number, which museval writes as NaN.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            sdr, isr, sir, sar, _ = _museval().metrics.bss_eval(*stems, window=frame_samples, hop=frame_samples)
+        figures = {"SDR": sdr, "SIR": sir, "SAR": sar, "ISR": isr}
+        scores = {
+            source: {metric: figures[metric][place].tolist() for metric in METRICS}
+            for place, source in enumerate(measured)
+        }
+        return scores, left_out
+    return {}, {**left_out, **dict.fromkeys(measured, reason)}
+
+
+def track_json(song: str, scores: Mapping[str, Mapping[str, list[float]]]) -> str:
+    """What museval writes of a song: the format that SiSEC 2018 collected, checked against museval's schema."""
+    store = _museval().aggregate.TrackStore(song, win=float(FRAME_SECONDS), hop=float(FRAME_SECONDS))
+    for source, values in scores.items():
+        store.add_target(source, values)
+    store.validate()
+    return store.json
+
+
+def _is_silent(stem: np.ndarray) -> bool:
+    """As museval sees it: the sum over channels is zero throughout."""
+    return not stem.sum(axis=1, dtype=np.float64).any()
+
+
+@functools.cache
+def _museval() -> types.SimpleNamespace:
+    """museval's modules for metrics and for files.
+
+    `import museval` would import musdb, and that stempeg, which fails where there is no ffmpeg; these two need neither.
+    """
+    check_installed()
+    if "museval" not in sys.modules:
+        package = types.ModuleType("museval")
+        package.__path__ = list(importlib.util.find_spec("museval").submodule_search_locations)
+        sys.modules["museval"] = package
+        try:
+            return _museval_modules()
+        finally:
+            # Whoever imports museval later gets all of it.
+            for name in [name for name in sys.modules if name.partition(".")[0] == "museval"]:
+                del sys.modules[name]
+    return _museval_modules()
+
+
+def _museval_modules() -> types.SimpleNamespace:
+    return types.SimpleNamespace(
+        **{name: importlib.import_module(f"museval.{name}") for name in ("aggregate", "metrics")}
+    )
