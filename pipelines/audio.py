@@ -96,7 +96,7 @@ def open_stream(file: io.BufferedReader, name: str) -> Iterator[tuple[AudioInfo,
     file, or need it to know their length; they are read whole into a temporary file first.
 
     Args:
-        file: audio in any format that libsndfile or PyAV reads.
+        file: audio in any format that PyAV reads.
         name: what errors call it.
 
     Yields:
@@ -114,7 +114,8 @@ def open_stream(file: io.BufferedReader, name: str) -> Iterator[tuple[AudioInfo,
             copy.flush()
             path = pathlib.Path(copy.name)
             with _called(path, name):
-                yield probe(path), read_blocks(path)
+                check_readable(path)
+                yield _probe_with_pyav(path), _decode_with_pyav(path)
         return
     with _decoding(name), av.open(file, "r") as container:
         stream = _first_audio_stream(container, name)

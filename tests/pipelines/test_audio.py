@@ -1,6 +1,9 @@
+import io
 import pathlib
 import shutil
+import subprocess
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -123,3 +126,56 @@ def test_picture_alone_is_no_audio(tmp_path, real_track):
         audio.probe(tmp_path / "picture.mp4")
     with pytest.raises(UserError, match="holds no audio stream"):
         list(audio.read_streams(tmp_path / "picture.mp4"))
+
+
+def write_mp3(path, num_samples, write_xing):
+    """Writes MP3 with or without the header that says how long it is."""
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (2, num_samples)).astype(np.float32)
+    with av.open(str(path), "w", options={"write_xing": write_xing}) as container:
+        stream = container.add_stream("libmp3lame", rate=44_100, layout="stereo")
+        frame = av.AudioFrame.from_ndarray(noise, "fltp", "stereo")
+        frame.sample_rate = 44_100
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            container.mux(packet)
+
+
+@pytest.mark.parametrize("write_xing", ["1", "0"])
+def test_whole_mp3_files_are_read_whole(tmp_path, write_xing):
+    path = tmp_path / "song.mp3"
+    write_mp3(path, 200_011, write_xing)
+    num_samples = sum(map(len, audio.read_blocks(path)))
+    # Without the header the padding of the encoder is not known.
+    assert num_samples == 200_011 if write_xing == "1" else 0 <= num_samples - 200_011 < 4096
+
+
+def test_a_truncated_mp3_is_refused_quietly(tmp_path, capfd):
+    path = tmp_path / "song.mp3"
+    write_mp3(path, 200_011, "1")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError, match="song.mp3 breaks off after 2.3 of 4.5 s"):
+        list(audio.read_blocks(path))
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", ["song.wav", "song.flac", "song.ogg", "song.mp3"])
+def test_a_pipe_gives_what_the_file_gives(tmp_path, name):
+    path = tmp_path / name
+    if name.endswith("mp3"):
+        write_mp3(path, 100_011, "1")
+    else:
+        soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, (100_011, 2)), 44_100)
+    with (
+        subprocess.Popen(["cat", str(path)], stdout=subprocess.PIPE) as process,
+        audio.open_stream(process.stdout, "the pipe") as (info, blocks),
+    ):
+        streamed = np.concatenate(list(blocks))
+    assert (info.sample_rate, info.num_channels) == (44_100, 2)
+    expected = np.concatenate(list(audio.read_blocks(path)))
+    np.testing.assert_allclose(streamed, expected, rtol=0, atol=1e-4 if name.endswith("ogg") else 1e-6)
+
+
+def test_a_pipe_without_audio_is_named():
+    for content, message in ((b"no audio at all\n" * 100, "cannot decode the pipe"), (b"", "the pipe is empty")):
+        pipe = io.BufferedReader(io.BytesIO(content))
+        with pytest.raises(UserError, match=message), audio.open_stream(pipe, "the pipe") as (_, blocks):
+            list(blocks)
