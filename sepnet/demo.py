@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         {source: read(folder / song.name / f"{source}.wav") for source in separator.sources},
         sample_rate,
     )
-    print(f"listen:      {files[songs.MIXTURE]}, then to these stems")
+    print(f"listen:      {files[songs.MIXTURE]}, then the stems above")
     print(f"look:        {run / 'loss.png'}, {picture}")
 
 
