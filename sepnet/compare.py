@@ -1,4 +1,4 @@
-"""`python -m sepnet.compare RUN...`: draws several runs together and sets their figures side by side."""
+"""`python -m sepnet.compare RUN...`: sets runs side by side, or with --song what models make of one song."""
 
 import argparse
 import csv
@@ -8,15 +8,27 @@ from collections.abc import Sequence
 
 from pipelines.errors import CommandParser, UserError, run_command
 
+SONG_SECONDS = 10
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command.
 
     Raises:
-        UserError: a folder is no finished run, or the runs were judged on different segments.
+        UserError: a folder is no finished run, or no model, or they cannot be compared; there is no such song.
     """
     arguments = _parser().parse_args(argv)
-    summaries = {run: _read_summary(run) for run in arguments.runs}
+    if arguments.song is not None:
+        _compare_models(arguments)
+        return
+    for name in ("data", "seconds", "start"):
+        if getattr(arguments, name) is not None:
+            raise UserError(f"--{name} says what to draw of a song; give --song as well, and models instead of runs")
+    _compare_runs(arguments.folders, arguments.output)
+
+
+def _compare_runs(runs: Sequence[pathlib.Path], picture: pathlib.Path) -> None:
+    summaries = {run: _read_summary(run) for run in runs}
     _check_comparable(summaries)
 
     from pipelines.files import whole_file
@@ -24,17 +36,55 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     histories = {_label(run, summary): _read_val_mse(run) for run, summary in summaries.items()}
     baselines = next(iter(summaries.values()))["baselines"]
-    with whole_file(arguments.output) as temporary:
+    with whole_file(picture) as temporary:
         draw_runs(temporary, histories, {name: figures["val_mse"] for name, figures in baselines.items()})
     _print_table(summaries, baselines)
+    print(f"picture: {picture}")
+
+
+def _compare_models(arguments: argparse.Namespace) -> None:
+    for name, least in (("seconds", 0), ("start", -1)):
+        value = getattr(arguments, name)
+        if value is not None and not least < value < float("inf"):
+            raise UserError(f"--{name} is {value:g}; expected seconds{', more than 0' if name == 'seconds' else ''}")
+    from sepnet.saved_model import read_models
+    from sepnet.song_comparison import compare_on_song, find_track
+
+    models, parts = read_models(arguments.folders)
+    stems = [stem for group in parts.values() for stem in group]
+    track = find_track(arguments.song, arguments.data, stems)
+
+    from pipelines.files import check_writable, whole_file
+    from sepnet.song_page import comparison_page
+    from sepnet.song_pictures import draw_song
+
+    check_writable(arguments.output.parent)
+    seconds = SONG_SECONDS if arguments.seconds is None else arguments.seconds
+    comparison = compare_on_song(models, parts, track, seconds=seconds, start_seconds=arguments.start)
+    page = arguments.output.with_suffix(".html")
+    with whole_file(arguments.output) as temporary_picture, whole_file(page) as temporary_page:
+        draw_song(temporary_picture, comparison)
+        temporary_page.write_text(comparison_page(comparison), encoding="utf-8")
+    _print_errors(comparison)
     print(f"picture: {arguments.output}")
+    print(f"page:    {page}")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(prog="python -m sepnet.compare", description=__doc__.partition(": ")[2], allow_abbrev=False)
-    parser.add_argument("runs", type=pathlib.Path, nargs="+", metavar="RUN", help="runs/NAME")
     parser.add_argument(
-        "-o", "--output", type=pathlib.Path, default=pathlib.Path("comparison.png"), help="picture [comparison.png]"
+        "folders", type=pathlib.Path, nargs="+", metavar="RUN", help="runs/NAME; with --song, saved_models/NAME"
+    )
+    parser.add_argument("--song", help="folder of a song with its true stems, or the name of a song in --data")
+    parser.add_argument("--data", help="folder of songs (default: the demo songs)")
+    parser.add_argument("--seconds", type=float, help=f"how much of the song is drawn and played [{SONG_SECONDS}]")
+    parser.add_argument("--start", type=float, help="where that begins, s (default: the loudest with all sources)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=pathlib.Path,
+        default=pathlib.Path("comparison.png"),
+        help="picture; of a song, the page is beside it as .html [comparison.png]",
     )
     return parser
 
@@ -66,6 +116,20 @@ def _check_comparable(summaries: dict[pathlib.Path, dict]) -> None:
 
 def _label(run: pathlib.Path, summary: dict) -> str:
     return f"{run.name} ({summary['family']}, depth {summary['depth']})"
+
+
+def _print_errors(comparison: "Comparison") -> None:  # noqa: F821
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"mean squared error: {comparison.song}, {comparison.stretch}")
+    table.add_column("", overflow="fold")
+    for heading in ("all", *comparison.sources):
+        table.add_column(heading, justify="right")
+    for name, errors in comparison.errors().items():
+        values = [sum(errors.values()) / len(errors), *errors.values()]
+        table.add_row(name, *(f"{value:.5f}" for value in values))
+    Console().print(table)
 
 
 def _print_table(summaries: dict[pathlib.Path, dict], baselines: dict[str, dict[str, float]]) -> None:

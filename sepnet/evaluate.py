@@ -17,9 +17,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     if arguments.workers is not None and arguments.workers < 1:
         raise UserError(f"--workers {arguments.workers} is too small; expected 1 or more")
-    models, parts = _read_models(arguments.models)
-
     from sepnet import bss_eval
+    from sepnet.saved_model import read_models
+    from sepnet.scores import check_names
+
+    models, parts = read_models(arguments.models)
+    check_names(models)
 
     if not arguments.quick:
         bss_eval.check_installed()
@@ -46,24 +49,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     _print_figures(figures, list(parts), f"{len(tracks)} {arguments.split} songs of {root}, whole", output)
     if arguments.compare:
         _compare(figures, tracks, list(parts), output)
-
-
-def _read_models(paths: Sequence[pathlib.Path]) -> tuple[dict[str, pathlib.Path], dict[str, tuple[str, ...]]]:
-    """The folders of the models' versions by name, and the stems of their sources, which are the same for all."""
-    from sepnet.export import newest_version, read_contract
-    from sepnet.scores import BASELINES, folder_name
-    from sepnet.tracks import model_parts
-
-    short = len({path.name for path in paths}) == len(paths)
-    models = {path.name if short else str(path): newest_version(path) for path in paths}
-    taken = {folder_name(name) for name in BASELINES}
-    if taken & set(map(folder_name, models)):
-        raise UserError(f"a model has the name of a baseline ({', '.join(sorted(taken))}); rename its folder")
-    parts = [model_parts(read_contract(version)) for version in models.values()]
-    if any(other != parts[0] for other in parts):
-        listed = " and ".join(", ".join(names) for names in parts)
-        raise UserError(f"the models have different sources ({listed}); evaluate them apart")
-    return models, parts[0]
 
 
 def _model_hash(version: pathlib.Path) -> str:

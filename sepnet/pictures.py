@@ -60,16 +60,11 @@ def draw_separation(
 
     figure, _ = _figure(10, 2 * (1 + len(sources)), axes=False)
     grid = GridSpec(1 + len(sources), 2, figure=figure)
-    loudest = None
+    loudest_db = loudest_level_db(mixture)
 
     def spectrogram(place, audio: np.ndarray, title: str):
-        nonlocal loudest
         axes = figure.add_subplot(place)
-        level_db = _level_db(audio.mean(axis=1))
-        loudest = level_db.max() if loudest is None else loudest
-        extent = (0, len(audio) / sample_rate, 0, sample_rate / 2000)
-        limits = {"vmin": loudest - DYNAMIC_RANGE_DB, "vmax": loudest}
-        axes.imshow(level_db, origin="lower", aspect="auto", extent=extent, cmap="magma", **limits)
+        draw_spectrogram(axes, audio, sample_rate, loudest_db)
         axes.set_title(title, fontsize="small", loc="left")
         axes.set_ylabel("kHz")
         return axes
@@ -82,6 +77,26 @@ def draw_separation(
     left.set_xlabel("seconds")
     right.set_xlabel("seconds")
     figure.savefig(path)
+
+
+def draw_spectrogram(axes, audio: np.ndarray, sample_rate: int, loudest_db: float) -> None:
+    """Draws the levels of the mean of the channels, by seconds and kHz.
+
+    Args:
+        axes: matplotlib's.
+        audio: `[num_samples, num_channels]`, full scale ±1.
+        sample_rate: Hz.
+        loudest_db: what is brightest, such as the loudest point of the mixture.
+    """
+    extent = (0, len(audio) / sample_rate, 0, sample_rate / 2000)
+    limits = {"vmin": loudest_db - DYNAMIC_RANGE_DB, "vmax": loudest_db}
+    levels = _level_db(audio.mean(axis=1))
+    axes.imshow(levels, origin="lower", aspect="auto", extent=extent, cmap="magma", **limits)
+
+
+def loudest_level_db(audio: np.ndarray) -> float:
+    """The level of the loudest point of a spectrogram."""
+    return float(_level_db(audio.mean(axis=1)).max())
 
 
 def _epochs(values: Sequence[float]) -> np.ndarray:

@@ -1,11 +1,13 @@
 """A SavedModel, loaded: its contract, and stems for a batch of waveforms."""
 
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from pipelines.errors import UserError
+from sepnet.config import Config
 from sepnet.export import newest_version, read_contract
 from sepnet.signatures import SERVING_DEFAULT
 
@@ -56,3 +58,27 @@ class SavedModel:
         outputs = self._signature(mixture=tf.constant(mixture, tf.float32))
         # `numpy()` would copy; these arrays are read-only.
         return {source: np.asarray(outputs[source]) for source in self.contract["sources"]}
+
+
+def read_models(
+    paths: Sequence[pathlib.Path],
+) -> tuple[dict[str, pathlib.Path], dict[str, tuple[str, ...]]]:
+    """Finds models that are to be compared, without loading them.
+
+    Args:
+        paths: folders of models, or of one version each.
+
+    Returns:
+        The folders of their versions, by names that differ, and the stems whose sum each source is, which are the same
+        for all.
+
+    Raises:
+        UserError: there is no SavedModel, it is not one of this project's, or the models have different sources.
+    """
+    short = len({path.name for path in paths}) == len(paths)
+    models = {path.name if short else str(path): newest_version(path) for path in paths}
+    parts = [Config.from_values(read_contract(version)["config"]).data.parts for version in models.values()]
+    if any(other != parts[0] for other in parts):
+        listed = " and ".join(", ".join(names) for names in parts)
+        raise UserError(f"the models have different sources ({listed}); compare those that have the same")
+    return models, parts[0]

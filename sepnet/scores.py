@@ -4,12 +4,13 @@ import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 import sepnet
+from pipelines.errors import UserError
 from pipelines.files import whole_file
 from pipelines.songs import Track
 from pipelines.workers import Advance
@@ -58,6 +59,13 @@ class Job:
 def folder_name(method: str) -> str:
     """A method's name without slashes."""
     return method.replace("/", "_")
+
+
+def check_names(models: Iterable[str]) -> None:
+    """Raises a `UserError` if a model is called like a baseline."""
+    taken = {folder_name(name) for name in BASELINES}
+    if taken & set(map(folder_name, models)):
+        raise UserError(f"a model has the name of a baseline ({', '.join(sorted(taken))}); rename its folder")
 
 
 def score_song(job: Job, advance: Advance) -> dict[str, dict[str, Any]]:

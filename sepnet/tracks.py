@@ -2,13 +2,12 @@
 
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from pipelines.songs import MIXTURE, Track
 from pipelines.tracks import load_tracks
-from sepnet.config import Config, Data
+from sepnet.config import Data
 
 
 def data_root(data: Data) -> pathlib.Path:
@@ -21,11 +20,6 @@ def data_root(data: Data) -> pathlib.Path:
 def config_tracks(data: Data) -> dict[str, list[Track]]:
     """The tracks of every split; errors as of `pipelines.tracks.load_tracks`."""
     return load_tracks(data_root(data), sources=data.stems, sample_rate=data.sample_rate, skip_bad=data.skip_bad)
-
-
-def model_parts(contract: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """The stems whose sum each source of a model is, by the source's name."""
-    return Config.from_values(contract["config"]).data.parts
 
 
 def read_song(

@@ -1,9 +1,24 @@
-"""Runs drawn together, through the command."""
+"""Runs drawn together, and models on one song, through the command."""
 
 import csv
+import io
 import json
+import shutil
 
+import matplotlib.figure
+import matplotlib.image
+import numpy as np
 import pytest
+import soundfile
+
+from pipelines.errors import UserError
+from sepnet.compare import main
+from sepnet.config import Config, Data
+from sepnet.song_comparison import Comparison
+from sepnet.song_pictures import draw_song
+from tests.page_reader import content, read_page
+
+GAINS = {"flat": {"vocals": 0.5, "drums": 0.25}, "deep": {"vocals": 0.6, "drums": 0.4}}
 
 
 @pytest.fixture
@@ -43,3 +58,90 @@ def test_runs_that_say_nothing_about_each_other(run, make_run, tmp_path):
     outcome = run("sepnet.compare", tmp_path, "-o", tmp_path / "picture.png")
     assert outcome.status == 2 and "no summary.json" in outcome.stderr
     assert not (tmp_path / "picture.png").exists()
+
+
+@pytest.fixture(scope="module")
+def models(gain_model, tmp_path_factory):
+    """Two models whose stems are the mixture times a gain."""
+    root = tmp_path_factory.mktemp("models")
+    for name, gains in GAINS.items():
+        shutil.copytree(gain_model(gains, sample_rate=8000, num_channels=1), root / name)
+        contract = root / name / "1" / "assets.extra" / "sepnet.json"
+        config = json.loads(Config(Data(sources=tuple(gains))).to_json())
+        contract.write_text(json.dumps({**json.loads(contract.read_text()), "config": config}))
+    return [str(root / name) for name in GAINS]
+
+
+@pytest.fixture
+def song(tmp_path, write_song):
+    """A song in which both sources are heard in the third second alone."""
+    folder = write_song(tmp_path / "songs" / "test" / "A & B", GAINS["flat"], num_samples=32_000, num_channels=1)
+    for stem, heard in (("vocals", slice(16_000, None)), ("drums", slice(0, 24_000))):
+        audio, rate = soundfile.read(folder / f"{stem}.wav")
+        silenced = np.zeros_like(audio)
+        silenced[heard] = audio[heard]
+        soundfile.write(folder / f"{stem}.wav", silenced, rate, "PCM_16")
+    (folder / "mixture.wav").unlink()
+    return folder
+
+
+def test_models_on_one_song(models, song, tmp_path, capsys):
+    main([*models, "--song", str(song), "--seconds", "1", "-o", str(tmp_path / "song.png")])
+    printed = capsys.readouterr().out
+    stems = {name: soundfile.read(song / f"{name}.wav")[0][16_000:24_000] for name in GAINS["flat"]}
+    assert "A & B, 2.0 to 3.0 s" in printed
+    page = read_page(tmp_path / "song.html")
+    rows = {row[0]: row[1:] for row in page.rows}
+    answers = {**GAINS, "silence": dict.fromkeys(stems, 0), "mixture/num_sources": dict.fromkeys(stems, 0.5)}
+    for name, gains in answers.items():
+        errors = [np.mean((gains[stem] * sum(stems.values()) - true) ** 2) for stem, true in stems.items()]
+        shown = [f"{error:.5f}" for error in (np.mean(errors), *errors)]
+        assert rows[name] == shown and all(figure in printed for figure in shown)
+
+    clips = {attributes["aria-label"]: attributes["src"] for attributes in page.named("audio")}
+    kinds = ["true", "flat", "flat less true", "deep", "deep less true"]
+    assert list(clips) == ["mixture, A & B", *(f"{kind}, {stem}" for stem in stems for kind in kinds)]
+    heard, rate = soundfile.read(io.BytesIO(content(clips["flat, drums"], "audio/mpeg")))
+    assert rate == 8000 and np.sqrt(np.mean(heard**2)) == pytest.approx(
+        0.25 * np.sqrt(np.mean(sum(stems.values()) ** 2)), rel=0.1
+    )
+    assert len(page.named("img")) == 2
+    height, width, _ = matplotlib.image.imread(tmp_path / "song.png").shape
+    assert height > 800 and width > 1000
+
+
+def test_what_is_drawn_is_true(tmp_path, monkeypatch):
+    """The picture's axes hold the samples and errors that they should."""
+    tone = 0.5 * np.sin(np.arange(8000))[:, None].astype(np.float32)
+    sources = {"vocals": tone, "drums": np.zeros_like(tone)}
+    estimates = {"half": {"vocals": tone / 2, "drums": tone / 4}}
+    drawn = {}
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", lambda figure, *_, **__: drawn.update(axes=figure.axes))
+    draw_song(tmp_path / "none.png", Comparison("song", 0.0, 8000, tone, sources, estimates))
+    titled = {axes.get_title(loc="left"): axes for axes in drawn["axes"]}
+    assert "vocals, half: MSE 0.03125" in titled and "drums, half: MSE 0.00781" in titled
+    for title, peak in (("vocals, true", 0.5), ("vocals, half: MSE 0.03125", 0.25), ("half less true", 0.125)):
+        [filled] = titled[title].collections
+        assert np.abs(filled.get_paths()[0].vertices[:, 1]).max() == pytest.approx(peak, rel=0.01)
+    spectrograms = [axes.images[0].get_array() for axes in drawn["axes"] if axes.images]
+    assert len(spectrograms) == 1 + 2 * 3
+    assert spectrograms[1].max() - spectrograms[2].max() == pytest.approx(20 * np.log10(2), abs=0.1)
+    assert len({axes.images[0].get_clim() for axes in drawn["axes"] if axes.images}) == 1
+
+
+def test_a_song_by_its_name(models, song, tmp_path):
+    arguments = [models[0], "--data", str(tmp_path / "songs"), "-o", str(tmp_path / "song.png")]
+    main([*arguments, "--song", "A & B", "--start", "3.5"])
+    assert "3.5 to 4.0 s" in (tmp_path / "song.html").read_text(encoding="utf-8")
+    for flags, message in (
+        (["--song", "C"], "no song of that name under .* which has 'A & B'"),
+        (["--song", "A & B", "--start", "4"], "--start is 4 s, and 'A & B' ends after 4.0 s"),
+        (["--song", "A & B", "--seconds", "0"], "--seconds is 0; expected seconds, more than 0"),
+        (["--song", "A & B", "--start", "nan"], "--start is nan; expected seconds"),
+        ([], "--data says what to draw of a song"),
+    ):
+        with pytest.raises(UserError, match=message):
+            main([*arguments, *flags])
+    (song / "drums.wav").unlink()
+    with pytest.raises(UserError, match="lacks drums"):
+        main([models[0], "--song", str(song)])
