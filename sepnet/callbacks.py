@@ -13,7 +13,7 @@ import numpy as np
 
 from pipelines.errors import UserError
 from pipelines.files import whole_file
-from sepnet.checkpoints import load_state, save_state
+from sepnet.checkpoints import load_state, save_state, save_weights
 from sepnet.config import Config
 from sepnet.energy import EnergyMeter
 from sepnet.pictures import draw_losses, draw_separation
@@ -97,8 +97,7 @@ class Recorder(keras.callbacks.Callback):
         for name, value in logs.items():
             self.history.setdefault(name, []).append(float(value))
         if self.best["epoch"] == self.num_epochs:
-            with whole_file(self.best_weights) as temporary:
-                self.model.model.save_weights(temporary)
+            save_weights(self.best_weights, self.model.model)
         save_state(self.last_state, self.model, self.state)
         with whole_file(self.run / "history.csv") as temporary, temporary.open("w", newline="") as file:
             writer = csv.writer(file)

@@ -1,6 +1,7 @@
 """The whole state of a training run in one file, so that a run that was killed goes on as if nothing had happened."""
 
 import json
+import math
 import pathlib
 import zipfile
 from typing import Any
@@ -11,6 +12,9 @@ import numpy as np
 from pipelines.errors import UserError
 from pipelines.files import whole_file
 
+# Of HDF5, for each array, at the most.
+OVERHEAD_BYTES = 8192
+
 
 def save_state(path: pathlib.Path, trainer: keras.Model, state: dict[str, Any]) -> None:
     """Writes weights, optimizer, averages and random state of a built trainer, and `state`, whole or not at all.
@@ -20,6 +24,18 @@ def save_state(path: pathlib.Path, trainer: keras.Model, state: dict[str, Any]) 
     arrays = {f"variable_{index}": np.asarray(variable) for index, variable in enumerate(_variables(trainer))}
     with whole_file(path) as temporary, temporary.open("wb") as file:
         np.savez(file, state=json.dumps(state), **arrays)
+
+
+def save_weights(path: pathlib.Path, model: keras.Model) -> None:
+    """Writes weights for `model.load_weights`, whole or not at all.
+
+    Raises:
+        UserError: the disk is full, or the file cannot be written.
+    """
+    with whole_file(path) as temporary:
+        # HDF5 ends the whole process (h5py 3.16, signal 11) where the disk is full. Python has an exception for it.
+        temporary.write_bytes(bytes(sum(OVERHEAD_BYTES + 4 * math.prod(weight.shape) for weight in model.weights)))
+        model.save_weights(temporary)
 
 
 def load_state(path: pathlib.Path, trainer: keras.Model) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def run():
     return run_module
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_song():
     """Writes a folder of stems of noise, and their exact sum as the mixture, for tests that need a song."""
 

@@ -98,6 +98,7 @@ def records(answer: Answer) -> list[dict[str, Any]]:
             "behind_best": behind.value,
             "behind_best_low": behind.low,
             "behind_best_high": behind.high,
+            **{name: mean_metric(candidate.trial, name) for name in _metrics_of_sources(answer)},
             "val_si_sdr": mean_metric(candidate.trial, "val_si_sdr"),
             **{cost.key: mean_cost(candidate.trial, cost.key) for cost in COSTS.values()},
             **{key: mean_cost(candidate.trial, key) for key in ("parameters", "receptive_field_ms")},
@@ -109,7 +110,9 @@ def records(answer: Answer) -> list[dict[str, Any]]:
         rows.append(_identity(candidate.trial) | figures)
     # All rows have the columns of the first.
     empty = dict.fromkeys(rows[0]) if rows else {}
-    return rows + [empty | _identity(trial) for trial in answer.others]
+    return rows + [
+        empty | _identity(trial) | {"planned_training_bytes": trial.planned_bytes} for trial in answer.others
+    ]
 
 
 def summary(answer: Answer) -> dict[str, Any]:
@@ -162,6 +165,11 @@ def size_text(answer: Answer) -> str:
 def mean_metric(trial: Trial, name: str) -> float:
     """Mean over the runs of a metric of their best epochs."""
     return sum(run.record["metrics"][name] for run in trial.runs) / len(trial.runs)
+
+
+def _metrics_of_sources(answer: Answer) -> list[str]:
+    """Names of the errors of single sources, which all runs have."""
+    return [f"val_mse_{source}" for source in answer.candidates[0].trial.runs[0].record["sources"]]
 
 
 def mean_cost(trial: Trial, key: str) -> float | None:

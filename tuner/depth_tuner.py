@@ -13,18 +13,17 @@ import keras_tuner
 import psutil
 
 from pipelines.errors import UserError
-from pipelines.files import whole_file
+from pipelines.files import remove_leftovers, whole_file, whole_folder
 from tuner.hypermodel import DepthHyperModel
-from tuner.records import DEPTH, FAILED, LOG, NOT_FITTING, OUTCOME, RECORD, read_runs, write_json
-from tuner.workers import PARENT
+from tuner.oracles import SearchStopped
+from tuner.records import CONTINUED, DEPTH, FAILED, LOG, NOT_FITTING, OUTCOME, RECORD, read_runs, write_json
+from tuner.workers import NO_SPACE_STATUS, PARENT, last_words
 
 SECONDS_BETWEEN_LOOKS = 0.2
 SECONDS_BETWEEN_QUESTIONS = 1.0
 SMALLEST_FREE_BYTES = 200 * 10**6
-
-
-class SearchStopped(UserError, keras_tuner.errors.FatalError):
-    """Something that every trial would fail of: the search stops, and goes on when it is mended."""
+# What a run goes on with: the best weights so far, and its state at its end.
+CHECKPOINTS = ("best.weights.h5", "last.npz")
 
 
 class DepthTuner(keras_tuner.Tuner):
@@ -86,17 +85,29 @@ class DepthTuner(keras_tuner.Tuner):
         self._asked = time.monotonic()
 
     def run_trial(self, trial, *arguments, **keywords) -> dict[str, float]:
-        """Runs what is not done yet of a trial, and returns the means over its runs."""
-        folder = pathlib.Path(self.get_trial_dir(trial.trial_id))
-        values = dict(trial.hyperparameters.values)
+        """Runs what is not done yet of a trial, and returns the means over its runs.
+
+        Raises:
+            SearchStopped: the songs are gone, or nothing can be written.
+        """
+        try:
+            return self._run_trial(trial.trial_id, dict(trial.hyperparameters.values))
+        except SearchStopped:
+            raise
+        except (UserError, OSError) as error:
+            raise SearchStopped(f"{error}; mend that, and type the command again") from error
+
+    def _run_trial(self, trial_id: str, values: Mapping[str, Any]) -> dict[str, float]:
+        folder = pathlib.Path(self.get_trial_dir(trial_id))
         (folder / OUTCOME).unlink(missing_ok=True)
         self._refuse_to_go_on_without(folder, values)
         try:
             for seed in self.seeds:
                 self._run(folder / f"seed_{seed}", values, seed)
         except _NoResult as error:
-            write_json(folder / OUTCOME, {"status": error.status, "reason": str(error)})
-            self.report(f"trial {trial.trial_id}: {error.status}: {error}")
+            plan = {"planned_bytes": error.planned_bytes} if error.planned_bytes else {}
+            write_json(folder / OUTCOME, {"status": error.status, "reason": str(error), **plan})
+            self.report(f"trial {trial_id}: {error.status}: {error}")
             raise keras_tuner.errors.FailedTrialError(str(error)) from error
         # They are asked for at once.
         self._asked = 0.0
@@ -130,7 +141,7 @@ class DepthTuner(keras_tuner.Tuner):
             raise
         except UserError as error:
             raise _NoResult(FAILED, str(error)) from error
-        folder.mkdir(parents=True, exist_ok=True)
+        self._go_on_from_earlier_round(folder, values)
         with whole_file(folder / "config.json") as temporary:
             temporary.write_text(config.to_json())
         with (folder / LOG).open("a") as log:
@@ -146,14 +157,37 @@ class DepthTuner(keras_tuner.Tuner):
             finally:
                 process.kill()
                 process.wait()
+                # `whole_file` names what it has not finished by its process.
+                for unfinished in folder.rglob(f".{process.pid}-*"):
+                    unfinished.unlink()
         if most is not None:
             raise _NoResult(
                 FAILED,
                 f"seed {seed} took {most / 1e9:.2f} GB of the {self.memory_bytes / 1e9:.2f} GB that --memory allows, "
                 "and was killed",
             )
+        if process.returncode == NO_SPACE_STATUS:
+            raise SearchStopped(
+                f"{folder.parents[1]} has no room left ({last_words(folder / LOG)}); make room there, and type the "
+                "command again"
+            )
         if process.returncode:
+            # Not the trial's fault, perhaps.
+            self._refuse_to_go_on_without(folder, values)
             raise _NoResult(FAILED, f"seed {seed} {_how_it_ended(process.returncode, folder / LOG)}")
+
+    def _go_on_from_earlier_round(self, folder: pathlib.Path, values: Mapping[str, Any]) -> None:
+        """Gives a run of a later round of Hyperband what the run of the earlier one has left, and it goes on there."""
+        if CONTINUED not in values or folder.exists():
+            return
+        earlier = pathlib.Path(self.get_trial_dir(values[CONTINUED])) / folder.name / "checkpoints"
+        if not all((earlier / name).exists() for name in CHECKPOINTS):
+            raise _NoResult(FAILED, f"it continues {values[CONTINUED]}, whose {folder.name} has lost its checkpoints")
+        remove_leftovers(folder.parent)
+        with whole_folder(folder) as temporary:
+            (temporary / "checkpoints").mkdir()
+            for name in CHECKPOINTS:
+                shutil.copyfile(earlier / name, temporary / "checkpoints" / name)
 
     def _check_that_it_fits(self, config, values: Mapping[str, Any]) -> None:
         from sepnet.costs import training_bytes
@@ -165,7 +199,9 @@ class DepthTuner(keras_tuner.Tuner):
         planned = training_bytes(config, self.hypermodel.sample_rate, self.device)
         if planned > self.memory_bytes and not self.try_anyway:
             raise _NoResult(
-                NOT_FITTING, f"training takes {planned / 1e9:.2f} GB of {self.memory_bytes / 1e9:.2f} GB, by its plan"
+                NOT_FITTING,
+                f"training takes {planned / 1e9:.2f} GB of {self.memory_bytes / 1e9:.2f} GB, by its plan",
+                planned,
             )
 
     def _watch(self, process: subprocess.Popen) -> int | None:
@@ -184,9 +220,10 @@ class DepthTuner(keras_tuner.Tuner):
 class _NoResult(UserError):
     """A trial ends without a result."""
 
-    def __init__(self, status: str, reason: str):
+    def __init__(self, status: str, reason: str, planned_bytes: int | None = None):
         super().__init__(reason)
         self.status = status
+        self.planned_bytes = planned_bytes
 
 
 def mean_figures(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -197,7 +234,6 @@ def mean_figures(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def _how_it_ended(status: int, log: pathlib.Path) -> str:
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     if status < 0:
         return f"was killed by signal {-status}" + (" (for memory, perhaps)" if status == -9 else "")
-    return lines[-1].removeprefix("error: ") if lines else f"ended with status {status}"
+    return last_words(log) or f"ended with status {status}"

@@ -1,15 +1,13 @@
 """From hyperparameters to a config, and to the model that it describes."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import keras_tuner
 
-from pipelines.errors import UserError
 from sepnet.config import Config
 from tuner.records import REPRESENTATION
-from tuner.search_space import Space
+from tuner.search_space import Space, with_values
 
 
 class DepthHyperModel(keras_tuner.HyperModel):
@@ -48,25 +46,3 @@ class DepthHyperModel(keras_tuner.HyperModel):
             UserError: a knob is no field of the representation's config, or its value is out of range.
         """
         return with_values(self.bases[values[REPRESENTATION]], values, seed)
-
-
-def with_values(base: Config, values: Mapping[str, Any], seed: int) -> Config:
-    """A config with some of its fields changed, whichever section they are in.
-
-    Raises:
-        UserError: there is no such field, or a value is out of range.
-    """
-    changed = {name: value for name, value in values.items() if name != REPRESENTATION and "/" not in name}
-    changed = {**changed, "seed": seed}
-    sections = {}
-    for key, section in vars(base).items():
-        names = [name for name in changed if name in section.__dataclass_fields__]
-        sections[key] = dataclasses.replace(section, **{name: changed.pop(name) for name in names})
-    if changed:
-        raise UserError(
-            f"{next(iter(changed))} is no option of {base.family}; `python -m sepnet.train --help` lists them"
-        )
-    # KerasTuner's Hyperband gives its trials growing numbers of epochs.
-    if "tuner/epochs" in values:
-        sections["training"] = dataclasses.replace(sections["training"], epochs=values["tuner/epochs"])
-    return Config(**sections)

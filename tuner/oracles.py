@@ -3,10 +3,13 @@
 What is wrong with them (KerasTuner 1.4.8): `GridSearch` forgets its order in a restart and stops early; state is
 written in place, so that a kill can leave half a file; a trial whose file is there but not its entry in the oracle's
 is never run; the lock stays closed after an exception; a search ends for workers that ask while another one's trial
-may still be given back.
+may still be given back; a space of few models is taken for exhausted while some are left, or (`BayesianOptimization`)
+one of them is tried again and again; `Hyperband` has no later rounds where a trial of an earlier one failed, or where
+there are fewer models than that should have.
 """
 
 import json
+import math
 import pathlib
 import shutil
 import sys
@@ -23,10 +26,20 @@ from tuner.records import write_json
 
 OBJECTIVE = keras_tuner.Objective("val_mse", "min")
 HYPERBAND_FACTOR = 3
+# Draws of what was drawn before, after which there is nothing new.
+MOST_COLLISIONS = 1000
+
+
+class SearchStopped(UserError, keras_tuner.errors.FatalError):
+    """Something that every trial would fail of: the search stops, and goes on when it is mended."""
 
 
 class Steady:
     """Mixed into an oracle of KerasTuner; see above."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self._max_collisions = MOST_COLLISIONS
 
     def create_trial(self, tuner_id):
         with _Released(self):
@@ -61,10 +74,10 @@ class Steady:
         return trial.trial_id
 
     def save(self):
-        write_json(pathlib.Path(self._get_oracle_fname()), self.get_state())
+        _write(pathlib.Path(self._get_oracle_fname()), self.get_state())
 
     def _save_trial(self, trial):
-        write_json(pathlib.Path(self._get_trial_dir(trial.trial_id)) / "trial.json", trial.get_state())
+        _write(pathlib.Path(self._get_trial_dir(trial.trial_id)) / "trial.json", trial.get_state())
 
     def reload(self):
         folder = pathlib.Path(self._project_dir)
@@ -102,11 +115,48 @@ class RandomOracle(Steady, keras_tuner.oracles.RandomSearchOracle):
 
 
 class BayesianOracle(Steady, keras_tuner.oracles.BayesianOptimizationOracle):
-    """KerasTuner's Bayesian search."""
+    """KerasTuner's Bayesian search; where it would try a model again, it draws another one."""
+
+    def populate_space(self, trial_id):
+        response = super().populate_space(trial_id)
+        is_known = response["status"] == TrialStatus.RUNNING and self._duplicate(response["values"])
+        return self._random_populate_space() if is_known else response
 
 
 class HyperbandOracle(Steady, keras_tuner.oracles.HyperbandOracle):
-    """KerasTuner's Hyperband, which trains many configurations for a few epochs and the best of them for more."""
+    """KerasTuner's Hyperband, which trains many configurations for a few epochs and the best of them for more.
+
+    Rounds that are short of trials, since some failed or the space has no more, are completed in the end: of those that
+    there are, the best part goes on.
+    """
+
+    _is_at_end = False
+
+    def populate_space(self, trial_id):
+        response = super().populate_space(trial_id)
+        if response["status"] == TrialStatus.STOPPED:
+            self._is_at_end = True
+            try:
+                response = super().populate_space(trial_id)
+            finally:
+                self._is_at_end = False
+        return response
+
+    def _remove_completed_brackets(self):
+        # At the end, rounds are as large as those before them allow, which may not have begun.
+        if not self._is_at_end:
+            super()._remove_completed_brackets()
+
+    def _get_size(self, bracket_num, round_num):
+        size = super()._get_size(bracket_num, round_num)
+        bracket = next((bracket for bracket in self._brackets if bracket["bracket_num"] == bracket_num), None)
+        if not self._is_at_end or bracket is None:
+            return size
+        statuses = [[self.trials[info["id"]].status for info in trials] for trials in bracket["rounds"]]
+        if round_num == 0:
+            return statuses[0].count(TrialStatus.COMPLETED)
+        share = math.ceil(statuses[round_num - 1].count(TrialStatus.COMPLETED) / self.factor)
+        return min(size, share) - statuses[round_num].count(TrialStatus.FAILED)
 
 
 def make_oracle(strategy: str, space, *, max_trials: int, max_epochs: int, seed: int):
@@ -143,6 +193,13 @@ def make_oracle(strategy: str, space, *, max_trials: int, max_epochs: int, seed:
         except (ImportError, RuntimeError) as error:
             raise UserError(f"--strategy bayesian needs scikit-learn ({error}); pip install scikit-learn") from error
     return HyperbandOracle(max_epochs=max_epochs, factor=HYPERBAND_FACTOR, **options)
+
+
+def _write(path: pathlib.Path, values: Any) -> None:
+    try:
+        write_json(path, values)
+    except UserError as error:
+        raise SearchStopped(f"{error}, and type the command again") from error
 
 
 class _Released:

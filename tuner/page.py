@@ -44,7 +44,8 @@ PICTURES = {
     "memory_by_depth": (
         "Memory by depth",
         "Planned memory of training by depth, a line for each representation, with the memory of common GPUs",
-        "What a training step was planned to take, with the memory of common GPUs.",
+        "What training was planned to take on the machine of the search (without a GPU, all of its process), beside "
+        "the memory of common GPUs. Hollow are models that did not fit, and were not trained.",
     ),
 }
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from tuner.analysis import COSTS, Answer, Candidate
-from tuner.records import Trial
+from tuner.records import NOT_FITTING, Trial
 
 MARKERS = "osD^v"
 GPU_GIGABYTES = (8, 12, 16, 24, 40, 80)
@@ -148,20 +148,32 @@ def draw_losses(target: Target, trials: Sequence[Trial], baselines: Mapping[str,
 def draw_memory_by_depth(target: Target, answer: Answer) -> None:
     """Draws the planned memory of training by depth, with the memory of common GPUs as lines across.
 
+    Of completed trials, lines join the best of each depth. Hollow are those that did not fit.
+
     Args:
         target: PNG to write.
         answer: with one candidate or more.
     """
     figure, axes = _figure(9, 4.6)
+    not_fitting = [trial for trial in answer.others if trial.status == NOT_FITTING and trial.planned_bytes]
+    completed = _by_representation(answer)
+    names = sorted({*completed, *(trial.representation for trial in not_fitting)})
     planned = []
-    for place, (name, candidates) in enumerate(_by_representation(answer).items()):
-        line = _best_by_depth(candidates)
-        for one in candidates:
-            axes.plot(one.trial.depth, _planned_gigabytes(one), MARKERS[place % 5], color=f"C{place}", alpha=0.3)
-        depths = sorted(line)
-        values = [_planned_gigabytes(line[depth]) for depth in depths]
-        planned += [_planned_gigabytes(one) for one in candidates]
-        axes.plot(depths, values, color=f"C{place}", marker=MARKERS[place % 5], markersize=5, label=name)
+
+    def draw(trials: Sequence[Trial], **style) -> None:
+        gigabytes = [trial.planned_bytes / 1e9 for trial in trials]
+        planned.extend(gigabytes)
+        axes.plot([trial.depth for trial in trials], gigabytes, **style)
+
+    for place, name in enumerate(names):
+        style = {"color": f"C{place}", "marker": MARKERS[place % 5]}
+        line = _best_by_depth(completed.get(name, ()))
+        draw([one.trial for one in completed.get(name, ())], **style, linestyle="", alpha=0.3)
+        draw([line[depth].trial for depth in sorted(line)], **style, markersize=5, label=name)
+        hollow = [trial for trial in not_fitting if trial.representation == name]
+        if hollow:
+            hollow_style = {"linestyle": "", "markersize": 7, "fillstyle": "none", "label": f"{name}, not fitting"}
+            draw(hollow, **style, **hollow_style)
     axes.set(xlabel="depth", ylabel="GB to train, as planned", yscale="log")
     for limit in gpu_limits(planned):
         axes.axhline(limit, color="0.35", linestyle="--", linewidth=0.9)
@@ -191,10 +203,6 @@ def mean_history(histories: Sequence[Sequence[float]]) -> np.ndarray:
     for row, history in zip(values, histories, strict=True):
         row[: len(history)] = history
     return np.nanmean(values, axis=0)
-
-
-def _planned_gigabytes(candidate: Candidate) -> float:
-    return max(run.record["costs"]["planned_training_bytes"] for run in candidate.trial.runs) / 1e9
 
 
 def _by_representation(answer: Answer) -> dict[str, list[Candidate]]:

@@ -2,7 +2,7 @@
 
 searches/<name>/search.json                   what is searched, and how
 searches/<name>/oracle.json, trial_*/trial.json    KerasTuner's own
-searches/<name>/trial_*/outcome.json          status and reason of a trial that has no result
+searches/<name>/trial_*/outcome.json          status and reason of a trial that has no result, and its plan if known
 searches/<name>/trial_*/seed_*/               a run of `sepnet.fit`, and its record.json
 """
 
@@ -24,6 +24,8 @@ REPRESENTATION, DEPTH = "representation", "depth"
 # KerasTuner's hyperband notes among the values where it is; only the epochs of a trial make another model.
 NOTED = "tuner/"
 UNSHOWN = tuple(f"{NOTED}{name}" for name in ("trial_id", "initial_epoch", "bracket", "round"))
+# The trial of an earlier round whose runs go on in this one.
+CONTINUED = f"{NOTED}trial_id"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Trial:
             waiting to go on).
         reason: one line, of a trial that failed or does not fit.
         runs: by seed, those that are done; of a completed trial all.
+        planned_bytes: memory that training takes by its plan; None if that is not known.
     """
 
     trial_id: str
@@ -59,6 +62,7 @@ class Trial:
     status: str
     reason: str
     runs: tuple[Run, ...]
+    planned_bytes: int | None = None
 
     @property
     def representation(self) -> str:
@@ -131,9 +135,22 @@ def _read_trial(path: pathlib.Path) -> Trial:
     state = json.loads(path.read_text())
     outcome = {"status": COMPLETED if state["status"] == "COMPLETED" else RUNNING, "reason": ""}
     if state["status"] == "FAILED":
-        outcome = json.loads((path.parent / OUTCOME).read_text())
+        try:
+            outcome = json.loads((path.parent / OUTCOME).read_text())
+        except FileNotFoundError:
+            # An error that this project does not know, of which KerasTuner keeps the traceback.
+            outcome = {"status": FAILED, "reason": (state.get("message") or "").strip().rpartition("\n")[2]}
     values = state["hyperparameters"]["values"]
-    return Trial(state["trial_id"], values, outcome["status"], outcome["reason"], read_runs(path.parent))
+    runs = read_runs(path.parent)
+    planned_bytes = max((run.record["costs"]["planned_training_bytes"] for run in runs), default=None)
+    return Trial(
+        state["trial_id"],
+        values,
+        outcome["status"],
+        outcome["reason"],
+        runs,
+        outcome.get("planned_bytes", planned_bytes),
+    )
 
 
 def write_json(path: pathlib.Path, values: Any) -> None:

@@ -14,7 +14,7 @@ from sepnet.config import FAMILIES, Config, add_flags, config_from_flags
 from sepnet.memory import available_bytes, counted_device, parse_memory
 from tuner.analysis import COSTS, DEFAULT_COST
 from tuner.records import SETTINGS, read_search, write_json
-from tuner.search_space import REPRESENTATIONS, Space, parse_knob
+from tuner.search_space import REPRESENTATIONS, Space, parse_knob, with_values
 
 STRATEGIES = ("grid", "random", "bayesian", "hyperband")
 EXPORTS = ("best", "front", "all")
@@ -38,20 +38,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     sample_rate = config_tracks(next(iter(bases.values())).data)["train"][0].sample_rate
     depths = _depths(arguments.depths, bases, sample_rate)
     space = Space(depths, tuple(map(parse_knob, arguments.knob)))
+    for base in bases.values():
+        # A knob that is no option is refused before anything runs.
+        with_values(base, {knob.name: (knob.values or (knob.low,))[0] for knob in space.knobs}, 0)
+    if arguments.strategy == "grid":
+        space.grid()
+    memory_bytes = parse_memory(arguments.memory) if arguments.memory else None
 
     # KerasTuner loads TensorFlow: only after everything that can be refused without it.
     from tuner import workers
     from tuner.depth_tuner import DepthTuner
-    from tuner.hypermodel import DepthHyperModel, with_values
+    from tuner.hypermodel import DepthHyperModel
     from tuner.oracles import make_oracle
 
-    for base in bases.values():
-        # A knob that is no option is refused before anything runs.
-        with_values(base, {knob.name: (knob.values or (knob.low,))[0] for knob in space.knobs}, 0)
     device = counted_device()
     # The workers of a CPU share its memory.
     share = arguments.workers if device == "cpu" else 1
-    memory_bytes = parse_memory(arguments.memory) if arguments.memory else available_bytes(device) // share
+    memory_bytes = memory_bytes or available_bytes(device) // share
     settings = {
         "strategy": arguments.strategy,
         "depths": {name: list(values) for name, values in depths.items()},
@@ -143,14 +146,18 @@ def _bases(arguments: argparse.Namespace) -> dict[str, Config]:
     stray = sorted(name for name in others if name in given)
     if stray:
         raise UserError(f"--{stray[0].replace('_', '-')} is no option of {' and '.join(sorted(chosen))}")
+    budget = _budget(arguments.budget)
+    if arguments.strategy == "hyperband" and "epochs" not in budget:
+        raise UserError(
+            f"--budget is {arguments.budget!r}, and --strategy hyperband trains its models for growing numbers of "
+            "epochs; give the largest of them, such as 9epochs"
+        )
     bases = {}
     for name in names:
         family, fixed = REPRESENTATIONS[name]
         foreign = set().union(*fields.values()) - fields[family]
         values = {key: value for key, value in given.items() if key not in foreign}
-        bases[name] = config_from_flags(
-            argparse.Namespace(**{**fixed, **values, **_budget(arguments.budget), "family": family})
-        )
+        bases[name] = config_from_flags(argparse.Namespace(**{**fixed, **values, **budget, "family": family}))
     return bases
 
 
@@ -190,7 +197,6 @@ def _begin(folder: pathlib.Path, settings: Mapping[str, Any]) -> None:
     """
     path = folder / SETTINGS
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
         write_json(path, settings)
         return
     before = read_search(folder).settings
@@ -232,6 +238,13 @@ def _for_workers(argv: Sequence[str]) -> list[str]:
     return kept
 
 
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"is {text}; give 1 or more")
+    return number
+
+
 def _report(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
@@ -244,7 +257,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--families", metavar="A,B", help=f"{', '.join(FAMILIES)} (default: both)")
     add("--representations", metavar="A,B", help=f"{', '.join(REPRESENTATIONS)} (default: waveform,stft)")
     add("--depths", metavar="A-B", help="depths to try (default: 1 to the largest that the segment has room for)")
-    add("--seeds", type=int, default=1, metavar="N", help="runs of each model, which differ by their seed [1]")
+    add("--seeds", type=_positive, default=1, metavar="N", help="runs of each model, which differ by their seed [1]")
     add("--budget", default="2min", help="what each run may spend, such as 10epochs, 2min or 500J [2min]")
     add("--strategy", choices=STRATEGIES, default="grid", help="which models are tried [grid: all of them]")
     add(
@@ -254,9 +267,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FIELD=...",
         help="search an option as well: a,b,c or low:high:log",
     )
-    add("--max-trials", type=int, default=20, metavar="N", help="models that random and bayesian try [20]")
-    add("--search-seed", type=int, default=1, metavar="N", help="seed of what they draw [1]")
-    add("--workers", type=int, default=1, metavar="N", help="runs at a time on this machine [1]")
+    add("--max-trials", type=_positive, default=20, metavar="N", help="models that random and bayesian try [20]")
+    add("--search-seed", type=_positive, default=1, metavar="N", help="seed of what they draw [1]")
+    add("--workers", type=_positive, default=1, metavar="N", help="runs at a time on this machine [1]")
     add("--memory", metavar="SIZE", help="that a run may take, such as 16GB (default: this machine's)")
     add("--try-anyway", action="store_true", help="start also what does not fit the memory by its plan")
     add("--cost", choices=tuple(COSTS), default=DEFAULT_COST, help=f"what val_mse is weighed against [{DEFAULT_COST}]")

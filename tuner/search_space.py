@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.errors import UserError
+from sepnet.config import Config
 from tuner.records import DEPTH, REPRESENTATION
 
 # The family of each representation, and what it fixes in the family's options.
@@ -108,6 +109,28 @@ def parse_knob(text: str) -> Knob:
         raise UserError(
             f"--knob is {text!r}; give values as base_filters=12,24 or a range as learning_rate=1e-4:1e-2:log"
         ) from error
+
+
+def with_values(base: Config, values: Mapping[str, Any], seed: int) -> Config:
+    """A config with some of its fields changed, whichever section they are in.
+
+    Raises:
+        UserError: there is no such field, or a value is out of range.
+    """
+    changed = {name: value for name, value in values.items() if name != REPRESENTATION and "/" not in name}
+    changed = {**changed, "seed": seed}
+    sections = {}
+    for key, section in vars(base).items():
+        names = [name for name in changed if name in section.__dataclass_fields__]
+        sections[key] = dataclasses.replace(section, **{name: changed.pop(name) for name in names})
+    if changed:
+        raise UserError(
+            f"{next(iter(changed))} is no option of {base.family}; `python -m sepnet.train --help` lists them"
+        )
+    # KerasTuner's Hyperband gives its trials growing numbers of epochs.
+    if "tuner/epochs" in values:
+        sections["training"] = dataclasses.replace(sections["training"], epochs=values["tuner/epochs"])
+    return Config(**sections)
 
 
 def _value(text: str) -> Any:

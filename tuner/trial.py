@@ -13,25 +13,43 @@ record.json when it is done:
 """
 
 import argparse
+import contextlib
+import errno
 import json
+import os
 import pathlib
+import sys
 import time
 from collections.abc import Sequence
 
 from pipelines.errors import CommandParser, run_command
 from tuner.records import RECORD
-from tuner.workers import end_with_parent
+from tuner.workers import NO_SPACE_STATUS, end_with_parent
+
+NO_SPACE = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the command.
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command, and returns its exit status.
 
     Raises:
         UserError: what `sepnet.fit` and `pipelines.tracks` raise.
     """
     folder = _parser().parse_args(argv).folder
     end_with_parent()
+    try:
+        _run(folder)
+    except Exception as error:
+        # Python, HDF5 and TensorFlow have exceptions of their own for it, all with the system's words.
+        if not any(words in str(error) for words in NO_SPACE):
+            raise
+        with contextlib.suppress(OSError):
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return NO_SPACE_STATUS
+    return 0
 
+
+def _run(folder: pathlib.Path) -> None:
     from pipelines.files import folder_lock, whole_file
     from sepnet.config import read_run_config
     from sepnet.costs import costs

@@ -25,6 +25,9 @@ SECONDS_BETWEEN_SIGNS = 2.0
 # Without a sign for so long, a worker is taken for dead. (SEPNET_WORKER_SECONDS changes it.)
 SECONDS_WITHOUT_SIGN = float(os.environ.get("SEPNET_WORKER_SECONDS", "30"))
 MOST_STARTS = 5
+# How processes end: for a mistake of the user (see `pipelines.errors.run_command`); a run that found the disk full, a
+# quota used up, or a file larger than is allowed.
+USER_ERROR_STATUS, NO_SPACE_STATUS = 2, 28
 
 
 def is_chief() -> bool:
@@ -150,16 +153,19 @@ class LocalWorkers:
         """Starts workers again that died.
 
         Raises:
-            UserError: one dies again and again.
+            UserError: one dies again and again, or has found something that the user must mend.
         """
         for index, process in enumerate(self.processes):
-            if process.poll() not in (None, 0):
-                if self.starts[index] >= MOST_STARTS:
-                    raise UserError(
-                        f"worker {index} died {MOST_STARTS} times; its last words are in {self._log(index)}: mend it, "
-                        "and type the command again"
-                    )
-                self.processes[index] = self._start(index)
+            if process.poll() in (None, 0):
+                continue
+            if process.returncode == USER_ERROR_STATUS:
+                raise UserError(f"worker {index}: {last_words(self._log(index))}")
+            if self.starts[index] >= MOST_STARTS:
+                raise UserError(
+                    f"worker {index} died {MOST_STARTS} times; its last words are in {self._log(index)}: mend it, "
+                    "and type the command again"
+                )
+            self.processes[index] = self._start(index)
 
     def end(self) -> None:
         """Waits for workers that have heard that there is no more work; ends the others."""
@@ -192,6 +198,12 @@ class LocalWorkers:
 
     def _log(self, index: int) -> pathlib.Path:
         return self.search / FOLDER / f"worker{index}.log"
+
+
+def last_words(log: pathlib.Path) -> str:
+    """The last line that a process has left in its log, without the word that marks an error; "" if there is none."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1].removeprefix("error: ") if lines else ""
 
 
 def _own_gpu(index: int) -> dict[str, str]:

@@ -28,6 +28,7 @@ def write_trial(
     *,
     status: str = "COMPLETED",
     outcome: dict | None = None,
+    message: str | None = None,
     knobs: dict | None = None,
     costs: dict | None = None,
     first_seed: int = 0,
@@ -38,7 +39,12 @@ def write_trial(
     trial = folder / f"trial_{trial_id}"
     trial.mkdir()
     values = {"representation": representation, "depth": depth, **(knobs or {})}
-    state = {"trial_id": trial_id, "hyperparameters": {"space": [], "values": values}, "status": status}
+    state = {
+        "trial_id": trial_id,
+        "message": message,
+        "hyperparameters": {"space": [], "values": values},
+        "status": status,
+    }
     (trial / "trial.json").write_text(json.dumps({**state, "metrics": {}, "score": None, "best_step": 0}))
     if outcome:
         (trial / "outcome.json").write_text(json.dumps(outcome))
@@ -61,8 +67,9 @@ def write_run(folder, errors, seed, depth, costs, silence) -> None:
         "separation_seconds": 0.01 * depth,
         "separation_joules": 0.2 * depth,
     }
+    of_sources = {f"val_mse_{name}": float(mse) for name, mse in zip(SOURCES, errors.mean(axis=0), strict=True)}
     record = {
-        "metrics": {"epoch": 4, "val_mse": value, "val_si_sdr": 3.0},
+        "metrics": {"epoch": 4, "val_mse": value, "val_si_sdr": 3.0, **of_sources},
         "segment_mse": errors.tolist(),
         "sources": list(SOURCES),
         "baselines": {**BASELINES, "silence": {**BASELINES["silence"], "val_mse": silence}},
@@ -107,6 +114,7 @@ def write_whole_search(folder: pathlib.Path) -> pathlib.Path:
             write_trial(folder, name, depth, errors, costs=costs)
     write_trial(folder, "waveform", 9, status="FAILED", outcome={"status": "failed", "reason": "out of memory & gone"})
     reason = "its plan of 91 GB exceeds the 80 GB that are free"
-    write_trial(folder, "waveform", 12, status="FAILED", outcome={"status": "not fitting", "reason": reason})
+    not_fitting = {"status": "not fitting", "reason": reason, "planned_bytes": 91_000_000_000}
+    write_trial(folder, "waveform", 12, status="FAILED", outcome=not_fitting)
     write_trial(folder, "stft", 7, errors_of(0.002, num_seeds=1), status="RUNNING")
     return folder

@@ -1,6 +1,7 @@
 """The report of a search: what the command leaves and says, and whether the page stands by itself."""
 
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -19,10 +20,10 @@ from tests.page_reader import content, read_page
 from tests.tuner.synthetic import errors_of, write_search, write_trial, write_whole_search
 from tuner import pictures
 from tuner.analysis import analyse
-from tuner.answer import answer_text, print_answer
+from tuner.answer import answer_text, print_answer, records
 from tuner.page import meter_text
 from tuner.publish import write_report
-from tuner.records import read_search
+from tuner.records import NOT_FITTING, read_search
 from tuner.report import main
 
 
@@ -76,11 +77,12 @@ def test_csv_and_json_hold_the_answer(whole_search):
     for candidate, row, trial in zip(answer.candidates, rows, written["trials"], strict=False):
         for name, value in {
             "val_mse": candidate.val_mse.value,
+            "val_mse_drums": np.mean([run.record["metrics"]["val_mse_drums"] for run in candidate.trial.runs]),
             "val_mse_low": candidate.val_mse.low,
             "behind_best_high": candidate.behind.high,
             "gflop_per_second": candidate.cost,
         }.items():
-            assert float(row[name]) == trial[name] == value
+            assert float(row[name]) == trial[name] == pytest.approx(value, rel=1e-12)
         assert row["is_best"] == str(trial["is_best"]) == str(candidate is answer.best)
     failed = next(row for row in rows if row["status"] == "failed")
     assert (failed["reason"], failed["val_mse"]) == ("out of memory & gone", "")
@@ -100,6 +102,8 @@ def test_a_search_that_has_only_begun(run, tmp_path, capsys):
     assert "No trial is completed (1 running)" in capsys.readouterr().out
     write_trial(folder, "stft", 4, errors_of(0.002, num_seeds=1))
     assert len(read_page(write_report(folder, audio=False)).named("img")) == 4
+    write_trial(folder, "stft", 5, status="FAILED", message="Traceback (most recent call last):\nTypeError: never\n")
+    assert read_search(folder).trials[-1].reason == "TypeError: never"
     (half / "trial.json").write_text('{"trial_id": "00')
     outcome = run("tuner.report", folder)
     assert outcome.status == 2 and "is damaged" in outcome.stderr and len(outcome.stderr.splitlines()) == 1
@@ -186,6 +190,24 @@ def test_audio_that_mp3_does_not_know_is_flac(sample_rate, media_type):
     heard, rate = soundfile.read(io.BytesIO(content(audio_uri(samples, sample_rate), media_type)))
     assert rate == sample_rate and heard.shape[1] == 2
     assert np.abs(heard).max() > 0.9
+
+
+def test_the_memory_of_what_does_not_fit_is_kept_and_drawn(whole_search):
+    search = read_search(whole_search)
+    planned = {trial.label: trial.planned_bytes for trial in search.trials}
+    assert (planned["waveform 12"], planned["waveform 9"]) == (91_000_000_000, None)
+    assert planned["stft 4"] == int(4e8 * 1.7**4)
+    [row] = [row for row in records(analyse(search)) if row["status"] == NOT_FITTING]
+    assert (row["planned_training_bytes"], row["val_mse"]) == (91_000_000_000, None)
+
+    def picture(trials):
+        drawn = io.BytesIO()
+        pictures.draw_memory_by_depth(drawn, analyse(dataclasses.replace(search, trials=trials)))
+        return matplotlib.image.imread(io.BytesIO(drawn.getvalue()))
+
+    # Drawn, and as the only point at its depth.
+    with_it, without = picture(search.trials), picture(search.completed)
+    assert with_it.shape == without.shape and np.abs(with_it - without).max() > 0.5
 
 
 def test_gpus_that_lie_near_are_drawn():

@@ -3,80 +3,16 @@
 import json
 import os
 import pathlib
+import resource
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 from tests.conftest import REPOSITORY
-from tuner.records import COMPLETED, FAILED, NOT_FITTING, read_search
-
-TINY = [
-    "--families",
-    "unet_1d",
-    "--base-filters",
-    "2",
-    "--budget",
-    "1epochs",
-    "--steps-per-epoch",
-    "4",
-    "--batch-size",
-    "1",
-    "--segment-seconds",
-    "0.1",
-    "--validation-segments",
-    "2",
-    "--validation-seconds",
-    "0.1",
-    "--no-audio",
-]
-SECONDS_TO_WAIT = 240
-
-
-@pytest.fixture
-def songs(tmp_path, write_song):
-    for number, split in enumerate(("train", "valid")):
-        write_song(tmp_path / "songs" / split / f"song {number}", seed=number)
-    return tmp_path / "songs"
-
-
-@pytest.fixture
-def flags(songs, tmp_path):
-    """The arguments of a tiny search of depths 1 to 3."""
-    return [*TINY, "--data", str(songs), "--searches", str(tmp_path), "--name", "tiny", "--depths", "1-3"]
-
-
-def start(flags, **environment):
-    """Starts a search in a session of its own."""
-    command = [sys.executable, "-m", "tuner.search", *flags]
-    return subprocess.Popen(
-        command,
-        cwd=REPOSITORY,
-        env={**os.environ, **environment},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-
-
-def wait_for(condition):
-    end = time.monotonic() + SECONDS_TO_WAIT
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
-
-
-def status_of(trial_file: pathlib.Path) -> str:
-    return json.loads(trial_file.read_text())["status"] if trial_file.exists() else ""
-
-
-def trials_of(folder):
-    """Depth and status of every trial, in order."""
-    return [(trial.depth, trial.status) for trial in read_search(folder).trials]
-
+from tests.tuner.searching import SECONDS_TO_WAIT, start, status_of, trials_of, wait_for
+from tuner.records import COMPLETED, FAILED, NOT_FITTING, RUNNING, read_search
 
 ALL = [(1, COMPLETED), (2, COMPLETED), (3, COMPLETED)]
 
@@ -174,10 +110,43 @@ def test_songs_that_vanish_stop_the_search(run, flags, songs, tmp_path):
     wait_for(lambda: status_of(tmp_path / "tiny" / "trial_0" / "trial.json") == "COMPLETED")
     songs.rename(tmp_path / "elsewhere")
     assert search.wait(timeout=SECONDS_TO_WAIT) == 2
+    without = run("tuner.search", *flags)
+    assert without.status == 2 and len(without.stderr.splitlines()) == 1
+    assert f"no such folder: {songs}" in without.stderr
     (tmp_path / "elsewhere").rename(songs)
     outcome = run("tuner.search", *flags, timeout=SECONDS_TO_WAIT)
     assert outcome.status == 0, outcome.stderr
-    assert [status for _, status in trials_of(tmp_path / "tiny")].count(COMPLETED) >= 2
+    assert trials_of(tmp_path / "tiny") == ALL
+
+
+def run_with_little_room(flags, num_bytes):
+    """Runs a search that may write no file larger than so; to its processes that is like a disk that is full."""
+    return subprocess.run(
+        [sys.executable, "-m", "tuner.search", *flags],
+        cwd=REPOSITORY,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, num_bytes)),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS_TO_WAIT,
+    )
+
+
+def test_no_space_stops_the_search_and_with_space_it_goes_on(run, flags, tmp_path):
+    one, folder = [*flags[:-1], "1"], tmp_path / "tiny"
+    # Not even its settings could be written.
+    nothing = run_with_little_room(one, 100)
+    assert nothing.returncode == 2 and not [path for path in folder.rglob("*") if path.is_file()]
+    assert nothing.stderr.startswith("error: cannot write ") and len(nothing.stderr.splitlines()) == 1
+    # Everything could be but the checkpoints of its runs.
+    outcome = run_with_little_room(one, 8000)
+    assert outcome.returncode == 2
+    *_, line = outcome.stderr.splitlines()
+    assert line.startswith(f"error: {folder} has no room left (") and line.endswith("type the command again")
+    assert trials_of(folder) == [(1, RUNNING)] and not list(folder.rglob(".*"))
+    outcome = run("tuner.search", *one, timeout=SECONDS_TO_WAIT)
+    assert outcome.status == 0, outcome.stderr
+    assert trials_of(folder) == [(1, COMPLETED)]
 
 
 @pytest.mark.parametrize(
@@ -195,6 +164,8 @@ def test_songs_that_vanish_stop_the_search(run, flags, songs, tmp_path):
         (["--knob", "colour=1,2"], "colour is no option of unet_1d"),
         (["--knob", "learning_rate=1e-4:1e-2"], "--strategy grid needs values for learning_rate"),
         (["--memory", "much"], "--memory is 'much'"),
+        (["--seeds", "0"], "argument --seeds: is 0; give 1 or more"),
+        (["--strategy", "hyperband", "--budget", "2min"], "give the largest of them, such as 9epochs"),
     ],
 )
 def test_bad_input_gets_one_line(run, flags, more, message):

@@ -1,0 +1,110 @@
+"""What the oracles try, by what they are told of it: no model is trained here."""
+
+import collections
+
+import keras_tuner
+import pytest
+
+from tuner.oracles import OBJECTIVE, make_oracle
+from tuner.search_space import Knob, Space
+
+SMALL = Space({"waveform": range(1, 6), "stft": range(1, 5)})
+
+
+def deeper_is_better(values):
+    """So is longer training, and the waveform; "stft 5" fails."""
+    if (values["representation"], values["depth"]) == ("stft", 5):
+        return None
+    return 1 / values["depth"] + 0.1 / values.get("tuner/epochs", 1) + (values["representation"] == "stft")
+
+
+@pytest.fixture
+def search(tmp_path):
+    """Asks an oracle until it has no more, tells it the errors, and returns all trials in order; None is a failure."""
+
+    def ask(strategy, space, *, restart_after=None, max_trials=20, max_epochs=9):
+        def make():
+            options = {"max_trials": max_trials, "max_epochs": max_epochs, "seed": 3}
+            oracle = make_oracle(strategy, space, **options)
+            oracle.verbose = 0
+            oracle._set_project_dir(str(tmp_path), strategy)
+            return oracle
+
+        oracle, number = make(), 0
+        while (trial := oracle.create_trial("tuner0")).status == "RUNNING":
+            number += 1
+            if number == restart_after:
+                # As after a kill within this trial.
+                oracle = make()
+                oracle.reload()
+                continue
+            value = deeper_is_better(trial.hyperparameters.values)
+            if value is not None:
+                oracle.update_trial(trial.trial_id, {"val_mse": value})
+            trial.status = "FAILED" if value is None else "COMPLETED"
+            oracle.end_trial(trial)
+        assert trial.status == "STOPPED" and not oracle.ongoing_trials
+        return [oracle.trials[trial_id] for trial_id in oracle.start_order]
+
+    return ask
+
+
+def model_of(trial):
+    values = trial.hyperparameters.values
+    return values["representation"], values["depth"]
+
+
+EVERY = sorted((name, depth) for name, depths in SMALL.depths.items() for depth in depths)
+# KerasTuner knows one range of depths for all representations; a trial of a depth that one has not does not fit.
+DRAWN = sorted([*EVERY, ("stft", 5)])
+
+
+@pytest.mark.parametrize("strategy", ["grid", "random", "bayesian"])
+@pytest.mark.parametrize("restart_after", [None, 8])
+def test_a_space_of_few_models_is_tried_whole_and_each_model_once(search, strategy, restart_after):
+    trials = search(strategy, SMALL, restart_after=restart_after)
+    assert sorted(map(model_of, trials)) == (EVERY if strategy == "grid" else DRAWN)
+
+
+def test_random_trials_are_those_of_keras_tuner(search):
+    knobs = Knob("learning_rate", low=1e-4, high=1e-2, log=True), Knob("base_filters", low=2, high=6)
+    space = Space({"waveform": range(1, 5)}, knobs)
+    hp = keras_tuner.HyperParameters()
+    space.declare(hp)
+    theirs = keras_tuner.oracles.RandomSearchOracle(OBJECTIVE, max_trials=6, seed=3, hyperparameters=hp)
+    expected = [theirs._random_values() for _ in range(6)]
+    found = [trial.hyperparameters.values for trial in search("random", space, max_trials=6, restart_after=3)]
+    assert found == expected
+
+
+def rounds_of(trials):
+    """Trials by the number of epochs that they are trained for."""
+    rounds = collections.defaultdict(list)
+    for trial in trials:
+        rounds[trial.hyperparameters.values["tuner/epochs"]].append(trial)
+    return dict(rounds)
+
+
+def test_hyperband_without_failures_is_that_of_keras_tuner(search):
+    space = Space({"waveform": range(4, 10), "stft": range(4, 10)}, (Knob("learning_rate", low=0.0, high=1.0),))
+    trials = search("hyperband", space)
+    # Li et al. 2018 with R = 9 and a factor of 3: rounds of 9, 3 and 1, then of 5 and 2, then of 3.
+    assert {epochs: len(of_round) for epochs, of_round in rounds_of(trials).items()} == {1: 9, 3: 3 + 5, 9: 1 + 2 + 3}
+    for trial in trials:
+        values = trial.hyperparameters.values
+        if values["tuner/round"]:
+            earlier = trials[int(values["tuner/trial_id"])].hyperparameters.values
+            assert values["tuner/initial_epoch"] == earlier["tuner/epochs"] < values["tuner/epochs"]
+            assert (values["depth"], values["learning_rate"]) == (earlier["depth"], earlier["learning_rate"])
+
+
+@pytest.mark.parametrize("restart_after", [None, 12])
+def test_hyperband_goes_on_with_the_best_of_few(search, restart_after):
+    """The first round asks for 27 models. There are ten, one of which fails."""
+    trials = search("hyperband", SMALL, restart_after=restart_after, max_epochs=27)
+    rounds = rounds_of(trials)
+    assert sorted(map(model_of, rounds[1])) == DRAWN
+    # Of nine, the best third goes on, and then the best of three.
+    assert sorted(map(model_of, rounds[3])) == [("waveform", 3), ("waveform", 4), ("waveform", 5)]
+    assert list(map(model_of, rounds[9])) == list(map(model_of, rounds[27])) == [("waveform", 5)]
+    assert [model_of(trial) for trial in trials if trial.status == "FAILED"] == [("stft", 5)]
