@@ -3,6 +3,7 @@
 import logging
 import os
 import pathlib
+import shutil
 
 # How often power is measured; what GPUs and RAPL count themselves is read then, too.
 SECONDS_BETWEEN = 5
@@ -17,6 +18,9 @@ class EnergyMeter:
     """
 
     def __init__(self):
+        if shutil.which("scontrol") is None:
+            # In a container of a Slurm job CodeCarbon would ask a program that is not there, and never start.
+            os.environ.pop("SLURM_JOB_ID", None)
         from codecarbon import OfflineEmissionsTracker
         from codecarbon.output import BaseOutput
 
