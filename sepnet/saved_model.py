@@ -77,8 +77,15 @@ def read_models(
     """
     short = len({path.name for path in paths}) == len(paths)
     models = {path.name if short else str(path): newest_version(path) for path in paths}
-    parts = [Config.from_values(read_contract(version)["config"]).data.parts for version in models.values()]
+    parts = [_read_parts(version) for version in models.values()]
     if any(other != parts[0] for other in parts):
         listed = " and ".join(", ".join(names) for names in parts)
         raise UserError(f"the models have different sources ({listed}); compare those that have the same")
     return models, parts[0]
+
+
+def _read_parts(version: pathlib.Path) -> dict[str, tuple[str, ...]]:
+    contract = read_contract(version)
+    if "config" not in contract:
+        raise UserError(f"{version} does not say of which stems its sources are sums; export its run again")
+    return Config.from_values(contract["config"]).data.parts
