@@ -19,6 +19,7 @@ class SavedModel:
         path: folder of the version.
         contract: what its `assets.extra/sepnet.json` says; `sepnet.separator.Separator` reads `sources`, `sample_rate`,
             `num_channels`, `grid_samples` and `context_samples`.
+        signatures: TensorFlow's functions by name, see `sepnet.signatures`; a model of an older export has fewer.
 
     Args:
         path: folder of a model, or of one version of it.
@@ -33,9 +34,10 @@ class SavedModel:
         self.path = newest_version(pathlib.Path(path))
         self.contract: dict[str, Any] = read_contract(self.path)
         try:
-            # The loaded object must outlive its signature.
+            # The loaded object must outlive its signatures.
             self._loaded = tf.saved_model.load(str(self.path))
-            self._signature = self._loaded.signatures[SERVING_DEFAULT]
+            self.signatures = self._loaded.signatures
+            self._signature = self.signatures[SERVING_DEFAULT]
         except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
             raise UserError(f"cannot load the SavedModel {self.path}: it is damaged; export it again") from error
 

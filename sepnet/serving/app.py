@@ -1,0 +1,128 @@
+"""The application: every part, put together."""
+
+import contextlib
+import dataclasses
+import logging
+from typing import Any
+
+import anyio.to_thread
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+import sepnet
+from pipelines.errors import UserError
+from sepnet.serving.errors import BAD_REQUEST, INTERNAL, ApiError, error_response
+from sepnet.serving.guard import Gate, Guard
+from sepnet.serving.metrics import Metrics
+from sepnet.serving.options import ServeOptions
+from sepnet.serving.page import page_routes, static_files
+from sepnet.serving.rest import rest_routes
+from sepnet.serving.runner import Runner
+from sepnet.serving.separation import Separation
+from sepnet.serving.store import ModelStore
+
+LOGGER = logging.getLogger("uvicorn.error")
+
+
+@dataclasses.dataclass(frozen=True)
+class Service:
+    """The application and what it is made of.
+
+    Attributes:
+        app: ASGI application.
+        gate: who is inside.
+        store: the models.
+    """
+
+    app: Guard
+    gate: Gate
+    store: ModelStore
+
+
+def build_service(options: ServeOptions) -> Service:
+    """Builds the server's application; models are loaded when it starts up."""
+    metrics = Metrics()
+    store = ModelStore(options)
+    runner = Runner(options.max_batch, metrics)
+    gate = Gate(options, metrics, runner)
+    separation = Separation(store, runner, options)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI):
+        await anyio.to_thread.run_sync(store.start)
+        yield
+        separation.stop()
+        runner.stop()
+        store.stop()
+
+    app = FastAPI(
+        title="sepnet",
+        version=sepnet.__version__,
+        description="Music source separation: TensorFlow Serving's REST API, and whole songs.",
+        lifespan=lifespan,
+        # Their pages load scripts from another host.
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.include_router(rest_routes(store, runner, options))
+    app.include_router(separation.routes())
+    app.include_router(page_routes(store, gate, metrics))
+    app.mount("/static", static_files())
+    _answer_errors_alike(app)
+    _describe_errors(app)
+    return Service(Guard(app, gate), gate, store)
+
+
+def _answer_errors_alike(app: FastAPI) -> None:
+    """Every error is `{"error": "..."}`."""
+
+    @app.exception_handler(ApiError)
+    async def known(_, error: ApiError) -> Response:
+        return error_response(error)
+
+    @app.exception_handler(UserError)
+    async def of_the_server(_, error: UserError) -> Response:
+        LOGGER.error("%s", error)
+        return error_response(ApiError(INTERNAL, "the server cannot do this now; its log says why"))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        return error_response(ApiError(BAD_REQUEST, f"{'.'.join(map(str, first['loc']))}: {first['msg']}"))
+
+    @app.exception_handler(HTTPException)
+    async def unknown(request, error: HTTPException) -> Response:
+        message = f"{error.detail}: {request.method} {request.url.path}"
+        if request.url.path.startswith("/v1/"):
+            # TensorFlow Serving's answer, whatever is wrong with a route of its own.
+            return error_response(ApiError(BAD_REQUEST, f"Malformed request: {request.method} {request.url.path}"))
+        return error_response(ApiError(error.status_code, message, dict(error.headers or {})))
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(*_) -> Response:
+        return error_response(ApiError(499, "the client has gone away"))
+
+    @app.exception_handler(Exception)
+    async def unexpected(*_) -> Response:
+        return error_response(ApiError(INTERNAL, "the server failed; its log says more"))
+
+
+def _describe_errors(app: FastAPI) -> None:
+    """Puts the shape of errors into the description; answers of FastAPI's own to invalid requests are not given."""
+    describe = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema:
+            return app.openapi_schema
+        schema = describe()
+        error = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
+        schema.setdefault("components", {}).setdefault("schemas", {})["Error"] = error
+        for operations in schema["paths"].values():
+            for operation in operations.values():
+                operation["responses"].pop("422", None)
+        return schema
+
+    app.openapi = openapi

@@ -1,0 +1,38 @@
+"""Errors as TensorFlow Serving answers them: its HTTP status, and `{"error": "..."}`."""
+
+import orjson
+from starlette.responses import Response
+
+BAD_REQUEST = 400
+NOT_FOUND = 404
+TIMEOUT = 408
+TOO_LARGE = 413
+UNSUPPORTED = 415
+INTERNAL = 500
+UNAVAILABLE = 503
+
+
+class ApiError(Exception):
+    """What a client is told instead of an answer.
+
+    Attributes:
+        status: HTTP status.
+        message: one line.
+        headers: HTTP headers beside it.
+    """
+
+    def __init__(self, status: int, message: str, headers: dict[str, str] | None = None):
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.headers = headers or {}
+
+
+def unavailable(message: str, retry_seconds: float = 1) -> ApiError:
+    """503 that says when to come again."""
+    return ApiError(UNAVAILABLE, message, {"Retry-After": str(max(1, round(retry_seconds)))})
+
+
+def error_response(error: ApiError) -> Response:
+    """The answer for an error."""
+    return Response(orjson.dumps({"error": error.message}), error.status, error.headers, media_type="application/json")

@@ -1,0 +1,189 @@
+"""What stands before every route: tokens, limits on bodies and on how many are inside, time, and the counters."""
+
+import asyncio
+import hmac
+import re
+import time
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sepnet.serving.errors import TIMEOUT, TOO_LARGE, ApiError, error_response, unavailable
+from sepnet.serving.metrics import Metrics
+from sepnet.serving.options import ServeOptions
+from sepnet.serving.runner import Runner
+
+# What a load balancer asks while the server is shutting down, and without a token.
+OPEN_ROUTES = ("/healthz", "/readyz")
+PREDICT, SONG = "predict", "separate"
+PREDICT_PATH = re.compile(r"/v1/models/.*:predict")
+SECURITY_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    # The page can reach this server alone, whatever it is made to show.
+    (
+        b"content-security-policy",
+        b"default-src 'self'; media-src 'self' blob:; img-src 'self' blob: data:; object-src 'none'; "
+        b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+]
+
+
+class Gate:
+    """Who is inside, and whether more may come in.
+
+    Attributes:
+        is_draining: whether the server is shutting down: who is inside finishes, others get 503.
+        inside: number of requests that are being answered.
+    """
+
+    def __init__(self, options: ServeOptions, metrics: Metrics, runner: Runner):
+        self.options, self.metrics, self.runner = options, metrics, runner
+        self.is_draining = False
+        self.inside = 0
+        self._held_bytes = 0
+        self._requests = {PREDICT: 0, SONG: 0}
+        self._most_requests = {PREDICT: options.max_requests, SONG: options.max_songs}
+        self.most_bytes = {PREDICT: options.max_predict_bytes, SONG: options.max_song_bytes}
+
+    def enter(self, kind: str) -> None:
+        """Takes a place for a request with a body.
+
+        Raises:
+            ApiError: there is none left.
+        """
+        if self._requests[kind] >= self._most_requests[kind]:
+            raise unavailable(f"{self._most_requests[kind]} requests are inside already", self.runner.wait_seconds())
+        self._requests[kind] += 1
+        self.metrics.songs.set(self._requests[SONG])
+
+    def leave(self, kind: str, held_bytes: int) -> None:
+        """Gives the place back, and the memory of the body."""
+        self._requests[kind] -= 1
+        self._held_bytes -= held_bytes
+        self.metrics.songs.set(self._requests[SONG])
+
+    def hold(self, num_bytes: int) -> None:
+        """Counts bytes of a body that is kept in memory; the caller gives them back when it leaves.
+
+        Raises:
+            ApiError: all bodies together are too large.
+        """
+        self._held_bytes += num_bytes
+        if self._held_bytes > self.options.max_held_bytes:
+            raise unavailable("the requests inside take too much memory", self.runner.wait_seconds())
+
+
+class Guard:
+    """ASGI middleware around the whole application."""
+
+    def __init__(self, app: ASGIApp, gate: Gate):
+        self._app, self._gate = app, gate
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begin, gate = time.monotonic(), self._gate
+        kind = _kind(scope)
+        status = 499
+
+        async def send_counted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), *SECURITY_HEADERS]
+            await send(message)
+
+        gate.inside += 1
+        gate.metrics.inside.inc()
+        try:
+            await self._answer(scope, receive, send_counted, kind)
+        finally:
+            gate.inside -= 1
+            gate.metrics.inside.dec()
+            # By kind and not by path: a client cannot fill the memory with made-up routes.
+            route = kind or "other"
+            gate.metrics.requests.labels(route, str(status)).inc()
+            gate.metrics.seconds.labels(route).observe(time.monotonic() - begin)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, kind: str | None) -> None:
+        gate, entered, body = self._gate, False, None
+        try:
+            self._check(scope, kind)
+            if kind:
+                gate.enter(kind)
+                entered = True
+                body = _Body(receive, gate, kind)
+                receive = body
+            await self._app(scope, receive, send)
+        except ApiError as error:
+            await error_response(error)(scope, receive, send)
+        finally:
+            if entered:
+                gate.leave(kind, body.held_bytes)
+
+    def _check(self, scope: Scope, kind: str | None) -> None:
+        options, headers = self._gate.options, Headers(scope=scope)
+        if scope["path"] in OPEN_ROUTES:
+            return
+        if self._gate.is_draining:
+            raise unavailable("the server is shutting down", 5)
+        if options.token is not None and not _is_page(scope):
+            given = headers.get("authorization", "")
+            if not hmac.compare_digest(given.encode(), f"Bearer {options.token}".encode()):
+                raise ApiError(401, "expected `Authorization: Bearer TOKEN`", {"WWW-Authenticate": "Bearer"})
+        origin = headers.get("origin")
+        if origin and urlsplit(origin).netloc != headers.get("host"):
+            # Any page of the internet could otherwise let its visitors' browsers work here.
+            raise ApiError(403, f"requests from pages of {origin} are not answered")
+        length = headers.get("content-length", "")
+        if kind and length.isdigit() and int(length) > self._gate.most_bytes[kind]:
+            raise ApiError(TOO_LARGE, f"the body has {length} bytes; expected at most {self._gate.most_bytes[kind]}")
+
+
+class _Body:
+    """Hands a body on, and stops one that is too large, too slow or one too many."""
+
+    def __init__(self, receive: Receive, gate: Gate, kind: str):
+        self._receive, self._gate, self._kind = receive, gate, kind
+        self._begin = time.monotonic()
+        self._num_bytes = 0
+        self._is_complete = False
+        self.held_bytes = 0
+
+    async def __call__(self) -> Message:
+        if self._is_complete:
+            # What comes now is that the client has gone away, whenever that is.
+            return await self._receive()
+        options, most_bytes = self._gate.options, self._gate.most_bytes[self._kind]
+        deadline = self._begin + options.stall_seconds + self._num_bytes / options.min_bytes_per_second
+        left = min(deadline - time.monotonic(), options.stall_seconds)
+        try:
+            message = await asyncio.wait_for(self._receive(), max(left, 0))
+        except asyncio.TimeoutError as error:
+            raise ApiError(TIMEOUT, f"the body comes too slowly: {self._num_bytes} bytes until now") from error
+        num_bytes = len(message.get("body", b""))
+        self._num_bytes += num_bytes
+        self._is_complete = not message.get("more_body", False)
+        if self._num_bytes > most_bytes:
+            raise ApiError(TOO_LARGE, f"the body has more than {most_bytes} bytes")
+        if self._kind == PREDICT:
+            self.held_bytes += num_bytes
+            self._gate.hold(num_bytes)
+        return message
+
+
+def _kind(scope: Scope) -> str | None:
+    """What a request is to the limits: one with a large body, or none."""
+    if scope["method"] != "POST":
+        return None
+    if scope["path"] == "/separate":
+        return SONG
+    return PREDICT if PREDICT_PATH.fullmatch(scope["path"]) else None
+
+
+def _is_page(scope: Scope) -> bool:
+    """The page itself holds no secrets; what it asks for does."""
+    return scope["method"] in ("GET", "HEAD") and (scope["path"] == "/" or scope["path"].startswith("/static/"))

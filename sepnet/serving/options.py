@@ -1,0 +1,55 @@
+"""What a server is told, and the limits that keep one client from taking it away from the others."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+
+MIB = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class ServeOptions:
+    """Options of the server.
+
+    Attributes:
+        saved_models: folder of `<name>/<version>/`.
+        host: address to listen on.
+        port: port to listen on; 0 takes a free one.
+        token: what `Authorization: Bearer` must say; None asks for none.
+        labels: versions by `(name, label)`, as in TensorFlow Serving's `/v1/models/NAME/labels/LABEL`.
+        num_versions: how many of the newest versions of a model are served.
+        poll_seconds: how often `saved_models` is looked at.
+        max_batch: requests that run together at most; 1 switches batching off.
+        max_requests: predictions that are inside at once, waiting or running; more get 503.
+        max_held_bytes: what the bodies of these may hold together; more get 503.
+        max_predict_bytes: largest body of a prediction.
+        max_predict_seconds: longest audio of a prediction, all of its batch together; a model whose blocks and their
+            context are longer takes those.
+        max_song_bytes: largest file to separate.
+        max_song_seconds: longest song to separate.
+        max_songs: songs that are inside at once, being sent, waiting, running or being fetched; more get 503.
+        songs_at_once: how many of these are separated at the same time.
+        stall_seconds: a client that neither sends nor takes anything for so long is cut off.
+        min_bytes_per_second: a body must come at least this fast on average.
+        drain_seconds: how long running requests may take to finish after SIGTERM.
+    """
+
+    saved_models: pathlib.Path = pathlib.Path("saved_models")
+    host: str = "127.0.0.1"
+    port: int = 8501
+    token: str | None = None
+    labels: Mapping[tuple[str, str], int] = dataclasses.field(default_factory=dict)
+    num_versions: int = 1
+    poll_seconds: float = 2.0
+    max_batch: int = 8
+    max_requests: int = 64
+    max_held_bytes: int = 256 * MIB
+    max_predict_bytes: int = 32 * MIB
+    max_predict_seconds: float = 30.0
+    max_song_bytes: int = 512 * MIB
+    max_song_seconds: float = 30 * 60.0
+    max_songs: int = 8
+    songs_at_once: int = 2
+    stall_seconds: float = 30.0
+    min_bytes_per_second: int = 16 * 1024
+    drain_seconds: float = 120.0

@@ -1,0 +1,72 @@
+"""The parent of the serving process: it holds the port, and starts another process if that one is killed."""
+
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import time
+
+from pipelines.errors import UserError
+from sepnet.serving.options import ServeOptions
+
+# One that ends sooner than this has not served: to start it again and again would help nobody.
+SHORTEST_LIFE_SECONDS = 5.0
+
+
+def supervise(options: ServeOptions) -> int:
+    """Serves until SIGTERM or SIGINT.
+
+    Whatever kills the serving process, memory that runs out or a fault in a library, connections wait in the queue of
+    the port until its successor answers them.
+
+    Returns:
+        The status to exit with.
+
+    Raises:
+        UserError: the port cannot be had.
+    """
+    listener = _listen(options)
+    host, port = listener.getsockname()[:2]
+    print(f"http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+    spawn = multiprocessing.get_context("spawn")
+    stopping = False
+    process = None
+
+    def stop(*_) -> None:
+        nonlocal stopping
+        stopping = True
+        if process is not None and process.is_alive():
+            # Twice does no harm: a terminal and systemd tell parent and child alike.
+            os.kill(process.pid, signal.SIGTERM)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    while True:
+        begin = time.monotonic()
+        process = spawn.Process(target=_work, args=(options, listener), name="serving")
+        process.start()
+        if stopping:
+            stop()
+        process.join()
+        if stopping or process.exitcode == 0:
+            return 0
+        print(f"the serving process ended with {process.exitcode}; starting another", file=sys.stderr, flush=True)
+        if process.exitcode > 0 and time.monotonic() - begin < SHORTEST_LIFE_SECONDS:
+            return 1
+
+
+def _listen(options: ServeOptions) -> socket.socket:
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    try:
+        return socket.create_server((options.host, options.port), family=family, backlog=2048)
+    except OSError as error:
+        raise UserError(
+            f"cannot listen on {options.host} port {options.port}: {error.strerror}; choose others by --host and --port"
+        ) from error
+
+
+def _work(options: ServeOptions, listener: socket.socket) -> None:
+    from sepnet.serving.server import work
+
+    work(options, listener)

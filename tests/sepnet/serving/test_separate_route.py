@@ -1,0 +1,155 @@
+"""Whole songs through `POST /separate`: stems like those of the same model without a server, while they are made."""
+
+import io
+import tempfile
+import threading
+import zipfile
+
+import numpy as np
+import pytest
+import requests
+import soundfile
+
+from sepnet.separator import Separator
+from sepnet.serving.options import ServeOptions
+from tests.sepnet.helpers import SAMPLE_RATE, SOURCES, noise
+from tests.sepnet.serving.conftest import eventually, running
+
+RATE = 11_025
+LENGTH = 30 * RATE + 7
+
+
+@pytest.fixture(scope="module")
+def song():
+    """Half a minute in mono, at another rate than the model's."""
+    return noise(LENGTH, 1)
+
+
+@pytest.fixture(scope="module")
+def expected(exported, song):
+    """The stems of what libsndfile reads of that song in 16 bit."""
+    heard, _ = soundfile.read(io.BytesIO(encoded(song)), dtype="float32", always_2d=True)
+    return Separator(exported["unet_1d"])(heard, RATE)
+
+
+def encoded(samples, rate=RATE, container="WAV", subtype="PCM_16"):
+    """An audio file's bytes."""
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, subtype, format=container)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(("encoding", "tolerance"), [("PCM_16", 1 / 32768), ("PCM_24", 1 / (1 << 23)), ("FLOAT", 1e-6)])
+def test_a_zip_of_stems(server, song, expected, encoding, tolerance):
+    answer = server.post(f"/separate?model=unet_1d&name=a/b/My+Song.wav&encoding={encoding}", data=encoded(song))
+    assert answer.status_code == 200 and answer.headers["content-type"] == "application/zip"
+    assert answer.headers["content-disposition"] == 'attachment; filename="My Song.stems.zip"'
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        assert archive.testzip() is None and archive.namelist() == [f"{source}.wav" for source in SOURCES]
+        for source in SOURCES:
+            file = io.BytesIO(archive.read(f"{source}.wav"))
+            assert soundfile.info(file).subtype == encoding
+            file.seek(0)
+            stem, rate = soundfile.read(file, dtype="float32", always_2d=True)
+            assert rate == RATE and stem.shape == song.shape
+            np.testing.assert_allclose(stem, expected[source], rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize(("container", "subtype"), [("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III")])
+def test_one_stem_of_any_format(server, song, container, subtype):
+    sent = encoded(song, container=container, subtype=subtype)
+    decoded, _ = soundfile.read(io.BytesIO(sent), always_2d=True)
+    answer = server.post("/separate?model=unet_1d&stem=drums", data=sent)
+    assert answer.status_code == 200 and int(answer.headers["content-length"]) == len(answer.content)
+    stem, rate = soundfile.read(io.BytesIO(answer.content), always_2d=True)
+    assert (rate, stem.shape) == (RATE, decoded.shape)
+
+
+def test_blocks_are_sent_as_they_are_ready_and_progress_can_be_asked_for(saved_models, monkeypatch):
+    """The model waits before its second block until the client has the first one."""
+    from sepnet.serving import runner
+
+    may_go_on, calls = threading.Event(), []
+
+    def run_signature(*arguments):
+        calls.append(arguments)
+        if len(calls) > 1:
+            assert may_go_on.wait(30)
+        return unchanged(*arguments)
+
+    unchanged = runner.run_signature
+    monkeypatch.setattr(runner, "run_signature", run_signature)
+    with running(ServeOptions(saved_models=saved_models)) as server:
+        sent = encoded(noise(25 * SAMPLE_RATE, 2), SAMPLE_RATE)
+        url = f"{server.url}/separate?model=unet_1d&stem=vocals&job=progress-1"
+        with requests.post(url, data=sent, stream=True, timeout=60) as answer:
+            received = b""
+            while len(received) < 4 * 9 * SAMPLE_RATE:
+                received += answer.raw.read(1000)
+            progress = server.get("/separate/jobs/progress-1").json()
+            assert progress["state"] == "separating" and progress["seconds"] == 25
+            assert 9 < progress["seconds_done"] < 12
+            again = server.post("/separate?model=unet_1d&job=progress-1", data=sent)
+            assert again.status_code == 409
+            may_go_on.set()
+            received += answer.raw.read()
+        assert len(received) == 44 + 4 * 25 * SAMPLE_RATE
+        eventually(lambda: server.get("/separate/jobs/progress-1").json()["state"] == "done")
+        assert server.get("/separate/jobs/progress-1").json()["seconds_done"] == 25
+
+
+WRONG = {
+    "no audio": ("/separate", b"no audio at all" * 100, 415, "no audio file"),
+    "nothing": ("/separate", b"", 415, "no audio file"),
+    # FFmpeg would open what a playlist names, behind whatever it begins with.
+    "playlist": ("/separate", b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/x.wav\n", 415, "no audio file"),
+    "playlist behind a tag": (
+        "/separate",
+        b"ID3\x03\0\0\0\0\0\x10" + bytes(16) + b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/x.wav\n" * 9,
+        415,
+        "no audio file",
+    ),
+    "model": ("/separate?model=..%2Funet_1d", encoded(noise(100, 1)), 404, "Servable not found"),
+    "stem": ("/separate?model=unet_1d&stem=kazoo", encoded(noise(100, 1)), 400, "no stem 'kazoo'; unet_1d has vocals"),
+    "encoding": ("/separate?encoding=MP3", encoded(noise(100, 1)), 400, "encoding"),
+    "job": ("/separate?job=..%2Fx", encoded(noise(100, 1)), 400, "job"),
+    "no samples": ("/separate", encoded(noise(0, 1)), 400, "no samples"),
+    "NaN": ("/separate", encoded(noise(100, 1) * np.nan, subtype="FLOAT"), 400, "NaN or infinity"),
+    "channels": ("/separate", encoded(noise(100, 9)), 415, "9 channels"),
+    "rate": ("/separate", encoded(noise(100, 1), 100), 415, "100 Hz"),
+    "hours": ("/separate", encoded(np.zeros((3600 * 8000, 1)), 8000, "FLAC"), 413, "longer than 60 s"),
+    "broken": ("/separate", encoded(noise(90_000, 1), container="FLAC")[:60_000], 400, "breaks off"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_songs_that_cannot_be_separated_are_refused(server, case):
+    path, body, status, message = WRONG[case]
+    answer = server.post(path, data=body)
+    assert answer.status_code == status, answer.text
+    assert message in answer.json()["error"]
+    assert "sepnet-song" not in answer.text
+
+
+def test_a_wav_header_that_claims_hours_gets_what_is_there(server):
+    """Its length is that of its samples, whatever it says."""
+    lying = bytearray(encoded(noise(8000, 1), 8000))
+    lying[40:44] = b"\xff\xff\xff\x7f"
+    answer = server.post("/separate?model=unet_1d&stem=vocals", data=bytes(lying))
+    assert answer.status_code == 200 and len(answer.content) == 44 + 2 * 8000
+
+
+def test_a_form_is_refused_with_what_to_do(server):
+    answer = server.post("/separate", files={"file": ("song.wav", encoded(noise(100, 1)))})
+    assert answer.status_code == 415 and "--data-binary" in answer.json()["error"]
+
+
+def test_a_client_that_goes_away_leaves_nothing(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    sent = encoded(noise(40 * SAMPLE_RATE, 2), SAMPLE_RATE)
+    url = server.url + "/separate?model=unet_1d&job=goes-away"
+    with requests.post(url, data=sent, stream=True, timeout=60) as answer:
+        assert answer.raw.read(100)
+        assert list(tmp_path.iterdir())
+    eventually(lambda: not list(tmp_path.iterdir()))
+    assert server.get("/separate/jobs/goes-away").json()["state"] in ("gone", "done")

@@ -1,0 +1,154 @@
+"""Models that come, change, break and go while requests run."""
+
+import shutil
+import threading
+import weakref
+
+import pytest
+
+from sepnet.export import CONTRACT
+from sepnet.serving.options import ServeOptions
+from tests.sepnet.serving.conftest import eventually, running
+
+GOOD = {"instances": [[[0.25, -0.25]] * 100]}
+
+
+@pytest.fixture
+def place(gain_model, tmp_path):
+    """A folder of one model, version 1 of which doubles; a function puts another version there, whole."""
+    root = tmp_path / "saved_models"
+    (root / "model").mkdir(parents=True)
+
+    def add(number, gain):
+        beside = root / f".{number}"
+        shutil.copytree(gain_model({"vocals": gain, "rest": 0.0}, sample_rate=8000) / "1", beside)
+        beside.rename(root / "model" / str(number))
+
+    add(1, 2.0)
+    return root, add
+
+
+@pytest.fixture
+def server(place):
+    with running(ServeOptions(saved_models=place[0], poll_seconds=0.05, labels={("model", "old"): 1})) as found:
+        yield found
+
+
+def gain(server, where=""):
+    """What the vocals of a request are multiplied by, or the status if there are none."""
+    answer = server.predict(f"model{where}", GOOD)
+    return answer.json()["predictions"][0]["vocals"][0][0] / 0.25 if answer.status_code == 200 else answer.status_code
+
+
+def states(server):
+    """State and error of each version."""
+    answer = server.get("/v1/models/model").json()
+    return {
+        int(status["version"]): (status["state"], status["status"]["error_message"])
+        for status in answer.get("model_version_status", ())
+    }
+
+
+def test_new_versions_are_picked_up_and_labelled_ones_stay(server, place):
+    assert gain(server) == 2
+    place[1](2, 3.0)
+    eventually(lambda: gain(server) == 3)
+    place[1](10, 4.0)
+    eventually(lambda: gain(server) == 4)
+    # The one with a label is served beside the newest; the one between them is not.
+    eventually(lambda: gain(server, "/versions/2") == 404)
+    assert gain(server, "/labels/old") == gain(server, "/versions/1") == 2
+    assert {number: state for number, (state, _) in states(server).items()} == {
+        10: "AVAILABLE",
+        2: "END",
+        1: "AVAILABLE",
+    }
+
+
+@pytest.mark.parametrize("damage", ["graph", "weights", "contract", "no weights"])
+def test_a_damaged_version_changes_nothing_but_the_status(server, place, damage):
+    root, add = place
+    add(2, 3.0)
+    eventually(lambda: gain(server) == 3)
+    beside = root / ".damaged"
+    shutil.copytree(root / "model" / "2", beside)
+    if damage == "graph":
+        (beside / "saved_model.pb").write_bytes(b"\0damaged")
+    elif damage == "weights":
+        next(beside.glob("variables/*.index")).write_bytes(b"damaged")
+    elif damage == "no weights":
+        shutil.rmtree(beside / "variables")
+    else:
+        (beside / CONTRACT).write_text("{")
+    beside.rename(root / "model" / "3")
+    eventually(lambda: 3 in states(server) and states(server)[3][0] == "END")
+    assert "damaged" in states(server)[3][1] and states(server)[2] == ("AVAILABLE", "")
+    assert gain(server) == 3
+    # Mended in its place, it is served.
+    shutil.rmtree(root / "model" / "3")
+    add(3, 5.0)
+    eventually(lambda: gain(server) == 5)
+
+
+def test_a_version_that_is_replaced_or_removed_is_drained(server, place, monkeypatch):
+    """A request that has begun ends with the model that it began with."""
+    from sepnet.serving import runner
+
+    root, add = place
+    has_begun, may_go_on = threading.Event(), threading.Event()
+    unchanged = runner.run_signature
+
+    def run_signature(version, *arguments):
+        if not has_begun.is_set():
+            has_begun.set()
+            assert may_go_on.wait(30)
+        return unchanged(version, *arguments)
+
+    monkeypatch.setattr(runner, "run_signature", run_signature)
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(gain(server, "/versions/1")))
+    thread.start()
+    assert has_begun.wait(30)
+    shutil.rmtree(root / "model")
+    eventually(lambda: states(server)[1][0] == "UNLOADING")
+    assert server.get("/readyz").status_code == 503
+    may_go_on.set()
+    thread.join()
+    assert answers == [2]
+    eventually(lambda: states(server)[1][0] == "END")
+    assert gain(server) == 404
+    (root / "model").mkdir()
+    add(1, 7.0)
+    eventually(lambda: gain(server, "/versions/1") == 7)
+    assert server.get("/readyz").status_code == 200
+
+
+def test_requests_do_not_fail_while_versions_change(server, place):
+    """Four clients ask all the time while versions come and go."""
+    stop, seen = threading.Event(), []
+
+    def ask():
+        while not stop.is_set():
+            seen.append(gain(server))
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for number in range(2, 5):
+        place[1](number, float(number + 1))
+        eventually(lambda number=number: gain(server) == number + 1)
+        if number > 2:
+            shutil.rmtree(place[0] / "model" / str(number - 1))
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert set(seen) == {2, 3, 4, 5}
+
+
+def test_models_that_are_gone_leave_the_memory(server, place):
+    """Each version is held by nobody once it has been drained."""
+    with server.service.store.lease("model") as version:
+        reference = weakref.ref(version)
+    del version
+    place[0].joinpath("model", "1").rename(place[0] / ".away")
+    eventually(lambda: reference() is None)
