@@ -190,7 +190,7 @@ class _OnRunner:
     def __init__(self, version: LoadedVersion, runner: Runner, options: ServeOptions):
         self._version, self._runner = version, runner
         self._limit = version.most_samples(options.max_predict_seconds)
-        self.contract = version.contract
+        self.name, self.contract = version.name, version.contract
 
     def __call__(self, mixture: np.ndarray) -> dict[str, np.ndarray]:
         num_samples = mixture.shape[0] * mixture.shape[1]
