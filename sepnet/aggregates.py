@@ -7,8 +7,14 @@ import numpy as np
 
 from sepnet.bss_eval import METRICS
 
-# Of whole songs, in dB; means over songs.
+# Of whole songs, in dB.
 RATIOS = ("si_sdr", "sdr")
+# How the figures of whole songs become one.
+WHOLE_SONGS = {
+    "mse": "mean over all samples, channels and songs, then over sources",
+    "si_sdr": "mean over songs and sources that are not silent",
+    "sdr": "mean over songs and sources that are not silent",
+}
 AGGREGATES = {
     "median_of_medians": "median of the frames of each song, then median over songs; what the field quotes",
     "mean_of_medians": "median of the frames of each song, then mean over songs",

@@ -10,7 +10,7 @@ from pipelines.errors import UserError
 from pipelines.files import folder_lock, whole_file
 from pipelines.progress import progress_bar
 from pipelines.workers import num_cores, run_jobs
-from sepnet.aggregates import summarise
+from sepnet.aggregates import AGGREGATES, WHOLE_SONGS, summarise
 from sepnet.scores import Job, score_song
 
 # museval cannot be stopped inside of a song, so processes that are to stop are ended after this time.
@@ -28,8 +28,9 @@ def evaluate(jobs: Sequence[Job], workers: int | None = None) -> dict[str, Any]:
         workers: songs at a time, each in a process; None takes what cores and memory allow.
 
     Returns:
-        `methods`, see `sepnet.aggregates.summarise`; `left_out`, what museval has no figures of, with the reason; and
-        `too_quiet`, the sources of songs below -80 dBFS, of which ratios say nothing.
+        `meanings`, how the figures of songs become one, by name; `methods`, see `sepnet.aggregates.summarise`;
+        `left_out`, what museval has no figures of, with the reason; and `too_quiet`, the sources of songs below -80
+        dBFS, of which ratios say nothing.
 
     Raises:
         UserError: a song or a model could not be used; the songs that are done are kept.
@@ -38,6 +39,7 @@ def evaluate(jobs: Sequence[Job], workers: int | None = None) -> dict[str, Any]:
     with folder_lock(output):
         scores = _score(jobs, workers or fitting_workers(jobs))
         figures = {
+            "meanings": {**WHOLE_SONGS, **AGGREGATES},
             "methods": summarise(scores, list(jobs[0].parts)),
             "left_out": [
                 {"song": job.track.name, "method": method, "source": source, "reason": reason}

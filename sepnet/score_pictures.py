@@ -27,7 +27,8 @@ def draw_comparison(
     from matplotlib.figure import Figure
 
     systems = [*read_published()["systems"], *(_as_system(name, row) for name, row in figures.items())]
-    systems = sorted((system for system in systems if "sdr" in system), key=lambda system: _mean(system, sources))
+    systems = [system for system in systems if set(sources) & set(system.get("sdr", {}))]
+    systems.sort(key=lambda system: _mean(system, sources))
     figure = Figure(figsize=(2.4 + 2.7 * len(sources), 1.3 + 0.32 * len(systems)), dpi=120, layout="constrained")
     fields = figure.subplots(1, len(sources), sharey=True, squeeze=False)[0]
     for axes, source in zip(fields, sources, strict=True):
@@ -40,7 +41,7 @@ def draw_comparison(
     fields[0].set_yticks(range(len(systems)), [system["name"] for system in systems], fontsize="small")
     for label, system in zip(fields[0].get_yticklabels(), systems, strict=True):
         label.set_color("C3" if system["name"] in figures else "black")
-    title = "Boxes: the songs' medians over frames. Diamonds: one published figure."
+    title = "Boxes: the medians over frames of each song; diamonds: one published figure; red: this evaluation."
     figure.suptitle(f"{title}\nNot to be compared: {caution}." if caution else title, fontsize="small")
     figure.savefig(path)
 

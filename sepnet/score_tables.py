@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sepnet.aggregates import AGGREGATES, HEADLINE, mean_over_sources
+from sepnet.aggregates import AGGREGATES, HEADLINE, WHOLE_SONGS, mean_over_sources
 from sepnet.bss_eval import METRICS
-from sepnet.published import read_published
+from sepnet.published import SOURCES, read_published
 
 Figures = Mapping[str, Mapping[str, Any]]
 
@@ -17,6 +17,8 @@ def print_whole_songs(figures: Figures, sources: Sequence[str], title: str) -> N
         errors = (f"{row[key]:.5f}" for key in ("mse", *(f"mse_{source}" for source in sources)))
         table.add_row(name, *errors, _decibels(row["si_sdr"], 1), _decibels(row["sdr"], 1))
     _print(table)
+    print(f"errors: {WHOLE_SONGS['mse']}")
+    print(f"SI-SDR and SDR: {WHOLE_SONGS['sdr']}\n")
 
 
 def print_museval(figures: Figures, sources: Sequence[str]) -> None:
@@ -49,13 +51,14 @@ def print_comparison(figures: Figures, sources: Sequence[str], caution: str) -> 
         caution: why these cannot be compared; empty if they can.
     """
     systems = read_published()["systems"]
+    is_usual = set(sources) == SOURCES
     origins = list(dict.fromkeys(system["source"] for system in systems))
     rows = [
         (
             system["name"],
             system["trained_on"],
             system.get("sdr", {}),
-            system.get("mean") or mean_over_sources({source: system["sdr"].get(source) for source in sources}),
+            system["mean"] if is_usual and "mean" in system else _published_mean(system, sources),
             str(origins.index(system["source"]) + 1),
         )
         for system in systems
@@ -72,6 +75,10 @@ def print_comparison(figures: Figures, sources: Sequence[str], caution: str) -> 
         print(line)
     if caution:
         print(f"Not to be compared: {caution}.")
+
+
+def _published_mean(system: Mapping[str, Any], sources: Sequence[str]) -> float | None:
+    return mean_over_sources({source: system.get("sdr", {}).get(source) for source in sources})
 
 
 def _origin_lines(systems: Sequence[Mapping[str, Any]], origins: Sequence[str]) -> Iterable[str]:

@@ -103,6 +103,11 @@ def test_museval_writes_what_it_reads_again(evaluate, tmp_path):
     masked, floor = (figures["methods"][name]["mse"] for name in ("ideal ratio mask", "mixture/num_sources"))
     assert masked < 0.9 * floor
     assert all(name.replace("_", " ") in printed for name in AGGREGATES)
+    evaluate(output="again")
+    written = [path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*.json")]
+    assert len(written) == 2 + 2 * 4 + 2 * 3
+    for path in written:
+        assert (tmp_path / "again" / path).read_bytes() == (tmp_path / "out" / path).read_bytes()
 
 
 def stored_pair():
