@@ -65,10 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         check_writable(pathlib.Path(output))
 
-    from sepnet import export
-    from sepnet.separator import Separator
-
-    separator = Separator(arguments.model or export.newest_model(pathlib.Path("saved_models")))
+    separator = _separator(arguments)
     outputs = _outputs(arguments, separator.sources, template)
     if separator.caution:
         _note(separator.caution)
@@ -83,6 +80,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         for error in failures.values():
             _note(f"  {error}")
     return 2 if failures else 0
+
+
+def _separator(arguments: argparse.Namespace):
+    from sepnet.separator import Separator
+
+    if arguments.server:
+        from sepnet.client import RemoteModel
+
+        return Separator(RemoteModel(arguments.server, arguments.model, arguments.token))
+    if arguments.token:
+        raise UserError("--token is for a server; name that by --server")
+    from sepnet.export import newest_model
+
+    return Separator(arguments.model or newest_model(pathlib.Path("saved_models")))
 
 
 def separate_songs(
@@ -228,7 +239,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "songs", nargs="+", metavar="IN", help="file that libsndfile or PyAV reads, folder, or - for the standard input"
     )
-    parser.add_argument("--model", type=pathlib.Path, help="saved_models/NAME (default: the one exported last)")
+    parser.add_argument("--model", help="saved_models/NAME, or a server's model [the one exported last; the only one]")
+    parser.add_argument("--server", metavar="URL", help="let a server's model do it, sepnet's or TensorFlow Serving")
+    parser.add_argument("--token", help="that the server asks for (default: what the variable SEPNET_TOKEN says)")
     parser.add_argument(
         "-o", "--output", metavar="OUT", help="folder for the stems, or - for the standard output [stems; - with IN -]"
     )

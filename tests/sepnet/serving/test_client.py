@@ -7,10 +7,12 @@ import threading
 
 import numpy as np
 import pytest
+import soundfile
 import tensorflow as tf
 
 from pipelines.errors import UserError
 from sepnet.client import RemoteModel
+from sepnet.separate import main as separate
 from sepnet.separator import Separator
 from sepnet.serving.options import ServeOptions
 from sepnet.tensor_proto import read_tensor, write_tensor
@@ -147,3 +149,30 @@ def test_what_users_get_wrong_is_told_in_one_line(server, tensorflow_serving):
         with pytest.raises(UserError, match=message) as raised:
             RemoteModel(url, name)
         assert "\n" not in str(raised.value)
+
+
+def test_the_command_separates_by_a_server_as_by_itself(server, exported, tmp_path):
+    soundfile.write(tmp_path / "song.wav", noise(3 * SAMPLE_RATE + 1, 2), SAMPLE_RATE, "FLOAT")
+    flags = {"here": ["--model", str(exported["unet_2d"])], "there": ["--server", server.url, "--model", "unet_2d"]}
+    for place, options in flags.items():
+        separate([str(tmp_path / "song.wav"), "-o", str(tmp_path / place), *options])
+    for source in SOURCES:
+        here, there = (soundfile.read(tmp_path / place / f"{source}.wav")[0] for place in flags)
+        np.testing.assert_allclose(there, here, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--server", "http://127.0.0.1:9"], "is the server running"),
+        (["--server", "{url}", "--model", "nowhere"], "nowhere"),
+        (["--server", "{url}"], "name one by --model"),
+        (["--token", "secret"], "--token is for a server"),
+    ],
+)
+def test_servers_that_cannot_help_are_named(server, tmp_path, flags, message):
+    soundfile.write(tmp_path / "song.wav", noise(100, 2), SAMPLE_RATE)
+    flags = [flag.replace("{url}", server.url) for flag in flags]
+    with pytest.raises(UserError, match=message) as caught:
+        separate([str(tmp_path / "song.wav"), "-o", str(tmp_path / "out"), *flags])
+    assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
