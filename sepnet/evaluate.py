@@ -66,8 +66,11 @@ def _print_figures(figures: Mapping[str, Any], sources: Sequence[str], title: st
         print_museval(figures["methods"], sources)
     for one in figures["too_quiet"]:
         print(f"left out of SI-SDR and SDR: {one['source']} of {one['song']!r}, below -80 dBFS")
+    left_out: dict[tuple[str, str, str], list[str]] = {}
     for one in figures["left_out"]:
-        print(f"left out of museval's figures of {one['method']}: {one['source']} of {one['song']!r}, {one['reason']}")
+        left_out.setdefault((one["source"], one["song"], one["reason"]), []).append(one["method"])
+    for (source, song, reason), methods in left_out.items():
+        print(f"left out of museval's figures of {', '.join(methods)}: {source} of {song!r}, {reason}")
     print(f"figures: {output / 'figures.json'}")
 
 
