@@ -167,10 +167,9 @@ class DepthTuner(keras_tuner.Tuner):
                 "and was killed",
             )
         if process.returncode == NO_SPACE_STATUS:
-            raise SearchStopped(
-                f"{folder.parents[1]} has no room left ({last_words(folder / LOG)}); make room there, and type the "
-                "command again"
-            )
+            # The log may have had no room either.
+            words, search = last_words(folder / LOG) or "disk full", folder.parents[1]
+            raise SearchStopped(f"{search} has no room left ({words}); make some, and type the command again")
         if process.returncode:
             # Not the trial's fault, perhaps.
             self._refuse_to_go_on_without(folder, values)

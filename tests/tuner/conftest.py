@@ -24,5 +24,5 @@ def songs(tmp_path, write_songs):
 
 @pytest.fixture
 def flags(songs, tmp_path):
-    """The arguments of a tiny search of depths 1 to 3."""
-    return tiny_search(songs, tmp_path, "1-3")
+    """The arguments of a tiny search of depths 1 and 2."""
+    return tiny_search(songs, tmp_path, "1-2")

@@ -14,20 +14,22 @@ from tests.conftest import REPOSITORY
 from tests.tuner.searching import SECONDS_TO_WAIT, start, status_of, trials_of, wait_for
 from tuner.records import COMPLETED, FAILED, NOT_FITTING, RUNNING, read_search
 
-ALL = [(1, COMPLETED), (2, COMPLETED), (3, COMPLETED)]
+ALL = [(1, COMPLETED), (2, COMPLETED)]
 
 
 @pytest.mark.parametrize("moment", ["between trials", "within a trial"])
 def test_a_search_that_is_killed_goes_on(run, flags, tmp_path, moment):
+    flags, folder = [*flags, "--budget", "2epochs"], tmp_path / "tiny"
     search = start(flags)
-    folder = tmp_path / "tiny"
+    history = folder / "trial_1" / "seed_0" / "history.csv"
     if moment == "between trials":
         wait_for(lambda: status_of(folder / "trial_0" / "trial.json") == "COMPLETED")
     else:
-        wait_for((folder / "trial_1" / "seed_0" / "config.json").exists)
+        wait_for(history.exists)
     os.kill(search.pid, signal.SIGKILL)
     search.wait()
     before = (folder / "trial_0" / "seed_0" / "record.json").read_bytes()
+    first_epoch = history.read_text().splitlines()[:2] if moment == "within a trial" else []
 
     outcome = run("tuner.search", *flags, timeout=SECONDS_TO_WAIT)
     assert outcome.status == 0, outcome.stderr
@@ -35,6 +37,8 @@ def test_a_search_that_is_killed_goes_on(run, flags, tmp_path, moment):
     assert trials_of(folder) == ALL
     # What was done is not done again.
     assert (folder / "trial_0" / "seed_0" / "record.json").read_bytes() == before
+    lines = history.read_text().splitlines()
+    assert lines[: len(first_epoch)] == first_epoch and len(lines) == 3
     assert (folder / "report.html").exists()
 
 
@@ -45,7 +49,7 @@ def test_a_third_start_does_nothing_and_other_settings_are_refused(run, flags, t
     contract = json.loads((tmp_path / "models/tiny_waveform_depth1/1/assets.extra/sepnet.json").read_text())
     assert contract["record"]["costs"]["separation_joules"] > 0
     assert contract["record"]["metrics"]["val_mse"] == contract["metrics"]["val_mse"]
-    other = run("tuner.search", *flags[:-1], "1-2", "--learning-rate", "0.5")
+    other = run("tuner.search", *flags, "--learning-rate", "0.5")
     assert other.status == 2
     assert "depths.waveform was [1] and is [1, 2]" in other.stderr and "learning_rate" in other.stderr
 
