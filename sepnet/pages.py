@@ -18,6 +18,7 @@ table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabul
 caption { text-align: left; opacity: .8; padding-bottom: .3rem; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th[scope=row], td.text, th.text { text-align: left; }
+th[scope=col] { white-space: normal; vertical-align: bottom; }
 td.wrap { white-space: normal; min-width: 14rem; }
 tr.marked { background: var(--soft); }
 figure { margin: 1.5rem 0; } figcaption, .note { font-size: .9rem; opacity: .85; }

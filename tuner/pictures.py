@@ -232,7 +232,8 @@ def _plain_numbers(axis) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     low, high = axis.get_view_interval()
-    axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 6, 8) if high < 8 * low else (1, 2, 5)))
+    steps = {3: (1, 1.25, 1.5, 1.75, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8), 12: (1, 1.5, 2, 3, 4, 6, 8), math.inf: (1, 2, 5)}
+    axis.set_major_locator(LogLocator(subs=next(subs for factor, subs in steps.items() if high < factor * low)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 
