@@ -322,7 +322,7 @@ def is_any_left(group: int) -> bool:
 def test_ctrl_c_ends_all_processes(model, tmp_path, write_song):
     """While museval, which knows no interruption, is at work in two of them."""
     for number in range(2):
-        write_song(tmp_path / "songs" / "test" / f"song {number}", GAINS, num_samples=400_000, seed=number)
+        write_song(tmp_path / "songs" / "test" / f"song {number}", GAINS, num_samples=200_000, seed=number)
     out = tmp_path / "out"
     command = [sys.executable, "-m", "sepnet.evaluate", str(model), "--data", str(tmp_path / "songs"), "-o", str(out)]
     environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
