@@ -34,19 +34,28 @@ def main(argv=None) -> None:
     training = sum(run["costs"]["training_seconds"] for run in runs)
     # Its own, and one for each run.
     num_starts = len(runs) + 1
-    parts = {
-        f"training of {len(runs)} models": training,
-        "the rest of their runs: songs, graphs, baselines, costs": sum(run["seconds"] for run in runs) - training,
-        f"{num_starts} starts of a process, {start:.1f} s each": num_starts * start,
+    seconds = {
+        "training": training,
+        "rest_of_runs": sum(run["seconds"] for run in runs) - training,
+        "starts": num_starts * start,
     }
-    parts["all else: KerasTuner, plans, the report"] = wall_seconds - sum(parts.values())
-    rows = [(name, f"{seconds:.1f} s", f"{seconds / training:.1%}") for name, seconds in parts.items()]
-    rows.append(("the search", f"{wall_seconds:.1f} s", f"{wall_seconds / training:.1%}"))
-    print_table(f"what a search takes: {' '.join(SEARCH)}", ("", "time", "of the training"), rows)
-    beyond_starts = wall_seconds - training - num_starts * start
-    print(f"beyond the training and the starts of processes: {beyond_starts / training:.1%}")
-    figures = {"search_seconds": wall_seconds, "seconds": parts, "start_seconds": start, "num_starts": num_starts}
-    write_json(RESULT, {"search": SEARCH, **figures, "beyond_share": beyond_starts / training})
+    seconds |= {"all_else": wall_seconds - sum(seconds.values()), "search": wall_seconds}
+    names = (
+        f"training of {len(runs)} models",
+        "the rest of their runs: songs, graphs, costs",
+        f"{num_starts} starts of a process, {start:.1f} s each",
+        "all else: KerasTuner, plans, the report",
+        "the search",
+    )
+    rows = [
+        (name, f"{value:.1f} s", f"{value / training:.1%}") for name, value in zip(names, seconds.values(), strict=True)
+    ]
+    print_table("what a search takes", ("", "time", "of the training"), rows)
+    beyond_share = (seconds["rest_of_runs"] + seconds["all_else"]) / training
+    print(f"beyond the training and the starts of processes: {beyond_share:.1%}")
+    write_json(
+        RESULT, {"arguments": SEARCH, "num_starts": num_starts, "seconds": seconds, "beyond_share": beyond_share}
+    )
 
 
 def _seconds(command: list[str]) -> float:
