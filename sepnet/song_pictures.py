@@ -11,6 +11,8 @@ from sepnet.song_comparison import Comparison
 
 # A waveform is drawn as the range of the samples in so many steps of time.
 NUM_STEPS = 800
+# A longer name would run into the next column.
+MOST_LETTERS = 28
 
 
 def draw_song(target: pathlib.Path | io.BytesIO, comparison: Comparison, sources: Sequence[str] | None = None) -> None:
@@ -57,8 +59,9 @@ def draw_song(target: pathlib.Path | io.BytesIO, comparison: Comparison, sources
         draw(row, 0, true, f"{source}, true", peak)
         for number, (name, estimate) in enumerate(estimates.items()):
             error = float(np.mean((estimate - true) ** 2))
-            draw(row, 1 + 2 * number, estimate, f"{source}, {name}: MSE {error:.5f}", peak)
-            draw(row, 2 + 2 * number, estimate - true, f"{name} less true", peak)
+            short = _shortened(name)
+            draw(row, 1 + 2 * number, estimate, f"{short}\nMSE {error:.5f}", peak)
+            draw(row, 2 + 2 * number, estimate - true, f"{short}\nless true", peak)
     figure.savefig(target, format="png")
 
 
@@ -69,6 +72,14 @@ def _draw_waveform(axes, audio: np.ndarray, sample_rate: int, peak: float) -> No
     axes.fill_between(edges[:-1] / sample_rate, lows, highs, color="C0", linewidth=0.3)
     axes.set(xlim=(0, len(audio) / sample_rate), ylim=(-peak, peak))
     axes.tick_params(labelsize="x-small")
+
+
+def _shortened(name: str) -> str:
+    """A name whose middle is left out if it is long: models often differ at the end of their names."""
+    if len(name) <= MOST_LETTERS:
+        return name
+    half = MOST_LETTERS // 2
+    return f"{name[:half]}…{name[-half:]}"
 
 
 def _peak(signals: Sequence[np.ndarray]) -> float:
