@@ -17,9 +17,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     if arguments.workers is not None and arguments.workers < 1:
         raise UserError(f"--workers {arguments.workers} is too small; expected 1 or more")
-    from sepnet import bss_eval
     from sepnet.saved_model import read_models
-    from sepnet.scores import check_names
+    from sepnet.scoring import bss_eval
+    from sepnet.scoring.scores import check_names
 
     models, parts = read_models(arguments.models)
     check_names(models)
@@ -32,8 +32,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from pipelines.files import check_writable
     from pipelines.tracks import load_tracks
     from sepnet.config import Data
-    from sepnet.evaluation import evaluate
-    from sepnet.scores import Job
+    from sepnet.scoring.scores import Job
+    from sepnet.scoring.songs import evaluate
     from sepnet.tracks import data_root
 
     root = data_root(Data(data=arguments.data))
@@ -59,7 +59,7 @@ def _model_hash(version: pathlib.Path) -> str:
 
 
 def _print_figures(figures: Mapping[str, Any], sources: Sequence[str], title: str, output: pathlib.Path) -> None:
-    from sepnet.score_tables import print_museval, print_whole_songs
+    from sepnet.scoring.tables import print_museval, print_whole_songs
 
     print_whole_songs(figures["methods"], sources, title)
     if any("museval" in row for row in figures["methods"].values()):
@@ -76,9 +76,9 @@ def _print_figures(figures: Mapping[str, Any], sources: Sequence[str], title: st
 
 def _compare(figures: Mapping[str, Any], tracks: Sequence, sources: Sequence[str], output: pathlib.Path) -> None:
     from pipelines.files import whole_file
-    from sepnet.published import why_not_comparable
-    from sepnet.score_pictures import draw_comparison
-    from sepnet.score_tables import print_comparison
+    from sepnet.scoring.pictures import draw_comparison
+    from sepnet.scoring.published import why_not_comparable
+    from sepnet.scoring.tables import print_comparison
 
     measured = {name: row for name, row in figures["methods"].items() if "museval" in row}
     caution = why_not_comparable(tracks, sources)

@@ -14,12 +14,12 @@ import soundfile
 
 from pipelines.errors import UserError
 from pipelines.songs import Track
-from sepnet import bss_eval
-from sepnet.aggregates import AGGREGATES, aggregate
 from sepnet.config import Config, Data
 from sepnet.evaluate import main
-from sepnet.oracle_masks import ideal_ratio_mask
-from sepnet.published import read_published, why_not_comparable
+from sepnet.scoring import bss_eval
+from sepnet.scoring.aggregates import AGGREGATES, aggregate
+from sepnet.scoring.oracle_masks import ideal_ratio_mask
+from sepnet.scoring.published import read_published, why_not_comparable
 from tests.conftest import REPOSITORY
 
 GAINS = {"vocals": 0.5, "drums": 0.25}

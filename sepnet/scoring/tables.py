@@ -3,15 +3,15 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sepnet.aggregates import AGGREGATES, HEADLINE, WHOLE_SONGS, mean_over_sources
-from sepnet.bss_eval import METRICS
-from sepnet.published import SOURCES, read_published
+from sepnet.scoring.aggregates import AGGREGATES, HEADLINE, WHOLE_SONGS, mean_over_sources
+from sepnet.scoring.bss_eval import METRICS
+from sepnet.scoring.published import SOURCES, read_published
 
 Figures = Mapping[str, Mapping[str, Any]]
 
 
 def print_whole_songs(figures: Figures, sources: Sequence[str], title: str) -> None:
-    """Prints errors and ratios of whole songs, a row for each method of `sepnet.aggregates.summarise`."""
+    """Prints errors and ratios of whole songs, a row for each method of `sepnet.scoring.aggregates.summarise`."""
     table = _table(f"mean squared error, and ratios in dB: {title}", ["", "all", *sources, "SI-SDR", "SDR"])
     for name, row in figures.items():
         errors = (f"{row[key]:.5f}" for key in ("mse", *(f"mse_{source}" for source in sources)))
@@ -46,7 +46,7 @@ def print_comparison(figures: Figures, sources: Sequence[str], caution: str) -> 
     """Prints the SDR of methods that museval has measured between published ones, and where these are from.
 
     Args:
-        figures: what `sepnet.aggregates.summarise` gives.
+        figures: what `sepnet.scoring.aggregates.summarise` gives.
         sources: names of the sources.
         caution: why these cannot be compared; empty if they can.
     """

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from sepnet.aggregates import HEADLINE
-from sepnet.published import read_published
+from sepnet.scoring.aggregates import HEADLINE
+from sepnet.scoring.published import read_published
 
 # The worst songs lie far below; where an axis begins.
 LOWEST_DB = -6.0
@@ -20,7 +20,7 @@ def draw_comparison(
 
     Args:
         path: PNG to write.
-        figures: what `sepnet.aggregates.summarise` gives, of methods that museval has measured.
+        figures: what `sepnet.scoring.aggregates.summarise` gives, of methods that museval has measured.
         sources: names of the sources.
         caution: why the two cannot be compared; empty if they can.
     """

@@ -14,8 +14,8 @@ from pipelines.errors import UserError
 from pipelines.files import whole_file
 from pipelines.songs import Track
 from pipelines.workers import Advance
-from sepnet import bss_eval
 from sepnet.provenance import content_hash
+from sepnet.scoring import bss_eval
 
 SILENCE, MIXTURE_SHARE, RATIO_MASK = "silence", "mixture/num_sources", "ideal ratio mask"
 # Floors, the second of which is SiSEC's MIX, and a ceiling.
@@ -130,7 +130,7 @@ def _estimate(
     if method in job.models:
         return _separator(job.models[method])(mixture, job.track.sample_rate)
     if method == RATIO_MASK:
-        from sepnet.oracle_masks import ideal_ratio_mask
+        from sepnet.scoring.oracle_masks import ideal_ratio_mask
 
         return ideal_ratio_mask(mixture, sources)
     share = 0 if method == SILENCE else 1 / len(sources)

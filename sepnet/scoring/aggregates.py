@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from sepnet.bss_eval import METRICS
+from sepnet.scoring.bss_eval import METRICS
 
 # Of whole songs, in dB.
 RATIOS = ("si_sdr", "sdr")
@@ -57,7 +57,7 @@ def summarise(scores: Sequence[Mapping[str, Mapping[str, Any]]], sources: Sequen
     """The figures of every method over all songs.
 
     Args:
-        scores: what `sepnet.scores.score_song` gives, of each song.
+        scores: what `sepnet.scoring.scores.score_song` gives, of each song.
         sources: names of the sources.
 
     Returns:

@@ -10,8 +10,8 @@ from pipelines.errors import UserError
 from pipelines.files import folder_lock, whole_file
 from pipelines.progress import progress_bar
 from pipelines.workers import num_cores, run_jobs
-from sepnet.aggregates import AGGREGATES, WHOLE_SONGS, summarise
-from sepnet.scores import Job, score_song
+from sepnet.scoring.aggregates import AGGREGATES, WHOLE_SONGS, summarise
+from sepnet.scoring.scores import Job, score_song
 
 # museval cannot be stopped inside of a song, so processes that are to stop are ended after this time.
 PATIENCE_SECONDS = 1.0
@@ -28,7 +28,7 @@ def evaluate(jobs: Sequence[Job], workers: int | None = None) -> dict[str, Any]:
         workers: songs at a time, each in a process; None takes what cores and memory allow.
 
     Returns:
-        `meanings`, how the figures of songs become one, by name; `methods`, see `sepnet.aggregates.summarise`;
+        `meanings`, how the figures of songs become one, by name; `methods`, see `sepnet.scoring.aggregates.summarise`;
         `left_out`, what museval has no figures of, with the reason; and `too_quiet`, the sources of songs below -80
         dBFS, of which ratios say nothing.
 

@@ -21,7 +21,7 @@ def read_published() -> dict[str, Any]:
     figure (None: the source does not say), the medians of the `songs` where SiSEC's files have them, and the `source`.
     The figures of SiSEC's submissions were computed from its files.
     """
-    return json.loads((importlib.resources.files("sepnet") / "published.json").read_text(encoding="utf-8"))
+    return json.loads((importlib.resources.files("sepnet.scoring") / "published.json").read_text(encoding="utf-8"))
 
 
 def why_not_comparable(tracks: Sequence[Track], sources: Iterable[str]) -> str:
