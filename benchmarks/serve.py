@@ -63,14 +63,14 @@ def measure(saved_models: pathlib.Path) -> dict:
             with Server(saved_models, max_batch) as server:
                 server.ask(*bodies["tensor"])
                 if max_batch > 1:
-                    ways = {way: median_seconds(server, *body) for way, body in bodies.items()}
+                    ways = {way: median_times(server, *body) for way, body in bodies.items()}
                 for num_clients, num_clips in CLIPS.items():
                     loads.append({"max_batch": max_batch, **load(server, num_clients, num_clips, bodies["tensor"])})
                     advance(num_clips)
         # Before and after, since a machine is not always equally fast.
-        alone = statistics.median([*alone, *_alone(saved_models)])
+        alone = _medians([*alone, *_alone(saved_models)])
         advance(2)
-    return {"alone_seconds": alone, "ways": ways, "loads": loads}
+    return {"alone": alone, "ways": ways, "loads": loads}
 
 
 def clip() -> np.ndarray:
@@ -98,19 +98,19 @@ def request_bodies() -> dict[str, tuple[str, bytes]]:
     }
 
 
-def time_alone(model: pathlib.Path) -> list[float]:
-    """Seconds of calls of the model, after the first ones."""
+def time_alone(model: pathlib.Path) -> list[tuple[float, float]]:
+    """Seconds of calls of the model after the first ones, on the clock and of all cores' work."""
     from sepnet.saved_model import SavedModel
 
-    saved_model, mixture, seconds = SavedModel(model), clip()[None], []
+    saved_model, mixture, times = SavedModel(model), clip()[None], []
     for _ in range(2 + REPEATS):
-        begin = time.perf_counter()
+        begin = time.perf_counter(), time.process_time()
         saved_model(mixture)
-        seconds.append(time.perf_counter() - begin)
-    return seconds[2:]
+        times.append((time.perf_counter() - begin[0], time.process_time() - begin[1]))
+    return times[2:]
 
 
-def _alone(saved_models: pathlib.Path) -> list[float]:
+def _alone(saved_models: pathlib.Path) -> list[tuple[float, float]]:
     command = [sys.executable, "-m", "benchmarks.serve", "--alone", str(saved_models / NAME)]
     answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(answer.stdout.splitlines()[-1])
@@ -159,20 +159,35 @@ class Server:
         connection.close()
         return answer.status, dict(answer.headers), seconds
 
+    def cpu_seconds(self) -> float:
+        """What the serving process has worked until now, on all cores."""
+        return sum(sum(child.cpu_times()[:2]) for child in self._children())
+
     def _watch(self) -> None:
+        while not self._is_over.wait(0.05):
+            self.peak_bytes = max(self.peak_bytes, sum(child.memory_info().rss for child in self._children()))
+
+    def _children(self) -> list:
         import psutil
 
-        while not self._is_over.wait(0.05):
-            children = psutil.Process(self._process.pid).children(recursive=True)
-            held = sum(child.memory_info().rss for child in children)
-            self.peak_bytes = max(self.peak_bytes, held)
+        return psutil.Process(self._process.pid).children(recursive=True)
 
 
-def median_seconds(server: Server, path: str, body: bytes) -> float:
-    """The median time of an answer for one client."""
-    answers = [server.ask(path, body) for _ in range(1 + REPEATS)][1:]
-    assert {status for status, _, _ in answers} == {200}
-    return statistics.median(seconds for _, _, seconds in answers)
+def median_times(server: Server, path: str, body: bytes) -> dict[str, float]:
+    """What an answer takes for one client: on the clock, its own work included, and of the server's work alone."""
+    times = []
+    for _ in range(1 + REPEATS):
+        begin = server.cpu_seconds()
+        status, _, seconds = server.ask(path, body)
+        if status != 200:
+            raise RuntimeError(f"{path} answered {status}")
+        times.append((seconds, server.cpu_seconds() - begin))
+    return _medians(times[1:])
+
+
+def _medians(times: list[tuple[float, float]]) -> dict[str, float]:
+    seconds, cpu_seconds = map(statistics.median, zip(*times, strict=True))
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds}
 
 
 def load(server: Server, num_clients: int, num_clips: int, request: tuple[str, bytes]) -> dict:
@@ -205,15 +220,22 @@ def load(server: Server, num_clients: int, num_clips: int, request: tuple[str, b
 
 
 def _print(figures: dict) -> None:
-    alone = figures["alone_seconds"]
-    rows = [("the model alone", f"{1000 * alone:.0f} ms", "")]
-    rows += [
-        (way, f"{1000 * seconds:.0f} ms", f"{seconds / alone - 1:+.1%}") for way, seconds in figures["ways"].items()
-    ]
-    print_table(f"one client, {CLIP_SECONDS} s of stereo", ("", "time", "beside the model"), rows)
+    alone = figures["alone"]
     rows = [
         (
-            f"{load['num_clients']} clients, batching {'on' if load['max_batch'] > 1 else 'off'}",
+            way,
+            f"{1000 * times['seconds']:.0f} ms",
+            f"{times['seconds'] / alone['seconds'] - 1:+.1%}",
+            f"{1000 * times['cpu_seconds']:.0f} ms",
+            f"{times['cpu_seconds'] / alone['cpu_seconds'] - 1:+.1%}",
+        )
+        for way, times in {"the model alone": alone, **figures["ways"]}.items()
+    ]
+    headings = ("", "time", "beside the model", "work of all cores", "beside the model")
+    print_table(f"one client, {CLIP_SECONDS} s of stereo", headings, rows)
+    rows = [
+        (
+            f"{load['num_clients']}, {'on' if load['max_batch'] > 1 else 'off'}",
             f"{load['audio_seconds_per_second']:.1f}",
             f"{load['median_seconds']:.2f} s",
             f"{load['slowest_seconds']:.2f} s",
@@ -222,7 +244,7 @@ def _print(figures: dict) -> None:
         )
         for load in figures["loads"]
     ]
-    headings = ("", "s of audio per s", "median", "slowest", "503 / failed", "peak memory")
+    headings = ("clients, batching", "s of audio per s", "median", "slowest", "503 / failed", "peak memory")
     print_table("several clients at once", headings, rows)
 
 

@@ -9,15 +9,17 @@ import numpy as np
 import soundfile
 from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from sepnet.serving.errors import BAD_REQUEST, TOO_LARGE, ApiError, unavailable
 from sepnet.serving.json_tensors import parse_request, write_answer
-from sepnet.serving.options import ServeOptions
+from sepnet.serving.options import MIB, ServeOptions
 from sepnet.serving.runner import Runner
 from sepnet.serving.store import ModelStore
 from sepnet.serving.versions import LoadedVersion
 from sepnet.signatures import TENSOR, WAV
 
+PIECE_BYTES = MIB // 2
 NOT_NUMBERED = "versions are numbers of up to 18 digits"
 EXAMPLE = {"signature_name": "serving_default", "instances": [[[0.0, 0.0], [0.1, -0.1]]]}
 REQUEST_BODY = {
@@ -71,7 +73,7 @@ def rest_routes(store: ModelStore, runner: Runner, options: ServeOptions) -> API
             answer = runner.submit(version, signature, inputs, num_samples, limit)
             outputs = await _unless_gone(request, answer)
             content = await anyio.to_thread.run_sync(write_answer, outputs, is_row)
-        return Response(content, media_type="application/json")
+        return JsonResponse(content)
 
     def described(extra: str) -> dict[str, Any]:
         return {"openapi_extra": {"requestBody": REQUEST_BODY}, "summary": f"Predict with {extra}"}
@@ -105,6 +107,19 @@ def rest_routes(store: ModelStore, runner: Runner, options: ServeOptions) -> API
             }
 
     return router
+
+
+class JsonResponse(Response):
+    """An answer that is written already, sent in pieces: what a socket does not take at once would be copied each time."""
+
+    media_type = "application/json"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        for start in range(0, len(self.body), PIECE_BYTES):
+            piece = memoryview(self.body)[start : start + PIECE_BYTES]
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _number(version: str | None) -> int | None:
