@@ -110,7 +110,7 @@ def rest_routes(store: ModelStore, runner: Runner, options: ServeOptions) -> API
 
 
 class JsonResponse(Response):
-    """An answer that is written already, sent in pieces: what a socket does not take at once would be copied each time."""
+    """An answer that is written already, sent in pieces: the rest of a large one would be copied with each of them."""
 
     media_type = "application/json"
 
