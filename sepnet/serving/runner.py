@@ -99,19 +99,25 @@ class Runner:
         self._thread.join()
 
     def _work(self) -> None:
-        while True:
-            with self._condition:
-                while not self._tasks and not self._is_stopped:
-                    self._condition.wait()
-                if self._is_stopped:
-                    return
-                batch = self._gather()
-                self._metrics.queue.set(len(self._tasks))
-            batch = [task for task in batch if task.answer.set_running_or_notify_cancel()]
-            if batch:
-                begin = time.monotonic()
-                self._run(batch)
-                self._run_seconds += MEMORY * (time.monotonic() - begin - self._run_seconds)
+        while self._run_next():
+            # What ran is held by nobody while the next run is waited for, its model neither.
+            pass
+
+    def _run_next(self) -> bool:
+        """Waits for tasks and runs some; returns whether there may be more."""
+        with self._condition:
+            while not self._tasks and not self._is_stopped:
+                self._condition.wait()
+            if self._is_stopped:
+                return False
+            batch = self._gather()
+            self._metrics.queue.set(len(self._tasks))
+        batch = [task for task in batch if task.answer.set_running_or_notify_cancel()]
+        if batch:
+            begin = time.monotonic()
+            self._run(batch)
+            self._run_seconds += MEMORY * (time.monotonic() - begin - self._run_seconds)
+        return True
 
     def _gather(self) -> list[_Task]:
         """Takes the task that waits longest, and what may run with it."""

@@ -112,13 +112,16 @@ def make_server(options: ServeOptions) -> tuple[DrainingServer, Service]:
 
 def work(options: ServeOptions, listener: socket.socket) -> None:
     """What the serving process does."""
-    _raise_limit_of_files()
+    raise_limit_of_files()
     server, _ = make_server(options)
     server.run(sockets=[listener])
 
 
-def _raise_limit_of_files() -> None:
-    """A connection is an open file, and many systems allow 1024 of them unless asked for more."""
+def raise_limit_of_files() -> None:
+    """Lets this process have as many open files as it may.
+
+    A connection is an open file, and many systems allow 1024 of them unless asked for more.
+    """
     try:
         import resource
     except ImportError:

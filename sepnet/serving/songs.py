@@ -53,7 +53,8 @@ class Song:
     """
 
     def __init__(self, version: LoadedVersion, sources: list[str], encoding: str, notify: Callable[[], None]):
-        self._version, self._notify = version, notify
+        self._version: LoadedVersion | None = version
+        self._model, self._notify = {"model": version.name, "version": version.number}, notify
         self.sources, self.encoding = sources, encoding
         self._folder = tempfile.TemporaryDirectory(prefix="sepnet-song-")
         self.upload = pathlib.Path(self._folder.name, "upload")
@@ -67,8 +68,9 @@ class Song:
         self._is_given_up.set()
 
     def remove(self) -> None:
-        """Removes its files."""
+        """Removes its files, and lets go of the model: its progress may be asked for long after."""
         self._folder.cleanup()
+        self._version = None
 
     def stem_path(self, source: str) -> pathlib.Path:
         """Where the samples of a stem are written, without a header."""
@@ -94,8 +96,7 @@ class Song:
             "state": self.state,
             "seconds": self.num_samples / rate,
             "seconds_done": self.num_done / rate,
-            "model": self._version.name,
-            "version": self._version.number,
+            **self._model,
             "error": self.error.message if self.error else "",
         }
 
@@ -129,7 +130,9 @@ class Song:
 
     def _check(self, options: ServeOptions) -> None:
         """Reads the song once, so that it is known to be whole, and how long it is, before the first byte is sent."""
-        _check_format(self.upload)
+        if _check_format(self.upload) == "MP3":
+            # By its suffix `pipelines.audio` knows who reads it best.
+            self.upload = self.upload.rename(self.upload.with_suffix(".mp3"))
         info = audio.probe(self.upload)
         most_samples = int(options.max_song_seconds * info.sample_rate)
         if not (1 <= info.num_channels <= MOST_CHANNELS and LOWEST_RATE <= info.sample_rate <= HIGHEST_RATE):
@@ -198,13 +201,16 @@ class _OnRunner:
         return self._runner.submit(self._version, SERVING_DEFAULT, inputs, num_samples, self._limit).result()
 
 
-def _check_format(path: pathlib.Path) -> None:
+def _check_format(path: pathlib.Path) -> str:
+    """Returns libsndfile's name of a file's format, or "" where FFmpeg has to read it."""
     import av
 
     try:
-        soundfile.SoundFile(str(path)).close()
+        with soundfile.SoundFile(str(path)) as file:
+            return file.format
     except soundfile.LibsndfileError:
         try:
             av.open(str(path), options={"format_whitelist": FORMATS, "protocol_whitelist": "file"}).close()
         except (av.FFmpegError, UnicodeDecodeError) as error:
             raise ApiError(UNSUPPORTED, "the body is no audio file that libsndfile or FFmpeg reads") from error
+        return ""

@@ -14,6 +14,7 @@ import requests
 
 from sepnet.serving import runner
 from sepnet.serving.options import ServeOptions
+from sepnet.serving.server import raise_limit_of_files
 from tests.sepnet.helpers import SAMPLE_RATE, noise
 from tests.sepnet.serving.conftest import b64, eventually, running
 from tests.sepnet.serving.test_separate_route import encoded
@@ -98,6 +99,8 @@ def test_predictions_longer_than_may_run_at_once_are_refused(server, lengths):
 
 
 def test_a_thousand_silent_connections_stop_nobody(server):
+    # Both ends of each are in this process.
+    raise_limit_of_files()
     with contextlib.ExitStack() as stack:
         silent = [
             stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=20)) for _ in range(1000)

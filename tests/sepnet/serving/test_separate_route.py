@@ -1,5 +1,6 @@
 """Whole songs through `POST /separate`: stems like those of the same model without a server, while they are made."""
 
+import dataclasses
 import io
 import tempfile
 import threading
@@ -10,6 +11,7 @@ import pytest
 import requests
 import soundfile
 
+from pipelines import audio
 from sepnet.separator import Separator
 from sepnet.serving.options import ServeOptions
 from tests.sepnet.helpers import SAMPLE_RATE, SOURCES, noise
@@ -137,6 +139,16 @@ def test_a_wav_header_that_claims_hours_gets_what_is_there(server):
     lying[40:44] = b"\xff\xff\xff\x7f"
     answer = server.post("/separate?model=unet_1d&stem=vocals", data=bytes(lying))
     assert answer.status_code == 200 and len(answer.content) == 44 + 2 * 8000
+
+
+def test_what_is_longer_than_its_header_claims_is_stopped_at_the_limit(server, monkeypatch):
+    """Hours of silence are a few kilobytes, whatever the header says of them."""
+    probe = audio.probe
+    monkeypatch.setattr(audio, "probe", lambda path: dataclasses.replace(probe(path), num_samples=1))
+    silence = encoded(np.zeros((3600 * 8000, 1)), 8000, "FLAC")
+    assert len(silence) < 200_000
+    answer = server.post("/separate?model=unet_1d", data=silence)
+    assert answer.status_code == 413 and "longer than 60 s" in answer.json()["error"]
 
 
 def test_a_form_is_refused_with_what_to_do(server):

@@ -8,7 +8,9 @@ import pytest
 
 from sepnet.export import CONTRACT
 from sepnet.serving.options import ServeOptions
+from tests.sepnet.helpers import noise
 from tests.sepnet.serving.conftest import eventually, running
+from tests.sepnet.serving.test_separate_route import encoded
 
 GOOD = {"instances": [[[0.25, -0.25]] * 100]}
 
@@ -150,5 +152,6 @@ def test_models_that_are_gone_leave_the_memory(server, place):
     with server.service.store.lease("model") as version:
         reference = weakref.ref(version)
     del version
+    assert server.post("/separate?job=remembered", data=encoded(noise(100, 1))).status_code == 200
     place[0].joinpath("model", "1").rename(place[0] / ".away")
     eventually(lambda: reference() is None)
