@@ -16,6 +16,7 @@ from sepnet.serving.json_tensors import parse_request, write_answer
 from sepnet.serving.options import MIB, ServeOptions
 from sepnet.serving.runner import Runner
 from sepnet.serving.store import ModelStore
+from sepnet.serving.tensor_requests import packed, unpacked
 from sepnet.serving.versions import LoadedVersion
 from sepnet.signatures import TENSOR, WAV
 
@@ -70,8 +71,10 @@ def rest_routes(store: ModelStore, runner: Runner, options: ServeOptions) -> API
                     f"{num_samples} samples in one request; expected at most {limit}: cut the song into blocks, as "
                     "sepnet.client does, or send it to /separate",
                 )
-            answer = runner.submit(version, signature, inputs, num_samples, limit)
-            outputs = await _unless_gone(request, answer)
+            to_run, inputs = await anyio.to_thread.run_sync(unpacked, version, signature, inputs)
+            outputs = await _unless_gone(request, runner.submit(version, to_run, inputs, num_samples, limit))
+            if to_run != signature:
+                outputs = await anyio.to_thread.run_sync(packed, outputs)
             content = await anyio.to_thread.run_sync(write_answer, outputs, is_row)
         return JsonResponse(content)
 
