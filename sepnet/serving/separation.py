@@ -154,7 +154,9 @@ class StemsResponse(Response):
                 gone.cancel()
                 song.give_up()
                 # A thread that has not begun never will; one that has ends after its block. It uses files and model.
-                if not thread.cancel():
+                if thread.cancel():
+                    song.state = GONE
+                else:
                     await asyncio.wait({asyncio.wrap_future(thread)})
 
     async def _receive(self, song: Song) -> None:

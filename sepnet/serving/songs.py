@@ -105,10 +105,11 @@ class Song:
         try:
             self._set(CHECKING)
             self._check(options)
-            self._set(SEPARATING)
-            self._separate(runner, options)
+            if not self._is_given_up.is_set():
+                self._set(SEPARATING)
+                self._separate(runner, options)
             # Its client may have all of it and be off before this line.
-            self._set(DONE if self.num_done == self.num_samples else GONE)
+            self._set(DONE if 0 < self.num_samples == self.num_done else GONE)
         except ApiError as error:
             self._fail(error)
         except UserError as error:

@@ -179,6 +179,22 @@ def test_songs_beyond_the_limit_get_503(options, held):
         assert sorted(answer.result().status_code for answer in answers) == [200, 200, 503]
 
 
+def test_a_song_whose_client_leaves_while_it_waits_is_forgotten(options, held):
+    song = encoded(noise(100, 1))
+    with (
+        running(dataclasses.replace(options, songs_at_once=1)) as server,
+        concurrent.futures.ThreadPoolExecutor(1) as threads,
+    ):
+        first = threads.submit(server.post, "/separate?job=the-first", data=song)
+        eventually(lambda: server.get("/separate/jobs/the-first").json().get("state") == "separating")
+        with socket.create_connection(("127.0.0.1", server.port)) as connection:
+            connection.sendall(head("/separate?job=the-second", f"Content-Length: {len(song)}") + song)
+            eventually(lambda: server.get("/separate/jobs/the-second").status_code == 200)
+        eventually(lambda: server.get("/separate/jobs/the-second").json()["state"] == "gone")
+        held.set()
+        assert first.result().status_code == 200
+
+
 def test_a_token_opens_all_but_health_and_page(options):
     with running(dataclasses.replace(options, token="s3cret")) as server:
         for path in ("/models", "/metrics", "/openapi.json", "/v1/models/unet_1d", "/demo-song"):
