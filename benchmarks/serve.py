@@ -229,10 +229,10 @@ def _print(figures: dict) -> None:
             f"{1000 * times['cpu_seconds']:.0f} ms",
             f"{times['cpu_seconds'] / alone['cpu_seconds'] - 1:+.1%}",
         )
-        for way, times in {"the model alone": alone, **figures["ways"]}.items()
+        for way, times in {"model": alone, **figures["ways"]}.items()
     ]
-    headings = ("", "time", "beside the model", "work of all cores", "beside the model")
-    print_table(f"one client, {CLIP_SECONDS} s of stereo", headings, rows)
+    headings = ("", "time", "", "work of all cores", "")
+    print_table(f"one client, {CLIP_SECONDS} s of stereo, beside the model alone", headings, rows)
     rows = [
         (
             f"{load['num_clients']}, {'on' if load['max_batch'] > 1 else 'off'}",
