@@ -62,7 +62,7 @@ def openmsx():
 def run():
     """Runs `python -m MODULE ARGUMENTS...` and returns its `Outcome`; keywords set environment variables."""
 
-    def run_module(module: str, *arguments, timeout: float = 120, **environment: str) -> Outcome:
+    def run_module(module: str, *arguments, timeout: float = 300, **environment: str) -> Outcome:
         command = [sys.executable, "-m", module, *map(str, arguments)]
         # JAX, where a test has imported it, leaves this behind; a user's shell does not have it.
         inherited = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
