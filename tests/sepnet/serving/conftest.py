@@ -76,7 +76,7 @@ def server(saved_models):
         max_predict_bytes=1 << 20,
         max_song_bytes=4 << 20,
         max_song_seconds=60,
-        stall_seconds=1.0,
+        stall_seconds=2.0,
         poll_seconds=60,
     )
     with running(options) as found:
@@ -95,7 +95,7 @@ def b64(data):
     return {"b64": base64.b64encode(data).decode()}
 
 
-def eventually(condition, seconds=20):
+def eventually(condition, seconds=60):
     """Waits until something that the server does by itself has come about."""
     until = time.monotonic() + seconds
     while not condition():

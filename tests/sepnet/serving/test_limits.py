@@ -66,7 +66,7 @@ def test_a_body_that_does_not_come_is_given_up(server, path):
 
 
 def test_a_body_that_drips_is_given_up(server):
-    parts = [b"x"] * 12
+    parts = [b"x"] * 20
     status, _ = sent(server, head(PREDICT, "Content-Length: 1000"), *parts, pause_seconds=0.15)
     assert status == 408
 

@@ -20,6 +20,8 @@ SECONDS = 9
 GAINS = {"vocals": 0.5, "drums": -0.5, "bass": 0.25, "other": 0.125}
 TONE_HZ = 1000
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+# A busy machine is no fault of the page.
+expect.set_options(timeout=20_000)
 # The sum of stems as they are played, taken from the graph that is playing.
 LISTEN = """async (indices) => {
   const { player } = window.sepnet.mixer, analyser = new AnalyserNode(player.context, { fftSize: 8192 });
