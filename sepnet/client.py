@@ -56,7 +56,11 @@ class RemoteModel:
         self.name = self._only_model() if name is None else name
         # One version for the whole song, though a new one may come meanwhile.
         self._model = f"/v1/models/{quote(self.name, safe='')}/versions/{self._newest_version()}"
-        self.contract: dict[str, Any] = json.loads(self._predict(CONTRACT, {"query": [""]}, [CONTRACT])[CONTRACT])
+        try:
+            text = self._predict(CONTRACT, {"query": [""]}, [CONTRACT])[CONTRACT]
+        except UserError as error:
+            raise UserError(f"{error}; a model of an older export has to be exported again") from error
+        self.contract: dict[str, Any] = json.loads(text)
 
     def __call__(self, mixture: np.ndarray) -> dict[str, np.ndarray]:
         """Separates a batch.

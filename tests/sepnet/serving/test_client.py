@@ -3,6 +3,7 @@
 import base64
 import http.server
 import json
+import shutil
 import threading
 
 import numpy as np
@@ -137,6 +138,18 @@ def test_the_only_model_need_not_be_named(server, gain_model):
         assert RemoteModel(other.url, token="s3cret").name == "gains"
     with pytest.raises(UserError, match="has these models: unet_1d, unet_1d_context, unet_2d; name one by --model"):
         RemoteModel(server.url)
+
+
+def test_a_model_of_an_older_export_is_told_of(exported, tmp_path):
+    """It is served as far as it goes: its stems, but not to a client that has to know its contract."""
+    model = tf.saved_model.load(str(exported["unet_1d"] / "1"))
+    version = tmp_path / "older" / "1"
+    tf.saved_model.save(model, str(version), {"serving_default": model.signatures["serving_default"]})
+    shutil.copytree(exported["unet_1d"] / "1" / "assets.extra", version / "assets.extra")
+    with running(ServeOptions(saved_models=tmp_path)) as other:
+        assert other.predict("older", {"instances": [[[0.5, 0.5]]]}).status_code == 200
+        with pytest.raises(UserError, match='"contract" not found in signature def.*has to be exported again'):
+            RemoteModel(other.url)
 
 
 def test_what_users_get_wrong_is_told_in_one_line(server, tensorflow_serving):
