@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import gc
+import logging
 import pathlib
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from sepnet.export import versions
 from sepnet.serving.errors import BAD_REQUEST, NOT_FOUND, ApiError
 from sepnet.serving.options import ServeOptions
 from sepnet.serving.versions import AVAILABLE, END, LOADING, UNLOADING, LoadedVersion, fingerprint
+
+LOGGER = logging.getLogger("uvicorn.error")
 
 
 @dataclasses.dataclass
@@ -84,7 +87,7 @@ class ModelStore:
         numbers = versions(folder) if folder else []
         wanted: set[int] = set()
         for number in reversed(numbers):
-            newest_are_there = len(wanted - labelled) >= self._options.num_versions
+            newest_are_there = len(wanted) >= self._options.num_versions
             if (number in labelled or not newest_are_there) and self._keep(name, number, folder / str(number)):
                 wanted.add(number)
         for number in set(self._models.get(name, ())) - wanted:
@@ -104,7 +107,10 @@ class ModelStore:
                 entry.state = LOADING
         try:
             loaded = LoadedVersion(name, number, path)
-        except UserError as error:
+        except Exception as error:
+            # Whatever a damaged file makes libraries do, the other models are served.
+            if not isinstance(error, UserError):
+                LOGGER.exception("cannot load %s", path)
             with self._lock:
                 entry.seen, entry.error_code, entry.error_message = seen, "FAILED_PRECONDITION", str(error)
                 if entry.loaded is None:

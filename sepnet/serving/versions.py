@@ -43,16 +43,16 @@ class LoadedVersion:
             # What is damaged inside shows when it runs, and the first run is the slowest.
             num_samples = round(WARMUP_SECONDS * self.contract["sample_rate"])
             self._model(np.zeros((1, num_samples, self.contract["num_channels"]), np.float32))
+            block, context = block_and_context(
+                self.contract["grid_samples"], self.contract["context_samples"], self.contract["sample_rate"]
+            )
+            self._window_samples = block + 2 * (context or 0)
         except (OSError, KeyError, TypeError, tf.errors.OpError) as error:
             raise UserError(f"{path} is damaged ({type(error).__name__}: {error}); export the model again") from error
 
     def most_samples(self, seconds: float) -> int:
         """How many samples may run at once: so many seconds, or one block of a long song with its context."""
-        contract = self.contract
-        block, context = block_and_context(
-            contract["grid_samples"], contract["context_samples"], contract["sample_rate"]
-        )
-        return max(round(seconds * contract["sample_rate"]), block + 2 * (context or 0))
+        return max(round(seconds * self.contract["sample_rate"]), self._window_samples)
 
     def summary(self) -> dict[str, Any]:
         """What a person wants to know of the model, for the page."""

@@ -67,7 +67,14 @@ def test_new_versions_are_picked_up_and_labelled_ones_stay(server, place):
     }
 
 
-@pytest.mark.parametrize("damage", ["graph", "weights", "contract", "no weights"])
+def test_a_label_on_the_newest_version_keeps_no_other(place):
+    place[1](2, 3.0)
+    with running(ServeOptions(saved_models=place[0], labels={("model", "new"): 2})) as server:
+        assert gain(server, "/labels/new") == gain(server) == 3
+        assert gain(server, "/versions/1") == 404
+
+
+@pytest.mark.parametrize("damage", ["graph", "weights", "contract", "half a contract", "no weights"])
 def test_a_damaged_version_changes_nothing_but_the_status(server, place, damage):
     root, add = place
     add(2, 3.0)
@@ -81,7 +88,7 @@ def test_a_damaged_version_changes_nothing_but_the_status(server, place, damage)
     elif damage == "no weights":
         shutil.rmtree(beside / "variables")
     else:
-        (beside / CONTRACT).write_text("{")
+        (beside / CONTRACT).write_text("{" if damage == "contract" else '{"format": 1, "sources": []}')
     beside.rename(root / "model" / "3")
     eventually(lambda: 3 in states(server) and states(server)[3][0] == "END")
     assert "damaged" in states(server)[3][1] and states(server)[2] == ("AVAILABLE", "")
