@@ -25,7 +25,7 @@ demo: $(VENV)/.installed-sepnet ## set up, then train, save and separate on a fe
 	$(RUN) $(BIN)/python -m sepnet.demo $(ARGS)
 
 test: $(VENV)/.installed-test ffmpeg browser ## run the tests (ARGS="-k stft" to choose)
-	$(RUN) $(BIN)/python -m pytest $(ARGS)
+	$(RUN) $(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 test-slow: $(VENV)/.installed-test ffmpeg ## run the sweeps, which `make test` leaves out
 	$(RUN) $(BIN)/python -m pytest -m slow $(ARGS)
