@@ -169,7 +169,8 @@ class Budget(keras.callbacks.Callback):
         """The epoch, counted from 1, after which the run ends at the latest."""
         if self.in_epochs:
             return self.training.epochs
-        return sys.maxsize if self.spent < self.total else self.recorder.num_epochs
+        # Where the songs alone have taken all there was, one step and its validation still make a run of it.
+        return sys.maxsize if self.spent < self.total else max(self.recorder.num_epochs, 1)
 
     def on_epoch_begin(self, epoch, logs=None):
         if not self.in_epochs:

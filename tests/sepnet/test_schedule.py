@@ -1,11 +1,13 @@
 """How the learning rate falls, and what a run may spend."""
 
 import json
+import types
 
 import keras
 import numpy as np
 import pytest
 
+from sepnet.callbacks import Budget
 from sepnet.config import Config, Training, Unet1D
 from sepnet.energy import EnergyMeter
 from sepnet.fit import make_trainer
@@ -44,6 +46,14 @@ def test_joules_grow_with_work():
         assert meter.joules > before
         described = meter.describe()
     assert described["cpu"] in ("RAPL", "estimated from the load") and described["gpu"] in ("NVML", None)
+
+
+@pytest.mark.parametrize(("num_epochs", "last"), [(0, 1), (1, 1), (4, 4)])
+def test_a_run_has_an_epoch_however_small_its_budget(num_epochs, last):
+    """On a slow machine the songs alone may take what there is to spend."""
+    recorder = types.SimpleNamespace(num_epochs=num_epochs, seconds=9.0, joules=9.0)
+    for training in (Training(minutes=0.1), Training(joules=5.0)):
+        assert Budget(recorder, Config(training=training)).last_epoch == last
 
 
 @pytest.mark.parametrize("budget", [("--minutes", "0.05"), ("--joules", "3")])
