@@ -21,6 +21,13 @@ class CommandParser(argparse.ArgumentParser):
         raise UserError(f"{message}; `{self.prog} --help` lists the options")
 
 
+def positive(text: str) -> int:
+    """The type of a command line's whole numbers above 0, for `argparse`."""
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0; give 1 or more")
+    return int(text)
+
+
 def run_command(main: Callable[[Sequence[str] | None], int | None]) -> None:
     """Runs a command's `main(argv)` and exits: 0, 2 for a `UserError`, 130 for Ctrl-C."""
     # TensorFlow greets on the standard error with a page about the machine. What it raises is still seen.

@@ -17,7 +17,7 @@ except ImportError:
 
 # The names that `tempfile.mkdtemp` makes of the prefixes below.
 TEMPORARY_FOLDER = re.compile(r"\..+-[a-z0-9_]{8}")
-WORKING = ".sepnet-working-"
+NEW, WORKING = ".sepnet-new-", ".sepnet-working-"
 
 
 @contextlib.contextmanager
@@ -66,15 +66,8 @@ def check_writable(folder: pathlib.Path) -> None:
     Raises:
         UserError: they cannot.
     """
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    try:
-        with _writing(folder):
-            tempfile.TemporaryFile(dir=folder).close()
-    finally:
-        for path in missing:
-            # What another process put there meanwhile stays.
-            with contextlib.suppress(OSError):
-                path.rmdir()
+    with _no_empty_folders(folder), _writing(folder):
+        tempfile.TemporaryFile(dir=folder).close()
 
 
 @contextlib.contextmanager
@@ -86,17 +79,30 @@ def working_folder(parent: pathlib.Path) -> Iterator[pathlib.Path]:
     Raises:
         UserError: `parent` cannot be written, or the disk is full.
     """
-    missing = [path for path in (parent, *parent.parents) if not path.exists()]
+    with _no_empty_folders(parent), _writing(parent):
+        for entry in parent.glob(f"{WORKING}*"):
+            with folder_lock(entry, wait=False) as is_abandoned:
+                if is_abandoned:
+                    shutil.rmtree(entry, ignore_errors=True)
+        new = pathlib.Path(tempfile.mkdtemp(prefix=NEW, dir=parent))
+        with folder_lock(new, wait=False):
+            # Only now it has a name that others look for: they would take it for abandoned.
+            folder = new.rename(parent / new.name.replace(NEW, WORKING))
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _no_empty_folders(folder: pathlib.Path) -> Iterator[None]:
+    """Removes a folder afterwards, and those above it, if it was not there before and is empty."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
-        with _writing(parent):
-            for entry in parent.glob(f"{WORKING}*"):
-                with _lock_at_once(entry) as is_abandoned:
-                    if is_abandoned:
-                        shutil.rmtree(entry, ignore_errors=True)
-            with tempfile.TemporaryDirectory(prefix=WORKING, dir=parent) as name, _lock_at_once(pathlib.Path(name)):
-                yield pathlib.Path(name)
+        yield
     finally:
         for path in missing:
+            # What another process put there meanwhile stays.
             with contextlib.suppress(OSError):
                 path.rmdir()
 
@@ -117,10 +123,14 @@ def remove_leftovers(folder: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def folder_lock(folder: pathlib.Path) -> Iterator[bool]:
+def folder_lock(folder: pathlib.Path, *, wait: bool = True) -> Iterator[bool]:
     """Lets one process at a time work in a folder, which is made if need be; the others wait.
 
     The lock ends with its process, however that ends.
+
+    Args:
+        folder: where to work.
+        wait: until no other process has the lock.
 
     Yields:
         Whether the lock is held: some systems (Windows, some network disks) have none.
@@ -128,35 +138,18 @@ def folder_lock(folder: pathlib.Path) -> Iterator[bool]:
     with _writing(folder):
         descriptor = os.open(folder, os.O_RDONLY) if fcntl else None
     try:
-        yield descriptor is not None and _lock(descriptor, folder)
+        yield descriptor is not None and _lock(descriptor, folder, wait)
     finally:
         if descriptor is not None:
             os.close(descriptor)
 
 
-@contextlib.contextmanager
-def _lock_at_once(folder: pathlib.Path) -> Iterator[bool]:
-    """Holds the lock of a folder if no other process does, and says whether."""
-    descriptor = os.open(folder, os.O_RDONLY) if fcntl else None
-    try:
-        if descriptor is None:
-            yield False
-            return
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-        else:
-            yield True
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
-
-
-def _lock(descriptor: int, folder: pathlib.Path) -> bool:
+def _lock(descriptor: int, folder: pathlib.Path, wait: bool) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        if not wait:
+            return False
         print(f"waiting for another process that works in {folder}", flush=True)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     except OSError:

@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Collection, Iterator
 
+from pipelines.audio import SUFFIXES
 from pipelines.songs import AUDIO_SUFFIXES, MIXTURE, SPLIT_FOLDERS, STEM_SUFFIX
 
 # Words in file names, by the stem that they stand for.
@@ -22,7 +23,8 @@ SPLIT_WORDS = {
     "valid": {"valid", "validation", "val"},
     "test": {"test", "testing", "eval"},
 }
-OTHER_AUDIO_SUFFIXES = (".mp3", ".ogg", ".m4a", ".aac", ".aif", ".aiff", ".opus", ".wma")
+# A stem may lie in these, too, and an `.mp4` may be a song of many stems.
+OTHER_AUDIO_SUFFIXES = SUFFIXES.difference(AUDIO_SUFFIXES, {".mp4"})
 DEEPEST_LEVEL = 4
 SHOWN_FOLDERS = 3
 

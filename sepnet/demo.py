@@ -15,8 +15,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     import numpy as np
 
-    from pipelines import audio, songs
-    from pipelines.demo_songs.synthesis import demo_songs_path
+    from pipelines import audio
+    from pipelines.demo_songs.synthesis import demo_test_song
     from sepnet.pictures import draw_separation
     from sepnet.separate import Outputs, separate_songs
     from sepnet.song_files import SongFile
@@ -28,14 +28,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from sepnet.separator import Separator
 
-    song = next(song for song in songs.find_songs(demo_songs_path()) if song.split == "test")
-    files = song.files()
+    song = demo_test_song()
+    mixture = song / "mixture.wav"
     print(f"\nseparating the test song {song.name!r}")
     separator = Separator(version)
-    mixture = SongFile(files[songs.MIXTURE], song.name)
-    for error in separate_songs(separator, [mixture], folder / song.name, Outputs(tuple(separator.sources))).values():
+    outputs = Outputs(tuple(separator.sources))
+    for error in separate_songs(separator, [SongFile(mixture, song.name)], folder / song.name, outputs).values():
         raise error
-    sample_rate = audio.probe(files[songs.MIXTURE]).sample_rate
+    sample_rate = audio.probe(mixture).sample_rate
     first = slice(0, PICTURE_SECONDS * sample_rate)
 
     def read(path: pathlib.Path):
@@ -44,12 +44,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     picture = folder / "separation.png"
     draw_separation(
         picture,
-        read(files[songs.MIXTURE]),
-        {source: read(files[source]) for source in separator.sources},
+        read(mixture),
+        {source: read(song / f"{source}.wav") for source in separator.sources},
         {source: read(folder / song.name / f"{source}.wav") for source in separator.sources},
         sample_rate,
     )
-    print(f"listen:      {files[songs.MIXTURE]}, then the stems above")
+    print(f"listen:      {mixture}, then the stems above")
     print(f"look:        {run / 'loss.png'}, {picture}")
 
 

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.errors import CommandParser, UserError, run_command
+from pipelines.errors import CommandParser, UserError, positive, run_command
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -15,8 +15,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         UserError: a model, the data or the output folder cannot be used, or the models have different sources.
     """
     arguments = _parser().parse_args(argv)
-    if arguments.workers is not None and arguments.workers < 1:
-        raise UserError(f"--workers {arguments.workers} is too small; expected 1 or more")
     from sepnet.saved_model import read_models
     from sepnet.scoring import bss_eval
     from sepnet.scoring.scores import check_names
@@ -99,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="leave out museval, which takes most of the time")
     parser.add_argument("--compare", action="store_true", help="set the models beside published ones, and draw them")
     parser.add_argument(
-        "--workers", type=int, metavar="N", help="songs at a time (default: what cores and memory allow)"
+        "--workers", type=positive, metavar="N", help="songs at a time (default: what cores and memory allow)"
     )
     return parser
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -58,17 +59,35 @@ def example(run: pathlib.Path, seconds: float) -> Example:
         raise UserError(f"{root} is not what {run} was validated on; put the same songs there")
 
     mixture, sources = read_song(tracks[0], config.data.parts, config.data.num_channels)
-    num_samples = min(round(seconds * sample_rate), len(mixture))
-    first = loudest_stretch(np.stack(list(sources.values())), num_samples, max(round(HOP_SECONDS * sample_rate), 1))
-    stretch = slice(first, first + num_samples)
+    stretch = stretch_of(sources, seconds, sample_rate)
     return Example(
         tracks[0].name,
-        first / sample_rate,
+        stretch.start / sample_rate,
         sample_rate,
         mixture[stretch],
         {name: stem[stretch] for name, stem in sources.items()},
         _separate(config, sample_rate, weights, mixture[stretch]),
     )
+
+
+def stretch_of(
+    sources: Mapping[str, np.ndarray], seconds: float, sample_rate: int, start_seconds: float | None = None
+) -> slice:
+    """Which samples of a song are looked at.
+
+    Args:
+        sources: its stems by name, each `[num_samples, num_channels]`, full scale ±1.
+        seconds: how much; of a shorter song, all there is.
+        sample_rate: Hz.
+        start_seconds: where it begins, before the end of the song; None takes the loudest stretch.
+    """
+    stems = np.stack(list(sources.values()))
+    num_samples = min(max(round(seconds * sample_rate), 1), stems.shape[1])
+    if start_seconds is None:
+        first = loudest_stretch(stems, num_samples, max(round(HOP_SECONDS * sample_rate), 1))
+    else:
+        first = round(start_seconds * sample_rate)
+    return slice(first, first + num_samples)
 
 
 def loudest_stretch(sources: np.ndarray, num_samples: int, hop_samples: int) -> int:

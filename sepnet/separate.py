@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from pipelines.errors import CommandParser, UserError, run_command
-from sepnet.song_files import STREAM, SongFile, check_template, find_songs
+from sepnet.song_files import STREAM, SongFile, check_template, named_songs
 from sepnet.stem_files import FORMAT_NAMES, MIXTURE, OPUS_RATES, STEM_MP4
 
 VOCALS = "vocals"
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     # Songs may stand behind options, too.
     arguments = _parser().parse_intermixed_args(argv)
-    songs = find_songs(arguments.songs)
+    songs = named_songs(arguments.songs)
     is_one = len(songs) == 1 and not pathlib.Path(arguments.songs[0]).is_dir()
     output = arguments.output or (STREAM if arguments.songs == [STREAM] else "stems")
     one_file = arguments.format == STEM_MP4

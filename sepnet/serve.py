@@ -6,9 +6,9 @@ import os
 import pathlib
 from collections.abc import Sequence
 
-from pipelines.errors import CommandParser, UserError, run_command
+from pipelines.errors import CommandParser, UserError, positive, run_command
+from sepnet.client import TOKEN_VARIABLE
 
-TOKEN_VARIABLE = "SEPNET_TOKEN"
 NEEDED = ("fastapi", "uvicorn", "orjson", "prometheus_client")
 
 
@@ -57,17 +57,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--label", type=_label, action="append", default=[], metavar="NAME/LABEL=VERSION", help="a label for a version"
     )
-    parser.add_argument("--num-versions", type=_positive, default=1, help="newest versions that are served [1]")
-    parser.add_argument("--max-batch", type=_positive, default=8, help="requests that run together; 1: no batching [8]")
-    parser.add_argument("--max-song-mb", type=_positive, default=512, help="largest file to separate [512]")
-    parser.add_argument("--max-song-minutes", type=_positive, default=30, help="longest song to separate [30]")
+    parser.add_argument("--num-versions", type=positive, default=1, help="newest versions that are served [1]")
+    parser.add_argument("--max-batch", type=positive, default=8, help="requests that run together; 1: no batching [8]")
+    parser.add_argument("--max-song-mb", type=positive, default=512, help="largest file to separate [512]")
+    parser.add_argument("--max-song-minutes", type=positive, default=30, help="longest song to separate [30]")
     return parser
-
-
-def _positive(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
-    return int(text)
 
 
 def _port(text: str) -> int:

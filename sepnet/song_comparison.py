@@ -10,7 +10,7 @@ import numpy as np
 
 from pipelines.errors import UserError
 from pipelines.songs import Song, Track, read_track
-from sepnet.listen import HOP_SECONDS, loudest_stretch
+from sepnet.listen import stretch_of
 
 BLOCK_SECONDS = 5
 
@@ -109,16 +109,9 @@ def compare_on_song(
 
     rate = track.sample_rate
     mixture, sources = read_song(track, parts)
-    num_samples = min(max(round(seconds * rate), 1), len(mixture))
-    if start_seconds is None:
-        first = loudest_stretch(np.stack(list(sources.values())), num_samples, max(round(HOP_SECONDS * rate), 1))
-    else:
-        first = round(start_seconds * rate)
-        if first >= len(mixture):
-            raise UserError(
-                f"--start is {start_seconds:g} s, and {track.name!r} ends after {len(mixture) / rate:.1f} s"
-            )
-    stretch = slice(first, first + num_samples)
+    if start_seconds is not None and round(start_seconds * rate) >= len(mixture):
+        raise UserError(f"--start is {start_seconds:g} s, and {track.name!r} ends after {len(mixture) / rate:.1f} s")
+    stretch = stretch_of(sources, seconds, rate, start_seconds)
     separate = functools.partial(_separate, mixture=mixture[: stretch.stop], sample_rate=rate)
     estimates = {
         name: {source: stem[stretch] for source, stem in separate(name, model).items()}
@@ -126,7 +119,7 @@ def compare_on_song(
     }
     return Comparison(
         track.name,
-        first / rate,
+        stretch.start / rate,
         rate,
         mixture[stretch],
         {name: stem[stretch] for name, stem in sources.items()},

@@ -29,7 +29,7 @@ class SongFile:
         return str(self.path or "the standard input")
 
 
-def find_songs(names: Sequence[str]) -> list[SongFile]:
+def named_songs(names: Sequence[str]) -> list[SongFile]:
     """Lists the songs of files, of folders and all below them, and of "-", the standard input.
 
     Files that are named are taken whatever they are; in folders, what has the suffix of an audio file.

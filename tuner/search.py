@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.errors import CommandParser, UserError, run_command
+from pipelines.errors import CommandParser, UserError, positive, run_command
 from sepnet.config import FAMILIES, Config, add_flags, config_from_flags
 from sepnet.memory import available_bytes, counted_device, parse_memory
 from tuner.analysis import COSTS, DEFAULT_COST
@@ -238,13 +238,6 @@ def _for_workers(argv: Sequence[str]) -> list[str]:
     return kept
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"is {text}; give 1 or more")
-    return number
-
-
 def _report(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
@@ -257,7 +250,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--families", metavar="A,B", help=f"{', '.join(FAMILIES)} (default: both)")
     add("--representations", metavar="A,B", help=f"{', '.join(REPRESENTATIONS)} (default: waveform,stft)")
     add("--depths", metavar="A-B", help="depths to try (default: 1 to the largest that the segment has room for)")
-    add("--seeds", type=_positive, default=1, metavar="N", help="runs of each model, which differ by their seed [1]")
+    add("--seeds", type=positive, default=1, metavar="N", help="runs of each model, which differ by their seed [1]")
     add("--budget", default="2min", help="what each run may spend, such as 10epochs, 2min or 500J [2min]")
     add("--strategy", choices=STRATEGIES, default="grid", help="which models are tried [grid: all of them]")
     add(
@@ -267,9 +260,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FIELD=...",
         help="search an option as well: a,b,c or low:high:log",
     )
-    add("--max-trials", type=_positive, default=20, metavar="N", help="models that random and bayesian try [20]")
-    add("--search-seed", type=_positive, default=1, metavar="N", help="seed of what they draw [1]")
-    add("--workers", type=_positive, default=1, metavar="N", help="runs at a time on this machine [1]")
+    add("--max-trials", type=positive, default=20, metavar="N", help="models that random and bayesian try [20]")
+    add("--search-seed", type=positive, default=1, metavar="N", help="seed of what they draw [1]")
+    add("--workers", type=positive, default=1, metavar="N", help="runs at a time on this machine [1]")
     add("--memory", metavar="SIZE", help="that a run may take, such as 16GB (default: this machine's)")
     add("--try-anyway", action="store_true", help="start also what does not fit the memory by its plan")
     add("--cost", choices=tuple(COSTS), default=DEFAULT_COST, help=f"what val_mse is weighed against [{DEFAULT_COST}]")

@@ -77,6 +77,11 @@ def demo_songs_path() -> pathlib.Path:
     return folder
 
 
+def demo_test_song() -> pathlib.Path:
+    """The folder of a demo song that no training has heard."""
+    return min(path for path in (demo_songs_path() / "test").iterdir() if path.is_dir())
+
+
 def synthesize_songs(
     destination: pathlib.Path,
     *,

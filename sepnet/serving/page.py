@@ -65,8 +65,6 @@ def static_files() -> StaticFiles:
 
 
 def _demo_song() -> pathlib.Path:
-    from pipelines import songs
-    from pipelines.demo_songs.synthesis import demo_songs_path
+    from pipelines.demo_songs.synthesis import demo_test_song
 
-    song = next(song for song in songs.find_songs(demo_songs_path()) if song.split == "test")
-    return song.files()[songs.MIXTURE]
+    return demo_test_song() / "mixture.wav"

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from sepnet.serving.disconnect import disconnected
 from sepnet.serving.errors import BAD_REQUEST, TOO_LARGE, ApiError, unavailable
 from sepnet.serving.json_tensors import parse_request, write_answer
 from sepnet.serving.options import MIB, ServeOptions
@@ -163,7 +164,7 @@ def _count_samples(version: LoadedVersion, signature: str, inputs: dict[str, np.
 async def _unless_gone(request: Request, answer):
     """Waits for an answer; if the client goes away before the run has begun, there will be none."""
     waiting = asyncio.wrap_future(answer)
-    gone = asyncio.ensure_future(_disconnected(request))
+    gone = asyncio.ensure_future(disconnected(request.receive))
     try:
         await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not waiting.done() and answer.cancel():
@@ -171,8 +172,3 @@ async def _unless_gone(request: Request, answer):
         return await waiting
     finally:
         gone.cancel()
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

@@ -16,6 +16,7 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from sepnet.serving.disconnect import disconnected
 from sepnet.serving.errors import BAD_REQUEST, NOT_FOUND, UNSUPPORTED, ApiError, unavailable
 from sepnet.serving.options import MIB, ServeOptions
 from sepnet.serving.rest import ERRORS
@@ -143,7 +144,7 @@ class StemsResponse(Response):
         async with self._separation.song(*self._wanted) as (song, changed):
             await self._receive(song)
             thread = self._separation.begin(song)
-            gone = asyncio.ensure_future(_disconnected(receive))
+            gone = asyncio.ensure_future(disconnected(receive))
             try:
                 await _until(song, changed, gone, lambda: song.state in (SEPARATING, DONE, FAILED, GONE))
                 if song.error:
@@ -259,11 +260,6 @@ async def _next_change(changed: asyncio.Event, gone: asyncio.Future) -> None:
     await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
     changed.clear()
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _file_name(name: str) -> str:

@@ -1,0 +1,9 @@
+"""When a client goes away."""
+
+from starlette.types import Receive
+
+
+async def disconnected(receive: Receive) -> None:
+    """Waits until the client has gone away; its body must have been read."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
