@@ -130,6 +130,16 @@ def held(monkeypatch):
     may_go_on.set()
 
 
+@contextlib.contextmanager
+def crowded(options, **limits):
+    """A server with other limits, and threads for eight clients."""
+    with (
+        running(dataclasses.replace(options, **limits)) as server,
+        concurrent.futures.ThreadPoolExecutor(8) as threads,
+    ):
+        yield server, threads
+
+
 @pytest.fixture
 def options(saved_models, tmp_path):
     """Options of a server of one model."""
@@ -139,10 +149,7 @@ def options(saved_models, tmp_path):
 
 
 def test_what_is_too_much_gets_503_and_the_rest_is_answered(options, held):
-    with (
-        running(dataclasses.replace(options, max_requests=3)) as server,
-        concurrent.futures.ThreadPoolExecutor(8) as threads,
-    ):
+    with crowded(options, max_requests=3) as (server, threads):
         answers = [threads.submit(server.post, PREDICT, data=GOOD) for _ in range(8)]
         eventually(lambda: sum(answer.done() for answer in answers) == 5)
         held.set()
@@ -155,10 +162,7 @@ def test_what_is_too_much_gets_503_and_the_rest_is_answered(options, held):
 
 def test_bodies_that_are_held_have_a_limit_together(options, held):
     large = GOOD + b" " * 100_000
-    with (
-        running(dataclasses.replace(options, max_held_bytes=250_000)) as server,
-        concurrent.futures.ThreadPoolExecutor(8) as threads,
-    ):
+    with crowded(options, max_held_bytes=250_000) as (server, threads):
         answers = [threads.submit(server.post, PREDICT, data=large) for _ in range(4)]
         eventually(lambda: sum(answer.done() for answer in answers) == 2)
         held.set()
@@ -169,10 +173,7 @@ def test_bodies_that_are_held_have_a_limit_together(options, held):
 
 def test_songs_beyond_the_limit_get_503(options, held):
     song = encoded(noise(100, 1))
-    with (
-        running(dataclasses.replace(options, max_songs=2)) as server,
-        concurrent.futures.ThreadPoolExecutor(8) as threads,
-    ):
+    with crowded(options, max_songs=2) as (server, threads):
         answers = [threads.submit(server.post, "/separate", data=song) for _ in range(3)]
         eventually(lambda: sum(answer.done() for answer in answers) == 1)
         held.set()
