@@ -81,11 +81,12 @@ def working_folder(parent: pathlib.Path) -> Iterator[pathlib.Path]:
     """
     with _no_empty_folders(parent), _writing(parent):
         for entry in parent.glob(f"{WORKING}*"):
-            with folder_lock(entry, wait=False) as is_abandoned:
+            # Whoever else looks for abandoned ones may be faster.
+            with contextlib.suppress(FileNotFoundError), _lock(entry, wait=False) as is_abandoned:
                 if is_abandoned:
                     shutil.rmtree(entry, ignore_errors=True)
         new = pathlib.Path(tempfile.mkdtemp(prefix=NEW, dir=parent))
-        with folder_lock(new, wait=False):
+        with _lock(new, wait=False):
             # Only now it has a name that others look for: they would take it for abandoned.
             folder = new.rename(parent / new.name.replace(NEW, WORKING))
             try:
@@ -123,28 +124,36 @@ def remove_leftovers(folder: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def folder_lock(folder: pathlib.Path, *, wait: bool = True) -> Iterator[bool]:
+def folder_lock(folder: pathlib.Path) -> Iterator[bool]:
     """Lets one process at a time work in a folder, which is made if need be; the others wait.
 
     The lock ends with its process, however that ends.
 
-    Args:
-        folder: where to work.
-        wait: until no other process has the lock.
-
     Yields:
         Whether the lock is held: some systems (Windows, some network disks) have none.
+
+    Raises:
+        UserError: the folder cannot be made.
     """
-    with _writing(folder):
-        descriptor = os.open(folder, os.O_RDONLY) if fcntl else None
+    with contextlib.ExitStack() as stack:
+        with _writing(folder):
+            is_held = stack.enter_context(_lock(folder, wait=True))
+        yield is_held
+
+
+@contextlib.contextmanager
+def _lock(folder: pathlib.Path, *, wait: bool) -> Iterator[bool]:
+    if fcntl is None:
+        yield False
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        yield descriptor is not None and _lock(descriptor, folder, wait)
+        yield _flock(descriptor, folder, wait)
     finally:
-        if descriptor is not None:
-            os.close(descriptor)
+        os.close(descriptor)
 
 
-def _lock(descriptor: int, folder: pathlib.Path, wait: bool) -> bool:
+def _flock(descriptor: int, folder: pathlib.Path, wait: bool) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

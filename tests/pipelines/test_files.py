@@ -5,21 +5,29 @@ import concurrent.futures
 import pytest
 
 from pipelines.errors import UserError
-from pipelines.files import check_writable, folder_lock, working_folder
+from pipelines.files import check_writable, working_folder
 
 
 def test_those_who_work_in_one_place_do_not_disturb_each_other(tmp_path):
     (tmp_path / "finished").touch()
 
     def work(number):
-        for step in range(100):
+        for step in range(200):
             with working_folder(tmp_path) as folder:
                 path = folder / f"{number}"
                 path.write_text(str(step))
                 assert path.read_text() == str(step)
 
-    with concurrent.futures.ThreadPoolExecutor(4) as threads:
+    def abandon(number):
+        for step in range(200):
+            (tmp_path / f".sepnet-working-{number}-{step}").mkdir()
+
+    with concurrent.futures.ThreadPoolExecutor(6) as threads:
+        abandoned = [threads.submit(abandon, number) for number in range(2)]
         list(threads.map(work, range(4)))
+        concurrent.futures.wait(abandoned)
+    with working_folder(tmp_path):
+        pass
     assert [path.name for path in tmp_path.iterdir()] == ["finished"]
 
 
@@ -41,8 +49,3 @@ def test_a_folder_that_was_not_there_is_gone_where_nothing_was_put_into_it(tmp_p
         (folder / "result").touch()
         (folder / "result").rename(place / "result")
     assert [path.name for path in place.iterdir()] == ["result"]
-
-
-def test_a_lock_that_is_not_waited_for_says_whether_it_is_held(tmp_path):
-    with folder_lock(tmp_path) as first, folder_lock(tmp_path, wait=False) as second:
-        assert (first, second) == (True, False)
