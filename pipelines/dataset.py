@@ -26,6 +26,9 @@ READERS = ("auto", "tensorflow-io", "portable")
 # Reads the segments that begin at `starts` of `tracks`: (tracks, starts) -> int16 batch.
 BatchReader = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
+# The functions here decide nothing in Python by a tensor's value; to look for that would take a second of every start.
+NO_AUTOGRAPH = tf.autograph.experimental.do_not_convert
+
 _scopes = itertools.count()
 
 # Calls of the portable reader; see `_let_prefetching_end`.
@@ -81,6 +84,7 @@ def training_batches(
         tracks, sources, segment_samples + 2 * margin_samples, num_channels, reader, has_margin=margin_samples > 0
     )
 
+    @NO_AUTOGRAPH
     def batch(step: tf.Tensor) -> dict[str, tf.Tensor]:
         positions = [position(step * batch_size + index) for index in range(batch_size)]
         return {"sources": read(*(tf.stack(part) for part in zip(*positions, strict=True)))}
@@ -126,6 +130,7 @@ def validation_batches(
     def batches(first: int, last: int, size: int) -> tf.data.Dataset:
         read = _batch_reader(tracks, stems, segment_samples, num_channels, reader)
 
+        @NO_AUTOGRAPH
         def batch(start: tf.Tensor) -> dict[str, tf.Tensor]:
             rows = table[start : start + size]
             audio = read(*(tf.ensure_shape(rows[:, column], [size]) for column in (0, 1)))

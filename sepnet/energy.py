@@ -1,5 +1,6 @@
 """Joules that this process takes: of GPUs by NVML, of the CPU by RAPL or, where that cannot be read, estimated."""
 
+import concurrent.futures
 import logging
 import os
 import pathlib
@@ -49,27 +50,35 @@ class EnergyMeter:
             allow_multiple_runs=True,
             log_level="critical",
         )
-        self._tracker.start()
+        # Asking the machine what it is takes more than a second, in which others need not wait.
+        executor = concurrent.futures.ThreadPoolExecutor(1)
+        self._started = executor.submit(self._tracker.start)
+        executor.shutdown(wait=False)
 
     @property
     def joules(self) -> float:
         """Joules of CPU and GPUs since the meter was made; reading takes milliseconds."""
-        self._tracker.flush()
-        return JOULES_PER_KWH * (self._latest.total.cpu_energy + self._latest.total.gpu_energy)
+        total = self._total()
+        return JOULES_PER_KWH * (total.cpu_energy + total.gpu_energy)
 
     def __enter__(self) -> "EnergyMeter":
         return self
 
     def __exit__(self, *error) -> None:
         """Ends the threads that measure."""
+        self._started.result()
         self._tracker.stop()
+
+    def _total(self):
+        self._started.result()
+        self._tracker.flush()
+        return self._latest.total
 
     def describe(self) -> dict[str, str | None]:
         """What the joules of each part rest on."""
-        self._tracker.flush()
+        total = self._total()
         counters = pathlib.Path(RAPL).glob("*/energy_uj") if pathlib.Path(RAPL).is_dir() else ()
         by_rapl = any(os.access(counter, os.R_OK) for counter in counters)
-        total = self._latest.total
         return {
             "cpu": "RAPL" if by_rapl else "estimated from the load",
             "cpu_model": total.cpu_model,

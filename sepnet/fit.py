@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 import keras
+import tensorflow as tf
 
 from pipelines.augmentation import make_augmentations
 from pipelines.dataset import training_batches, validation_batches
@@ -34,11 +35,13 @@ class Result:
         metrics: of the best epoch, by name: `val_mse`, `val_mse_<source>`, `val_si_sdr`, `epoch`.
         baselines: the same figures of silence and of mixture/num_sources.
         run: folder of the run.
+        validation: the segments that they were measured on.
     """
 
     metrics: dict[str, float]
     baselines: dict[str, dict[str, float]]
     run: pathlib.Path
+    validation: tf.data.Dataset
 
 
 def fit(
@@ -64,14 +67,13 @@ def fit(
     training, sample_rate = config.training, tracks["train"][0].sample_rate
     keras.utils.set_random_seed(training.seed)
     keras.config.set_dtype_policy(training.precision)
-    with several_devices(training.devices):
-        network = build_network(config, sample_rate)
-        trainer = make_trainer(config, network)
-    validation = make_validation(config, tracks["valid"])
-    baselines = measure_baselines(config, validation)
-
-    lines = {name: figures["val_mse"] for name, figures in baselines.items()}
     with EnergyMeter() as meter:
+        with several_devices(training.devices):
+            network = build_network(config, sample_rate)
+            trainer = make_trainer(config, network)
+        validation = make_validation(config, tracks["valid"])
+        baselines = measure_baselines(config, validation)
+        lines = {name: figures["val_mse"] for name, figures in baselines.items()}
         recorder = Recorder(run, lines, training.patience, meter)
         if resume:
             recorder.restore(trainer)
@@ -100,7 +102,7 @@ def fit(
         **provenance(),
     }
     (run / "summary.json").write_text(json.dumps(summary, indent=2))
-    return Result(recorder.best, baselines, run)
+    return Result(recorder.best, baselines, run, validation)
 
 
 def _train(config: Config, network: Network, trainer: Trainer, recorder: Recorder, tracks, validation) -> None:
@@ -208,7 +210,7 @@ def _adds_up_itself(training: Training) -> bool:
     return training.accumulation > 1 and training.devices > 1 and keras.backend.backend() == "tensorflow"
 
 
-def measure_baselines(config: Config, validation) -> dict[str, dict[str, float]]:
+def measure_baselines(config: Config, validation: tf.data.Dataset) -> dict[str, dict[str, float]]:
     """Measures, as for a model, the two answers that need none: silence, and an equal share of the mixture."""
     parts = config.data.parts
     mixture = keras.Input((None, config.data.num_channels), name="mixture")
@@ -234,7 +236,7 @@ def _learning_rate(training: Training):
     return Schedule(training.learning_rate, training.schedule, num_calls)
 
 
-def make_validation(config: Config, tracks: Sequence[Track]):
+def make_validation(config: Config, tracks: Sequence[Track]) -> tf.data.Dataset:
     """The fixed segments that `val_mse` is measured on, the same for every model; see `validation_batches`."""
     return validation_batches(
         tracks,

@@ -30,7 +30,7 @@ NO_SPACE = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errn
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command, and returns its exit status.
+    """Runs the command; returns its exit status if there is no room on the disk, else ends the process.
 
     Raises:
         UserError: what `sepnet.fit` and `pipelines.tracks` raise.
@@ -46,7 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         with contextlib.suppress(OSError):
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return NO_SPACE_STATUS
-    return 0
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # All is on the disk, and the next run need not wait seconds for Python and TensorFlow to take themselves apart.
+    os._exit(0)
 
 
 def _run(folder: pathlib.Path) -> None:
@@ -66,7 +69,7 @@ def _run(folder: pathlib.Path) -> None:
         sample_rate = tracks["train"][0].sample_rate
         result = fit(config, tracks, run=folder, resume=(folder / "checkpoints" / "last.npz").exists())
         summary = json.loads((folder / "summary.json").read_text())
-        measured = measure_run(folder, config, tracks)
+        measured = measure_run(folder, config, result.validation, sample_rate)
         planned = costs(config, sample_rate, counted_device())
         samples = planned.receptive_field_samples
         record = {
