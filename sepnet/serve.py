@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pipelines.errors import CommandParser, UserError, positive, run_command
 from sepnet.client import TOKEN_VARIABLE
 
-NEEDED = ("fastapi", "uvicorn", "orjson", "prometheus_client")
+NEEDED = ("fastapi", "uvicorn", "orjson", "pybase64", "prometheus_client")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,13 +1,13 @@
 """TensorFlow Serving's JSON: `instances` or `inputs` to arrays, and arrays to `predictions` or `outputs`."""
 
-import base64
 import binascii
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import orjson
+import pybase64
 
 from sepnet.serving.errors import BAD_REQUEST, ApiError
 from sepnet.signatures import BYTES, SERVING_DEFAULT
@@ -112,47 +112,57 @@ def _string(name: str, value: Any) -> bytes:
         return value.encode()
     if isinstance(value, dict) and set(value) == {"b64"} and isinstance(value["b64"], str):
         try:
-            return base64.b64decode(value["b64"], validate=True)
+            return pybase64.b64decode(value["b64"], validate=True)
         except (binascii.Error, ValueError) as error:
             raise ApiError(BAD_REQUEST, f"Unable to base64 decode {name}: {error}") from error
     raise ApiError(BAD_REQUEST, f'{name} holds something else than strings and {{"b64": ...}} in one list')
 
 
-def write_answer(outputs: Arrays, is_row: bool) -> bytes:
+def write_answer(outputs: Arrays, is_row: bool) -> list[bytes]:
     """Writes the body of an answer.
 
     Args:
         outputs: arrays by name.
         is_row: `predictions`, a list of rows, or `outputs` by name.
+
+    Returns:
+        Its pieces in order; to join megabytes of them takes as long as to write them.
     """
     values = {name: _values(name, array) for name, array in outputs.items()}
     only = next(iter(values.values())) if len(values) == 1 else None
     if not is_row:
-        return _dump({"outputs": values if only is None else only})
+        return list(_pieces({"outputs": values if only is None else only}))
     if only is not None:
-        return _dump({"predictions": only})
+        return list(_pieces({"predictions": only}))
     num_rows = len(next(iter(outputs.values())))
-    return _dump({"predictions": [{name: value[row] for name, value in values.items()} for row in range(num_rows)]})
+    rows = [{name: value[row] for name, value in values.items()} for row in range(num_rows)]
+    return list(_pieces({"predictions": rows}))
 
 
 def _values(name: str, array: np.ndarray) -> Any:
     if array.dtype != object:
         return np.ascontiguousarray(array)
-    if name.endswith(BYTES):
+    return list(array) if name.endswith(BYTES) else [value.decode() for value in array]
+
+
+def _pieces(value: Any) -> Iterator[bytes]:
+    if isinstance(value, dict):
+        yield b"{"
+        for index, (name, child) in enumerate(value.items()):
+            yield (b"," if index else b"") + orjson.dumps(name) + b":"
+            yield from _pieces(child)
+        yield b"}"
+    elif isinstance(value, list):
+        yield b"["
+        for index, child in enumerate(value):
+            yield b"," if index else b""
+            yield from _pieces(child)
+        yield b"]"
+    elif isinstance(value, bytes):
         # Base64 needs no escapes: megabytes of it are not searched for them.
-        return [orjson.Fragment(b'{"b64":"' + base64.b64encode(value) + b'"}') for value in array]
-    return [value.decode() for value in array]
-
-
-def _dump(document: dict[str, Any]) -> bytes:
-    if all(np.isfinite(array).all() for array in _arrays(document)):
-        return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
-    # JSON has no NaN: TensorFlow Serving writes the word, as Python does, where orjson would write null.
-    return json.dumps(document, default=lambda array: array.tolist()).encode()
-
-
-def _arrays(value: Any) -> list[np.ndarray]:
-    if isinstance(value, np.ndarray):
-        return [value]
-    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [array for child in children for array in _arrays(child)]
+        yield from (b'{"b64":"', pybase64.b64encode(value), b'"}')
+    elif isinstance(value, np.ndarray) and not np.isfinite(value).all():
+        # JSON has no NaN: TensorFlow Serving writes the word, as Python does, where orjson would write null.
+        yield json.dumps(value.tolist()).encode()
+    else:
+        yield orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import anyio.to_thread
@@ -76,8 +77,8 @@ def rest_routes(store: ModelStore, runner: Runner, options: ServeOptions) -> API
             outputs = await _unless_gone(request, runner.submit(version, to_run, inputs, num_samples, limit))
             if to_run != signature:
                 outputs = await anyio.to_thread.run_sync(packed, outputs)
-            content = await anyio.to_thread.run_sync(write_answer, outputs, is_row)
-        return JsonResponse(content)
+            pieces = await anyio.to_thread.run_sync(write_answer, outputs, is_row)
+        return JsonResponse(pieces)
 
     def described(extra: str) -> dict[str, Any]:
         return {"openapi_extra": {"requestBody": REQUEST_BODY}, "summary": f"Predict with {extra}"}
@@ -114,15 +115,20 @@ def rest_routes(store: ModelStore, runner: Runner, options: ServeOptions) -> API
 
 
 class JsonResponse(Response):
-    """An answer that is written already, sent in pieces: the rest of a large one would be copied with each of them."""
+    """An answer in pieces that are written already. Of a large one, all the rest would be copied with each write."""
 
     media_type = "application/json"
 
+    def __init__(self, pieces: Sequence[bytes]):
+        super().__init__(headers={"Content-Length": str(sum(map(len, pieces)))})
+        self._pieces = pieces
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        for start in range(0, len(self.body), PIECE_BYTES):
-            piece = memoryview(self.body)[start : start + PIECE_BYTES]
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        for piece in self._pieces:
+            for start in range(0, len(piece), PIECE_BYTES):
+                part = memoryview(piece)[start : start + PIECE_BYTES]
+                await send({"type": "http.response.body", "body": part, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
