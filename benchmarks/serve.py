@@ -30,11 +30,12 @@ from pipelines.progress import progress_bar
 
 CASE = Case("unet_1d", 6, 0)
 NAME = "bench"
+MODEL = "model"
 CLIP_SECONDS = 10
 # Clips that all clients send together, at each number of clients.
 CLIPS = {1: 8, 8: 24, 32: 32}
 WARM_UPS = 2
-REPEATS = 7
+REPEATS = 9
 START_SECONDS = 120
 RESULT = pathlib.Path("benchmarks/results/serve.json")
 
@@ -45,7 +46,7 @@ def main(argv=None) -> None:
     parser.add_argument("--alone", type=pathlib.Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if arguments.alone:
-        print(json.dumps(time_alone(arguments.alone)))
+        answer_alone(arguments.alone)
         return
     with tempfile.TemporaryDirectory() as folder:
         saved_models = pathlib.Path(folder)
@@ -58,21 +59,17 @@ def main(argv=None) -> None:
 def measure(saved_models: pathlib.Path) -> dict:
     """Measures the model alone, each way to ask for one client, and several clients with batching on and off."""
     bodies, loads = request_bodies(), []
-    with progress_bar("measuring", total=4 + 2 * sum(CLIPS.values()), unit="clips") as advance:
-        alone = _alone(saved_models)
-        advance(2)
+    with progress_bar("measuring", total=2 * sum(CLIPS.values()), unit="clips") as advance:
         for max_batch in (8, 1):
             with Server(saved_models, max_batch) as server:
                 server.ask(*bodies["tensor"])
                 if max_batch > 1:
-                    ways = median_times(server, bodies)
+                    with Alone(saved_models / NAME) as alone:
+                        ways = median_times(server, alone, bodies)
                 for num_clients, num_clips in CLIPS.items():
                     loads.append({"max_batch": max_batch, **load(server, num_clients, num_clips, bodies["tensor"])})
                     advance(num_clips)
-        # Before and after, since a machine is not always equally fast.
-        alone = _medians([*alone, *_alone(saved_models)])
-        advance(2)
-    return {"alone": alone, "ways": ways, "loads": loads}
+    return {"ways": ways, "loads": loads}
 
 
 def clip() -> np.ndarray:
@@ -100,22 +97,35 @@ def request_bodies() -> dict[str, tuple[str, bytes]]:
     }
 
 
-def time_alone(model: pathlib.Path) -> list[tuple[float, float]]:
-    """Seconds of calls of the model after the first ones, on the clock and of all cores' work."""
+def answer_alone(model: pathlib.Path) -> None:
+    """Calls the model once for each line of the standard input, and writes what it took."""
     from sepnet.saved_model import SavedModel
 
-    saved_model, mixture, times = SavedModel(model), clip()[None], []
-    for _ in range(WARM_UPS + REPEATS):
+    saved_model, mixture = SavedModel(model), clip()[None]
+    for _ in sys.stdin:
         begin = time.perf_counter(), time.process_time()
         saved_model(mixture)
-        times.append((time.perf_counter() - begin[0], time.process_time() - begin[1]))
-    return times[WARM_UPS:]
+        print(json.dumps([time.perf_counter() - begin[0], time.process_time() - begin[1]]), flush=True)
 
 
-def _alone(saved_models: pathlib.Path) -> list[tuple[float, float]]:
-    command = [sys.executable, "-m", "benchmarks.serve", "--alone", str(saved_models / NAME)]
-    answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return json.loads(answer.stdout.splitlines()[-1])
+class Alone:
+    """The model in a process of its own, without a server, until the block ends."""
+
+    def __init__(self, model: pathlib.Path):
+        command = [sys.executable, "-m", "benchmarks.serve", "--alone", str(model)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def __enter__(self) -> "Alone":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._process.communicate()
+
+    def ask(self) -> tuple[float, float]:
+        """Calls it once; returns seconds on the clock and of all cores' work."""
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return tuple(json.loads(self._process.stdout.readline()))
 
 
 class Server:
@@ -172,20 +182,23 @@ class Server:
             self.peak_bytes = max(self.peak_bytes, sum(child.memory_info().rss for child in self._children))
 
 
-def median_times(server: Server, bodies: dict[str, tuple[str, bytes]]) -> dict[str, dict[str, float]]:
+def median_times(server: Server, alone: Alone, bodies: dict[str, tuple[str, bytes]]) -> dict[str, dict[str, float]]:
     """What an answer takes for one client: on the clock, its own work included, and of the server's work alone.
 
-    The ways to ask take turns, and none has the advantage of a machine that is faster for a while.
+    The model without a server and the ways to ask take turns: no machine is equally fast all of the time.
     """
-    times = {way: [] for way in bodies}
-    for _ in range(WARM_UPS + REPEATS):
-        for way, (path, body) in bodies.items():
-            begin = server.cpu_seconds()
-            status, _, seconds = server.ask(path, body)
-            if status != 200:
-                raise RuntimeError(f"{path} answered {status}")
-            times[way].append((seconds, server.cpu_seconds() - begin))
-    return {way: _medians(rows[WARM_UPS:]) for way, rows in times.items()}
+
+    def ask(path: str, body: bytes) -> tuple[float, float]:
+        begin = server.cpu_seconds()
+        status, _, seconds = server.ask(path, body)
+        if status != 200:
+            raise RuntimeError(f"{path} answered {status}")
+        return seconds, server.cpu_seconds() - begin
+
+    rounds = [
+        {MODEL: alone.ask()} | {way: ask(*body) for way, body in bodies.items()} for _ in range(WARM_UPS + REPEATS)
+    ]
+    return {way: _medians([times[way] for times in rounds[WARM_UPS:]]) for way in rounds[0]}
 
 
 def _medians(times: list[tuple[float, float]]) -> dict[str, float]:
@@ -223,7 +236,7 @@ def load(server: Server, num_clients: int, num_clips: int, request: tuple[str, b
 
 
 def _print(figures: dict) -> None:
-    alone = figures["alone"]
+    alone = figures["ways"][MODEL]
     rows = [
         (
             way,
@@ -232,7 +245,7 @@ def _print(figures: dict) -> None:
             f"{1000 * times['cpu_seconds']:.0f} ms",
             f"{times['cpu_seconds'] / alone['cpu_seconds'] - 1:+.1%}",
         )
-        for way, times in {"model": alone, **figures["ways"]}.items()
+        for way, times in figures["ways"].items()
     ]
     headings = ("", "time", "", "work of all cores", "")
     print_table(f"one client, {CLIP_SECONDS} s of stereo, beside the model alone", headings, rows)
