@@ -1,5 +1,6 @@
 """`python -m benchmarks.search`: what a search takes beyond the training of its models and the start of processes."""
 
+import importlib.util
 import pathlib
 import shutil
 import statistics
@@ -12,8 +13,9 @@ from benchmarks.report import print_table, write_json
 from pipelines.errors import run_command
 
 SEARCH = ("--depths", "2-3", "--segment-seconds", "0.5", "--validation-seconds", "2")
-# What a run loads, and what of that it loads only when it comes to it.
-IMPORTS = "import tuner.trial, sepnet.costs, sepnet.fit, sepnet.measure, codecarbon, tensorflow_io"
+# What a run loads, some of it only when it comes to it; newer Pythons have no tensorflow-io.
+LIBRARIES = [name for name in ("codecarbon", "tensorflow_io") if importlib.util.find_spec(name)]
+IMPORTS = f"import {', '.join(['tuner.trial', 'sepnet.costs', 'sepnet.fit', 'sepnet.measure', *LIBRARIES])}"
 REPEATS = 3
 RESULT = pathlib.Path("benchmarks/results/search.json")
 
