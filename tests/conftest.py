@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -22,6 +23,11 @@ class Outcome:
     status: int
     stdout: str
     stderr: str
+
+
+def pytest_configure(config):
+    """Lets the commands that tests run hear Ctrl-C, as from a user's shell, where the tests run in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

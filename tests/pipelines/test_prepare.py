@@ -1,4 +1,3 @@
-import functools
 import json
 import os
 import pathlib
@@ -203,9 +202,7 @@ def test_waits_for_another_run_and_leaves_its_folders_alone(stem_files, tmp_path
         unfinished = wav / "train" / ".Song 1-abcd_123"
         unfinished.mkdir(parents=True)
         command = [sys.executable, "-m", "pipelines.prepare", str(stem_files), str(wav)]
-        # Tests that run in the background inherit that Ctrl-C is ignored, which a user's shell does not.
-        hear_ctrl_c = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-        with subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8", preexec_fn=hear_ctrl_c) as process:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8") as process:
             assert process.stdout.readline() == f"waiting for another process that works in {wav}\n"
             assert unfinished.exists()
             os.kill(process.pid, signal.SIGINT)

@@ -333,8 +333,6 @@ def long_separation(tmp_path, model):
         stderr=subprocess.PIPE,
         text=True,
         env=ENVIRONMENT,
-        # Ctrl-C may be ignored where the tests were started in the background.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     deadline = time.monotonic() + 60
     while not any(path.stat().st_size for path in (tmp_path / "out").glob(".*/*.raw")):
