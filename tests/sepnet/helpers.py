@@ -24,10 +24,13 @@ CONTEXT_WAYS = [(down, up) for down, up in WAYS if down in ("decimate", "filtere
 def small_network(family, *, sources=SOURCES, num_channels=2, **options):
     """Builds an untrained network of a family, small unless the options say otherwise; always with the same weights."""
     keras.utils.set_random_seed(0)
-    section = FAMILIES[family](**{"depth": 2, **SMALL[family], **options})
-    return builder(family)(
-        sources=sources, num_channels=num_channels, sample_rate=SAMPLE_RATE, **dataclasses.asdict(section)
-    )
+    section = dataclasses.asdict(small_section(family, **options))
+    return builder(family)(sources=sources, num_channels=num_channels, sample_rate=SAMPLE_RATE, **section)
+
+
+def small_section(family, **options):
+    """The config section of such a network."""
+    return FAMILIES[family](**{"depth": 2, **SMALL[family], **options})
 
 
 def contract_of(network, *, sources=SOURCES, num_channels=2, sample_rate=SAMPLE_RATE):

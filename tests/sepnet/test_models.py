@@ -12,22 +12,26 @@ import pytest
 import tensorflow as tf
 
 from pipelines.errors import UserError
-from sepnet.config import BLOCK_OPTIONS, FAMILIES, Unet1D
+from sepnet.config import ACTIVATIONS, BLOCK_OPTIONS, FAMILIES, NORMALIZATIONS, Unet1D
 from sepnet.export import export_model
 from sepnet.models import builder
 from sepnet.trainer import Trainer
-from tests.sepnet.helpers import CONTEXT_WAYS, SOURCES, contract_of, noise, small_network, stacked
+from tests.sepnet.helpers import CONTEXT_WAYS, SOURCES, contract_of, noise, small_network, small_section, stacked
 
 # Every value of these is tried with every other in the slow sweep ...
 CHOICES = {
     family: {
         field.name: field.metadata["choices"]
         for field in dataclasses.fields(section)
-        if field.metadata["choices"] and field.name != "up_activation"
+        if field.metadata["choices"] and field.name not in ("normalization", "activation", "up_activation")
     }
     for family, section in FAMILIES.items()
 }
 CHOICES["unet_2d"]["num_mel_bands"] = (None, 8)
+for options in CHOICES.values():
+    # Last, where `every_combination` needs them.
+    options.update(normalization=NORMALIZATIONS, activation=ACTIVATIONS)
+SEGMENT_SAMPLES = 201
 # ... and with these, in pairs, in the quick one.
 MORE = {
     "depth": (1, 2, 3),
@@ -57,12 +61,24 @@ def makes_sense(options):
     return not narrow or (len(narrow) == 1 and "mask" in options["output"])
 
 
-def combinations(family):
-    """All combinations of `CHOICES` that make sense."""
-    for values in itertools.product(*CHOICES[family].values()):
-        options = dict(zip(CHOICES[family], values, strict=True))
-        if makes_sense(options):
-            yield options
+def every_combination(family):
+    """All combinations of `CHOICES` that make sense, each at one depth, from 1 to the largest for a segment in turn.
+
+    Neighbours differ in activation and normalisation alone. There are at most as many depths as neighbours, so that
+    every depth meets every combination of the other options.
+    """
+    largest = small_section(family).largest_depth(SEGMENT_SAMPLES)
+    assert largest <= len(NORMALIZATIONS) * len(ACTIVATIONS)
+    products = (
+        dict(zip(CHOICES[family], values, strict=True)) for values in itertools.product(*CHOICES[family].values())
+    )
+    for index, options in enumerate(filter(makes_sense, products)):
+        yield case(family, {**options, "depth": 1 + index % largest})
+
+
+def case(family, options):
+    """A family and options, as a parameter of a test that is named after them."""
+    return pytest.param(family, options, id="-".join(map(str, (family, *options.values()))))
 
 
 def drawn(family, generator):
@@ -88,8 +104,8 @@ def pairwise(family):
     while missing:
         best = max(range(len(cases)), key=lambda index: len(pairs[index] & missing))
         missing -= pairs[best]
-        chosen.append(pytest.param(family, cases[best], id="-".join(map(str, (family, *cases[best].values())))))
-    return chosen
+        chosen.append(cases[best])
+    return [case(family, options) for options in chosen]
 
 
 def check_that_it_trains(family, options, folder):
@@ -97,7 +113,7 @@ def check_that_it_trains(family, options, folder):
     network = small_network(family, **options)
     trainer = Trainer(network, SOURCES)
     trainer.compile(optimizer=keras.optimizers.Adam(1e-2), run_eagerly=True)
-    num_samples = network.training_samples(201) + 2 * network.margin_samples
+    num_samples = network.training_samples(SEGMENT_SAMPLES) + 2 * network.margin_samples
     sources = (noise(2, len(SOURCES), num_samples, 2) * 20_000).astype(np.int16)
     before = [np.array(variable) for variable in network.model.trainable_variables]
     logs = trainer.train_on_batch({"sources": sources}, return_dict=True)
@@ -146,21 +162,9 @@ def test_any_two_options_train_and_export_together(family, options, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(7200)
-@pytest.mark.parametrize("depth", [1, 2, 3])
-@pytest.mark.parametrize(
-    ("family", "activation", "normalization"),
-    [
-        (family, *values)
-        for family in FAMILIES
-        for values in itertools.product(CHOICES[family]["activation"], CHOICES[family]["normalization"])
-    ],
-)
-def test_all_options_train_and_export_together(family, activation, normalization, depth, tmp_path):
-    fixed = {"activation": activation, "normalization": normalization}
-    for options in combinations(family):
-        if fixed.items() <= options.items():
-            check_that_it_trains(family, {**options, "depth": depth}, tmp_path)
+@pytest.mark.parametrize(("family", "options"), [case for family in FAMILIES for case in every_combination(family)])
+def test_all_options_train_and_export_together(family, options, tmp_path):
+    check_that_it_trains(family, options, tmp_path)
 
 
 def test_twelve_levels_train_a_step(tmp_path):
