@@ -16,8 +16,9 @@ h1 { line-height: 1.2; } h2 { margin-top: 2.5rem; } h3 { margin-bottom: .3rem; }
 .scroll { overflow-x: auto; margin-bottom: 1.2rem; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; opacity: .8; padding-bottom: .3rem; }
-th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
+th, td { padding: .25rem .45rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th[scope=row], td.text, th.text { text-align: left; }
+td.text { white-space: normal; }
 th[scope=col] { white-space: normal; vertical-align: bottom; }
 td.wrap { white-space: normal; min-width: 14rem; }
 tr.marked { background: var(--soft); }
