@@ -1,7 +1,6 @@
 """Both families: shapes, sizes, and options that train together."""
 
 import dataclasses
-import functools
 import itertools
 import random
 import shutil
@@ -32,8 +31,9 @@ for options in CHOICES.values():
     # Last, where `every_combination` needs them.
     options.update(normalization=NORMALIZATIONS, activation=ACTIVATIONS)
 SEGMENT_SAMPLES = 201
-# ... and with these, in pairs, in the quick one.
+# ... and with these in pairs in the quick one, in threes in the slow one.
 MORE = {
+    "num_channels": (2, 1),
     "depth": (1, 2, 3),
     "down_kernel_size": (5, 4),
     "up_kernel_size": (5, 2),
@@ -92,42 +92,40 @@ def drawn(family, generator):
             return options
 
 
-@functools.cache
-def pairwise(family):
-    """A few combinations in which any two values of two options occur together if they can at all."""
-    # So many hold every pair, and choosing the best of them at each step leaves few.
+def covering(family, strength):
+    """A few combinations in which any values of so many options occur together if they can at all."""
+    # So many draws hold every pair and nearly every triple, and choosing the best of them at each step leaves few.
     generator = random.Random(0)
-    cases = [drawn(family, generator) for _ in range(400)]
-    pairs = [set(itertools.combinations(options.items(), 2)) for options in cases]
-    missing = set().union(*pairs)
-    chosen = []
+    cases = [drawn(family, generator) for _ in range(500 * (strength - 1))]
+    groups = [set(itertools.combinations(options.items(), strength)) for options in cases]
+    missing = set().union(*groups)
     while missing:
-        best = max(range(len(cases)), key=lambda index: len(pairs[index] & missing))
-        missing -= pairs[best]
-        chosen.append(cases[best])
-    return [case(family, options) for options in chosen]
+        best = max(range(len(cases)), key=lambda index: len(groups[index] & missing))
+        missing -= groups[best]
+        yield cases[best]
 
 
 def check_that_it_trains(family, options, folder):
     """One step on noise moves every weight; the model that is read back, and its SavedModel, give the same stems."""
     network = small_network(family, **options)
+    num_channels = network.model.input_shape[-1]
     trainer = Trainer(network, SOURCES)
     trainer.compile(optimizer=keras.optimizers.Adam(1e-2), run_eagerly=True)
     num_samples = network.training_samples(SEGMENT_SAMPLES) + 2 * network.margin_samples
-    sources = (noise(2, len(SOURCES), num_samples, 2) * 20_000).astype(np.int16)
+    sources = (noise(2, len(SOURCES), num_samples, num_channels) * 20_000).astype(np.int16)
     before = [np.array(variable) for variable in network.model.trainable_variables]
     logs = trainer.train_on_batch({"sources": sources}, return_dict=True)
     moved = [np.any(np.array(now) != was) for now, was in zip(network.model.trainable_variables, before, strict=True)]
     assert np.isfinite(logs["loss"]) and all(moved)
-    mixture = noise(1, 77, 2)
+    mixture = noise(1, 77, num_channels)
     outputs = stacked(network.model(mixture))
-    assert outputs.shape == (1, 77, len(SOURCES), 2) and np.isfinite(outputs).all()
+    assert outputs.shape == (1, 77, len(SOURCES), num_channels) and np.isfinite(outputs).all()
 
     network.model.save(folder / "model.keras")
     np.testing.assert_allclose(
         stacked(keras.models.load_model(folder / "model.keras")(mixture)), outputs, rtol=0, atol=1e-6
     )
-    version = export_model(network.model, folder / "saved", contract_of(network))
+    version = export_model(network.model, folder / "saved", contract_of(network, num_channels=num_channels))
     served = tf.saved_model.load(version).signatures["serving_default"](mixture=tf.constant(mixture))
     np.testing.assert_allclose(stacked(served), outputs, rtol=0, atol=1e-5)
     shutil.rmtree(folder / "saved")
@@ -156,7 +154,9 @@ def test_unet_1d_has_the_parameters_of_wave_u_net(depth, expected):
     assert network.model.count_params() == expected
 
 
-@pytest.mark.parametrize(("family", "options"), [case for family in FAMILIES for case in pairwise(family)])
+@pytest.mark.parametrize(
+    ("family", "options"), [case(family, options) for family in FAMILIES for options in covering(family, 2)]
+)
 def test_any_two_options_train_and_export_together(family, options, tmp_path):
     check_that_it_trains(family, options, tmp_path)
 
@@ -165,6 +165,16 @@ def test_any_two_options_train_and_export_together(family, options, tmp_path):
 @pytest.mark.parametrize(("family", "options"), [case for family in FAMILIES for case in every_combination(family)])
 def test_all_options_train_and_export_together(family, options, tmp_path):
     check_that_it_trains(family, options, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_any_three_options_train_and_export_together(family, tmp_path):
+    for options in covering(family, 3):
+        # Shown if these fail.
+        print(options)
+        check_that_it_trains(family, options, tmp_path)
 
 
 def test_twelve_levels_train_a_step(tmp_path):
