@@ -281,13 +281,12 @@ class LowPass(keras.layers.Layer):
         self.has_context = has_context
 
     def call(self, inputs):
-        kernel = ops.cast(LOW_PASS / LOW_PASS.sum(), inputs.dtype)
-        for axis in range(1, len(inputs.shape) - 1):
-            shape = [1] * (len(inputs.shape) - 2) + [inputs.shape[-1], 1]
-            shape[axis - 1] = len(LOW_PASS)
-            tiled = ops.broadcast_to(
-                ops.reshape(kernel, [size if size == len(LOW_PASS) else 1 for size in shape]), shape
-            )
+        num_axes = len(inputs.shape) - 2
+        for axis in range(num_axes):
+            shape = [1] * (num_axes + 2)
+            shape[axis] = len(LOW_PASS)
+            kernel = ops.reshape(ops.cast(LOW_PASS / LOW_PASS.sum(), inputs.dtype), shape)
+            tiled = ops.repeat(kernel, inputs.shape[-1], axis=-2)
             inputs = ops.depthwise_conv(inputs, tiled, padding="valid" if self.has_context else "same")
         return inputs
 

@@ -8,12 +8,14 @@ import shutil
 import keras
 import numpy as np
 import pytest
+import scipy.ndimage
 import tensorflow as tf
 
 from pipelines.errors import UserError
 from sepnet.config import ACTIVATIONS, BLOCK_OPTIONS, FAMILIES, NORMALIZATIONS, Unet1D
 from sepnet.export import export_model
 from sepnet.models import builder
+from sepnet.models.blocks import LOW_PASS, LowPass
 from sepnet.trainer import Trainer
 from tests.sepnet.helpers import CONTEXT_WAYS, SOURCES, contract_of, noise, small_network, small_section, stacked
 
@@ -175,6 +177,16 @@ def test_any_three_options_train_and_export_together(family, tmp_path):
         # Shown if these fail.
         print(options)
         check_that_it_trains(family, options, tmp_path)
+
+
+@pytest.mark.parametrize("num_features", [1, len(LOW_PASS), len(LOW_PASS) + 1])
+@pytest.mark.parametrize("axes", [(40,), (40, 33)])
+def test_low_pass_is_that_of_scipy(axes, num_features):
+    inputs = noise(2, *axes, num_features)
+    expected = inputs
+    for axis in range(1, len(axes) + 1):
+        expected = scipy.ndimage.convolve1d(expected, LOW_PASS / LOW_PASS.sum(), axis=axis, mode="constant")
+    np.testing.assert_allclose(LowPass(has_context=False)(inputs), expected, rtol=0, atol=1e-6)
 
 
 def test_twelve_levels_train_a_step(tmp_path):
