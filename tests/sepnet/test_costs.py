@@ -8,12 +8,12 @@ import pytest
 import tensorflow as tf
 
 from benchmarks.memory import SAMPLE_RATE, configs, describe, make_config, measure
-from sepnet.config import FAMILIES, Config, Training
+from sepnet.config import FAMILIES, Config, Data, Training
 from sepnet.costs import costs, flops, receptive_field_samples, separation_bytes, training_bytes
 from sepnet.models import build_network
 from tests.sepnet.helpers import noise, small_network
 from tests.sepnet.test_context import with_positive_kernels
-from tests.sepnet.test_models import pairwise
+from tests.sepnet.test_models import case, covering
 
 WAYS = [
     {},
@@ -23,8 +23,8 @@ WAYS = [
 ]
 
 
-def config_of(family, training=None, **options):
-    return Config(model=FAMILIES[family](**options), training=Training(**training or {}))
+def config_of(family, training=None, num_channels=2, **options):
+    return Config(Data(num_channels=num_channels), FAMILIES[family](**options), Training(**training or {}))
 
 
 def counted_by_tensorflow(network, num_samples):
@@ -82,7 +82,9 @@ def test_parameters_are_those_of_the_model(family, options):
     assert costs(config, 44_100).parameters == build_network(config, 44_100).model.count_params()
 
 
-@pytest.mark.parametrize(("family", "options"), [case for family in FAMILIES for case in pairwise(family)])
+@pytest.mark.parametrize(
+    ("family", "options"), [case(family, options) for family in FAMILIES for options in covering(family, 2)]
+)
 def test_any_two_options_can_be_planned(family, options):
     options = {**options, "depth": 2} | ({"frame_length": 64, "frame_step": 16} if family == "unet_2d" else {})
     config = config_of(family, {"batch_size": 2}, **options)
