@@ -189,11 +189,12 @@ def test_second_start_over_150_songs_is_quick(tmp_path, write_song, fresh_cache)
         shutil.copytree(first, tmp_path / "songs" / str(number))
 
     def start() -> float:
-        begin = time.perf_counter()
+        # Of the processor, so that other work on the machine does not count.
+        begin = time.process_time()
         index = ProbeIndex(tmp_path / "songs")
         assert len([read_track(song, SOURCES, index.probe) for song in find_songs(tmp_path / "songs")]) == 150
         index.save()
-        return time.perf_counter() - begin
+        return time.process_time() - begin
 
     start()
     assert start() < 1
