@@ -57,7 +57,7 @@ def running(options):
         yield Running(f"http://127.0.0.1:{port}", port, server, service)
     finally:
         server.drain()
-        thread.join(120)
+        thread.join(30)
         assert not thread.is_alive()
 
 
