@@ -20,7 +20,7 @@ th, td { padding: .25rem .45rem; border-bottom: 1px solid var(--line); text-alig
 th[scope=row], td.text, th.text { text-align: left; }
 td.text { white-space: normal; }
 th[scope=col] { white-space: normal; vertical-align: bottom; }
-td.wrap { white-space: normal; min-width: 14rem; }
+td.wrap { min-width: 14rem; }
 tr.marked { background: var(--soft); }
 figure { margin: 1.5rem 0; } figcaption, .note { font-size: .9rem; opacity: .85; }
 img { width: 100%; height: auto; background: #fff; border-radius: 4px; }

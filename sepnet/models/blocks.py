@@ -281,12 +281,11 @@ class LowPass(keras.layers.Layer):
         self.has_context = has_context
 
     def call(self, inputs):
-        num_axes = len(inputs.shape) - 2
-        for axis in range(num_axes):
-            shape = [1] * (num_axes + 2)
+        kernel = ops.cast(LOW_PASS / LOW_PASS.sum(), inputs.dtype)
+        for axis in range(len(inputs.shape) - 2):
+            shape = [1] * len(inputs.shape)
             shape[axis] = len(LOW_PASS)
-            kernel = ops.reshape(ops.cast(LOW_PASS / LOW_PASS.sum(), inputs.dtype), shape)
-            tiled = ops.repeat(kernel, inputs.shape[-1], axis=-2)
+            tiled = ops.repeat(ops.reshape(kernel, shape), inputs.shape[-1], axis=-2)
             inputs = ops.depthwise_conv(inputs, tiled, padding="valid" if self.has_context else "same")
         return inputs
 

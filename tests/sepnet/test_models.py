@@ -1,6 +1,7 @@
 """Both families: shapes, sizes, and options that train together."""
 
 import dataclasses
+import functools
 import itertools
 import random
 import shutil
@@ -94,6 +95,7 @@ def drawn(family, generator):
             return options
 
 
+@functools.cache
 def covering(family, strength):
     """A few combinations in which any values of so many options occur together if they can at all."""
     # So many draws hold every pair and nearly every triple, and choosing the best of them at each step leaves few.
@@ -101,10 +103,12 @@ def covering(family, strength):
     cases = [drawn(family, generator) for _ in range(500 * (strength - 1))]
     groups = [set(itertools.combinations(options.items(), strength)) for options in cases]
     missing = set().union(*groups)
+    chosen = []
     while missing:
         best = max(range(len(cases)), key=lambda index: len(groups[index] & missing))
         missing -= groups[best]
-        yield cases[best]
+        chosen.append(cases[best])
+    return chosen
 
 
 def check_that_it_trains(family, options, folder):
