@@ -71,7 +71,8 @@ class Runner:
             limit: samples that may run at once; a batch never takes more memory than the largest request may.
 
         Returns:
-            A future of the outputs, or of an `ApiError`. It may be cancelled while it waits.
+            A future of the outputs, or of what went wrong, an `ApiError` where the client is to know it. It may be
+            cancelled while it waits.
         """
         task = _Task(version, signature, inputs, num_samples, limit)
         with self._condition:
@@ -136,11 +137,11 @@ class Runner:
 
     def _run(self, batch: list[_Task]) -> None:
         first, now = batch[0], time.monotonic()
-        names = list(first.inputs)
-        inputs = {name: np.concatenate([task.inputs[name] for task in batch]) for name in names}
         try:
+            inputs = {name: np.concatenate([task.inputs[name] for task in batch]) for name in first.inputs}
             outputs = run_signature(first.version, first.signature, inputs)
-        except ApiError as error:
+        except Exception as error:
+            # Whatever it is, the thread goes on: without it nobody would get an answer any more.
             if len(batch) == 1:
                 first.answer.set_exception(error)
             else:

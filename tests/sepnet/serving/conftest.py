@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import dataclasses
+import faulthandler
 import socket
 import threading
 import time
@@ -58,7 +59,9 @@ def running(options):
     finally:
         server.drain()
         thread.join(30)
-        assert not thread.is_alive()
+        if thread.is_alive():
+            faulthandler.dump_traceback()
+            pytest.fail("the server does not end; where each thread is stands in what was captured of stderr")
 
 
 @pytest.fixture(scope="session")

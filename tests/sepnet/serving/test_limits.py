@@ -160,6 +160,23 @@ def test_what_is_too_much_gets_503_and_the_rest_is_answered(options, held):
             assert int(answer.headers["Retry-After"]) >= 1 and "inside already" in answer.json()["error"]
 
 
+def test_a_run_that_fails_in_an_unknown_way_is_one_answer_and_no_end(server, monkeypatch):
+    """The thread that runs models survives it, and so does whoever ran in the same batch or comes next."""
+    unchanged = runner.run_signature
+
+    def run_signature(version, signature, inputs):
+        if (inputs["mixture"] == 0.5).any():
+            raise MemoryError
+        return unchanged(version, signature, inputs)
+
+    monkeypatch.setattr(runner, "run_signature", run_signature)
+    bad = GOOD.replace(b"0.25", b"0.5")
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda data: server.post(PREDICT, data=data), [GOOD, bad] * 8))
+    assert [answer.status_code for answer in answers] == [200, 500] * 8
+    assert answers[1].json() == {"error": "the server failed; its log says more"}
+
+
 def test_bodies_that_are_held_have_a_limit_together(options, held):
     large = GOOD + b" " * 100_000
     with crowded(options, max_held_bytes=250_000) as (server, threads):
