@@ -51,7 +51,7 @@ from sepnet.models.blocks import (
 )
 from sepnet.models.network import Network
 from sepnet.models.outputs import ApplyMasks, Masks, WienerStep
-from sepnet.models.unet_2d import Rectangular
+from sepnet.models.unet_2d import Rectangular, Rectify
 from sepnet.separator import block_and_context
 
 DEVICES = ("cpu", "gpu")
@@ -332,8 +332,8 @@ def _need(call: Call, recompute: bool = False) -> Need:
             return Need(keeps_inputs=not copy, kept=copy, backward=copy)
         case layer if isinstance(layer, MAX_POOLINGS):
             return Need(keeps_inputs=True, keeps_outputs=True)
-        case keras.layers.ReLU():
-            return Need(keeps_outputs=True)
+        case Rectify():
+            return Need(keeps_inputs=True, backward=made)
         case Upsample():
             return Need(keeps_inputs=layer.learned, kept=made * layer.learned, forward=made, backward=made)
         case keras.layers.Dropout():

@@ -183,6 +183,18 @@ def test_any_three_options_train_and_export_together(family, tmp_path):
         check_that_it_trains(family, options, tmp_path)
 
 
+@pytest.mark.parametrize("separate_networks", [False, True])
+@pytest.mark.parametrize("output", ["direct", "difference"])
+def test_no_channel_of_magnitudes_is_silent_from_the_start(output, separate_networks):
+    """One that is silent everywhere has no gradient, and would stay so."""
+    section = dataclasses.asdict(small_section("unet_2d", output=output, separate_networks=separate_networks))
+    for seed in range(10):
+        keras.utils.set_random_seed(seed)
+        network = builder("unet_2d")(sources=SOURCES, num_channels=2, sample_rate=8000, **section)
+        stems = stacked(network.model(noise(1, 501, 2)))
+        assert stems.any(axis=1).all()
+
+
 @pytest.mark.parametrize("num_features", [1, len(LOW_PASS), len(LOW_PASS) + 1])
 @pytest.mark.parametrize("axes", [(40,), (40, 33)])
 def test_low_pass_is_that_of_scipy(axes, num_features):
