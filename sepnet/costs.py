@@ -8,9 +8,9 @@ The memory of a training step is found by going through it, forward and back, an
 - In float32: weights, gradients (each from the moment its layer has one), Adam's two moments, and a copy each for
   averaged weights and for accumulation. Mixed precision keeps the kernels once more, in 2 bytes.
 - Features, 4 bytes a value, or 2 under mixed precision, until the last layer has used them. For the gradient TensorFlow
-  keeps the input of every convolution (where features are joined, the joined copy), the input of LeakyReLU or the
-  output of ReLU and ELU, the input of a normalisation (always float32), both sides of a max pooling, masks, and the
-  phases that magnitudes were given. Interpolation, decimation, other pooling and the STFT keep nothing.
+  keeps the input of every convolution (where features are joined, the joined copy), the input of LeakyReLU and
+  `Rectify` or the output of ReLU and ELU, the input of a normalisation (always float32), both sides of a max pooling,
+  masks, and the phases that magnitudes were given. Interpolation, decimation, other pooling and the STFT keep nothing.
 - With recomputation, of a convolution, its normalisation and its activation only the input is kept. The rest is there
   again while their gradient is computed.
 - Gradients of features, each for one layer longer than needed: TensorFlow starts what it can, not what frees most. The
