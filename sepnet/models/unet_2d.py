@@ -147,8 +147,7 @@ class Rectangular(keras.layers.Layer):
 class Rectify(keras.layers.Layer):
     """The absolute value: magnitudes are not negative.
 
-    After a ReLU, 6 to 12 of 100 channels of fresh networks are nowhere above zero on music: they have no gradient, and
-    stay silent.
+    After a ReLU, channels of a fresh network that happen to be nowhere above zero have no gradient, and stay silent.
     """
 
     def call(self, inputs):

@@ -21,9 +21,9 @@ WAYS = list(itertools.product(DOWNSAMPLINGS, UPSAMPLINGS))
 CONTEXT_WAYS = [(down, up) for down, up in WAYS if down in ("decimate", "filtered") and up != "transposed"]
 
 
-def small_network(family, *, sources=SOURCES, num_channels=2, **options):
-    """Builds an untrained network of a family, small unless the options say otherwise; always with the same weights."""
-    keras.utils.set_random_seed(0)
+def small_network(family, *, sources=SOURCES, num_channels=2, seed=0, **options):
+    """Builds an untrained network of a family, small unless the options say otherwise; by seed the same weights."""
+    keras.utils.set_random_seed(seed)
     section = dataclasses.asdict(small_section(family, **options))
     return builder(family)(sources=sources, num_channels=num_channels, sample_rate=SAMPLE_RATE, **section)
 

@@ -187,10 +187,8 @@ def test_any_three_options_train_and_export_together(family, tmp_path):
 @pytest.mark.parametrize("output", ["direct", "difference"])
 def test_no_channel_of_magnitudes_is_silent_from_the_start(output, separate_networks):
     """One that is silent everywhere has no gradient, and would stay so."""
-    section = dataclasses.asdict(small_section("unet_2d", output=output, separate_networks=separate_networks))
     for seed in range(10):
-        keras.utils.set_random_seed(seed)
-        network = builder("unet_2d")(sources=SOURCES, num_channels=2, sample_rate=8000, **section)
+        network = small_network("unet_2d", seed=seed, output=output, separate_networks=separate_networks)
         stems = stacked(network.model(noise(1, 501, 2)))
         assert stems.any(axis=1).all()
 
