@@ -1,10 +1,23 @@
-"""The one exception that a user's mistake raises, and how every command reports it."""
+"""The one exception that a user's mistake raises, and how every command reports it, and what nobody foresaw."""
 
 import argparse
+import errno
 import os
 import sys
+import tempfile
+import traceback
+import unicodedata
 from collections.abc import Callable, Sequence
 from typing import NoReturn
+
+# Shows tracebacks on the standard error where it is set to anything but 0.
+DEBUG_VARIABLE = "SEPNET_DEBUG"
+# What BSD's sysexits.h calls EX_SOFTWARE, "an internal software error".
+UNFORESEEN_STATUS = 70
+# Errors of writing that a full, broken or protected disk gives, wherever that happens.
+_STATES_OF_THE_MACHINE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM})
+# Control characters, bytes of names that are no UTF-8, and Unicode's own line breaks.
+_ESCAPED = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
 class UserError(Exception):
@@ -28,20 +41,95 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def one_line(text: object) -> str:
+    """Returns a text, a file's name in it perhaps, with line breaks and what a terminal would obey escaped."""
+    return "".join(
+        character.encode("unicode_escape").decode() if unicodedata.category(character) in _ESCAPED else character
+        for character in str(text)
+    )
+
+
+def unforeseen(error: BaseException) -> UserError:
+    """Keeps the traceback of an error that nobody foresaw in a file, and returns the line that names the file.
+
+    The traceback is shown as well where `SEPNET_DEBUG=1` is set.
+    """
+    lines = "".join(traceback.format_exception(error))
+    if _debugging():
+        print(lines, end="", file=sys.stderr)
+    what = one_line(f"{type(error).__name__}: {error}")
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="sepnet-traceback-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
+        ) as file:
+            file.write(lines)
+    except OSError:
+        where = f"{DEBUG_VARIABLE}=1 shows where it comes from"
+    else:
+        where = f"{file.name} says where it comes from"
+    return UserError(f"{what} (this is a fault of sepnet; {where}: please report it)")
+
+
 def run_command(main: Callable[[Sequence[str] | None], int | None]) -> None:
-    """Runs a command's `main(argv)` and exits: 0, 2 for a `UserError`, 130 for Ctrl-C."""
+    """Runs a command's `main(argv)` and exits.
+
+    The status is what `main` returns, or 2 for a `UserError` and a lack of memory or disk, 70 for an error that nobody
+    foresaw, 130 for Ctrl-C, and 1 where the reader of the standard output went away. All but the last say so in one
+    line on the standard error.
+    """
     # TensorFlow greets on the standard error with a page about the machine. What it raises is still seen.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    _prepare_standard_streams()
     try:
         status = main(None)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        status = 2
+        if _debugging():
+            traceback.print_exc()
+        status = _report(error, 2)
+    except MemoryError:
+        status = _report("there is not enough memory for this; ask for less at a time, or end other programs", 2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = 130
     except BrokenPipeError:
-        # Whoever read the output (`| head`) has seen enough; Python would complain again when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read the output (`| head`) has seen enough.
+        _discard_output()
         status = 1
+    except OSError as error:
+        if error.errno not in _STATES_OF_THE_MACHINE:
+            status = _report(unforeseen(error), UNFORESEEN_STATUS)
+        else:
+            status = _report(f"{error.filename or 'the output'}: {error.strerror}; make room, or write elsewhere", 2)
+            _discard_output()
+    except Exception as error:
+        status = _report(unforeseen(error), UNFORESEEN_STATUS)
     sys.exit(status or 0)
+
+
+def _debugging() -> bool:
+    return os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0")
+
+
+def _report(error: object, status: int) -> int:
+    print(f"error: {one_line(error)}", file=sys.stderr)
+    return status
+
+
+def _prepare_standard_streams() -> None:
+    """Lets every name be printed, and keeps the numbers of closed streams (`>&-`) from files that are opened later."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _discard_output() -> None:
+    """Drops what is left of the standard output, which Python would try to write once more at its end."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
