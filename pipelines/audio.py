@@ -1,31 +1,91 @@
-"""Audio files and streams, read block by block: libsndfile first, PyAV for MP3 and what libsndfile does not know."""
+"""Audio files and pipes, read block by block: by FFmpeg (PyAV), and by libsndfile what FFmpeg does not know.
+
+A file gives the same samples however it comes: by its path, through a pipe or from a temporary copy. FFmpeg sees its
+bytes alone, no name and no address, so a playlist cannot make it open anything else.
+"""
 
 import contextlib
 import dataclasses
 import io
+import itertools
+import math
+import os
 import pathlib
 import shutil
+import stat
+import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import soundfile
 
-from pipelines.errors import UserError
+from pipelines.decoding import (
+    Decoder,
+    decoding,
+    encoding_of,
+    first_stream,
+    format_of,
+    guessed_length,
+    open_container,
+    packets,
+    reason_of,
+    stated_length,
+)
+from pipelines.errors import UserError, one_line
+from pipelines.ogg import ogg_links
 
 BLOCK_SAMPLES = 1 << 18
 # Encoders of AAC pad the last frame, and decoders may drop or keep the first: two frames of the longest kind.
 PADDING_SAMPLES = 4096
-# Formats, by PyAV's names, that say how long they are; others leave it to a guess from the bit rate.
-FORMATS_WITH_LENGTH = {"mp3", "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flac", "wav"}
-# How files begin that can be read from the front.
-STREAMED = (b"RIFF", b"RF64", b"fLaC", b"OggS")
+# More than this share of a file that cannot be decoded is no song any more.
+MOST_LOST = 0.5
+# How files begin that can be read from the front: their first bytes, and those from the ninth on.
+STREAMED = ((b"RIFF", b"WAVE"), (b"RF64", b"WAVE"), (b"fLaC", b""), (b"OggS", b""))
+# libsndfile's names of formats, and what their encodings begin with, any part of which it reads as FFmpeg would.
+RANDOM_ACCESS = {"WAV", "WAVEX", "RF64", "FLAC"}
+PLAIN_ENCODINGS = ("PCM_", "FLOAT", "DOUBLE")
 # What is taken for audio in a folder of all sorts of files.
 SUFFIXES = frozenset(
     f".{name}"
     for name in (
-        *("wav", "w64", "rf64", "flac", "mp3", "mp2", "ogg", "oga", "opus", "m4a", "m4b", "mp4", "aac", "aif", "aiff"),
-        *("aifc", "au", "caf", "wma", "wv", "ape", "tta", "ac3", "mka", "mkv", "webm", "mov", "avi", "3gp"),
+        *("wav", "w64", "rf64", "flac", "mp3", "mp2", "mp1", "ogg", "oga", "spx", "opus", "aac", "m4a", "m4b", "m4v"),
+        *(
+            "mp4",
+            "aif",
+            "aiff",
+            "aifc",
+            "au",
+            "snd",
+            "caf",
+            "wma",
+            "wmv",
+            "wv",
+            "ape",
+            "tta",
+            "ac3",
+            "eac3",
+            "dts",
+            "amr",
+        ),
+        *(
+            "mka",
+            "mkv",
+            "webm",
+            "mov",
+            "avi",
+            "3gp",
+            "flv",
+            "ts",
+            "mpg",
+            "mpeg",
+            "nut",
+            "rm",
+            "dsf",
+            "dff",
+            "iff",
+            "voc",
+        ),
     )
 )
 
@@ -36,115 +96,160 @@ class AudioInfo:
 
     Attributes:
         sample_rate: Hz.
-        num_channels: audio channels.
-        num_samples: length for each channel; for compressed formats it is what the header claims.
-        encoding: libsndfile's subtype ("PCM_16", "FLOAT"), or the codec's name where PyAV reads the file.
-        container: libsndfile's format ("WAV", "FLAC"), or "PYAV".
+        num_channels: audio channels, in the order of WAV.
+        num_samples: length for each channel, 0 if nothing is known of it.
+        is_guess: `num_samples` is what FFmpeg estimates from a bit rate or the like: good for a progress bar.
+        encoding: of samples without loss libsndfile's subtype ("PCM_16", "PCM_24", "FLOAT"), else the codec's name.
+        container: libsndfile's name of the format ("WAV", "FLAC") where that reads any part of the file, else FFmpeg's
+            ("mov", "ogg").
     """
 
     sample_rate: int
     num_channels: int
     num_samples: int
+    is_guess: bool
     encoding: str
     container: str
+
+
+def say(text: str) -> None:
+    """Prints a note on the standard error."""
+    print(one_line(text), file=sys.stderr)
+
+
+class Recording:
+    """A file or a pipe that is open for reading once, from its beginning to its end.
+
+    Attributes:
+        info: what its header says.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        info: AudioInfo,
+        chunks: Iterable[np.ndarray],
+        decoder: Decoder | None = None,
+        remark: str = "",
+    ):
+        self.info = info
+        self._name, self._chunks, self._decoder, self._remark = name, chunks, decoder, remark
+
+    def blocks(self, block_samples: int = BLOCK_SAMPLES) -> Iterator[np.ndarray]:
+        """Yields the samples in order, float32 `[num_samples, num_channels]`, full scale ±1.
+
+        Every block but the last holds `block_samples` samples, so memory does not grow with the file.
+
+        Raises:
+            UserError: there are no samples, or most of them cannot be decoded.
+        """
+        num_samples = 0
+        for block in _in_blocks(self._chunks, block_samples):
+            num_samples += len(block)
+            yield block
+        num_lost = 0
+        if self._decoder:
+            num_lost = self._decoder.num_silent + self._decoder.num_behind
+            num_samples += self._decoder.num_behind
+            # The header of a WAV is often wrong, and in a pipe FFmpeg does not look at it.
+            if self.info.container != "wav":
+                num_lost += self._num_missing()
+                num_samples += self._num_missing()
+        if num_lost > MOST_LOST * num_samples:
+            raise UserError(f"cannot decode most of {self._name}: {self.remarks()}; put a good copy in its place")
+        if not num_samples:
+            raise UserError(f"{self._name} holds no samples; put a complete file in its place")
+
+    def remarks(self) -> str:
+        """Says what could not be decoded, and what was passed over, once all blocks were read; "" if nothing was."""
+        loss = self._decoder.loss(self._num_missing()) if self._decoder else ""
+        return "; ".join(filter(None, [loss, self._remark]))
+
+    def _num_missing(self) -> int:
+        """Samples that the header states, and that did not come."""
+        if self.info.is_guess or not self._decoder:
+            return 0
+        missing = self.info.num_samples - self._decoder.num_samples
+        return missing if missing > PADDING_SAMPLES else 0
+
+
+@contextlib.contextmanager
+def open_audio(source: pathlib.Path | io.BufferedReader, name: str = "") -> Iterator[Recording]:
+    """Opens a file, a named pipe, or what comes through a pipe.
+
+    From a pipe, WAV, FLAC and Ogg are read as they come. Other formats keep what belongs to their first samples at the
+    end, or need it to know their length: they are copied into a temporary file first.
+
+    Args:
+        source: audio in any format that FFmpeg or libsndfile reads.
+        name: what errors call it; by default the path.
+
+    Raises:
+        UserError: it cannot be opened, or is no audio.
+    """
+    name = name or str(source)
+    with _reading(name), contextlib.ExitStack() as stack:
+        file = stack.enter_context(_open(source)) if isinstance(source, pathlib.Path) else source
+        head = file.peek(12)[:12]
+        if not head:
+            raise UserError(f"{name} is empty; expected an audio file")
+        is_streamed = any(head.startswith(first) and head[8:].startswith(ninth) for first, ninth in STREAMED)
+        if not is_streamed and not file.seekable():
+            copy = stack.enter_context(tempfile.TemporaryFile())
+            shutil.copyfileobj(file, copy)
+            file = copy
+            file.seek(0)
+        yield _recording(file, name, stack)
 
 
 def probe(path: pathlib.Path) -> AudioInfo:
     """Reads the header of an audio file.
 
     Raises:
-        UserError: the file does not exist, cannot be opened, is no audio, or is a FLAC that breaks off.
+        UserError: the file does not exist, cannot be opened, or is no audio.
     """
     check_readable(path)
-    if path.suffix.lower() == ".mp3":
-        # PyAV knows the length of MP3 files better, and libsndfile's decoder writes to the terminal.
-        return _probe_with_pyav(path)
-    try:
-        file = soundfile.SoundFile(str(path))
-    except soundfile.LibsndfileError:
-        return _probe_with_pyav(path)
-    with file:
-        # A truncated WAV is as long as the samples that are left; a FLAC claims the length that it had.
-        if file.format == "FLAC" and file.frames:
-            try:
-                file.seek(file.frames - 1)
-            except soundfile.LibsndfileError as error:
-                raise UserError(f"{path} breaks off before its end; put a complete file in its place") from error
-        # RIFX is a WAV of the other byte order, which only libsndfile reads.
-        container = "RIFX" if (file.format, file.endian) == ("WAV", "BIG") else file.format
-        return AudioInfo(file.samplerate, file.channels, file.frames, file.subtype, container)
+    with open_audio(path) as recording:
+        return recording.info
 
 
-def read_blocks(path: pathlib.Path, block_samples: int = BLOCK_SAMPLES) -> Iterator[np.ndarray]:
+def measure(path: pathlib.Path) -> AudioInfo:
+    """Finds out exactly how long an audio file is, by decoding it where its header cannot be trusted.
+
+    Raises:
+        UserError: the file cannot be read, or most of it cannot be decoded.
+    """
+    check_readable(path)
+    with open_audio(path) as recording:
+        info = recording.info
+        if info.container in ("wav", "flac") and (found := _random_access(path)):
+            container, num_samples = found
+            return dataclasses.replace(info, container=container, num_samples=num_samples, is_guess=False)
+        return dataclasses.replace(info, num_samples=sum(map(len, recording.blocks())), is_guess=False)
+
+
+def read_blocks(
+    path: pathlib.Path, block_samples: int = BLOCK_SAMPLES, *, note: Callable[[str], None] = say
+) -> Iterator[np.ndarray]:
     """Yields a file's samples in order, float32 `[num_samples, num_channels]`, full scale ±1.
 
-    Every block but the last holds `block_samples` samples, so memory does not grow with the file.
-
-    Raises:
-        UserError: the file does not exist, is no audio, or breaks off in the middle.
-    """
-    container = probe(path).container
-    chunks = _decode_with_pyav(path) if container == "PYAV" else _decode_with_libsndfile(path, block_samples)
-    yield from _in_blocks(chunks, block_samples)
-
-
-@contextlib.contextmanager
-def open_stream(file: io.BufferedReader, name: str) -> Iterator[tuple[AudioInfo, Iterator[np.ndarray]]]:
-    """Reads audio that comes through a pipe.
-
-    WAV, FLAC and Ogg are read as they come. Other formats keep what belongs to their first samples at the end of the
-    file, or need it to know their length; they are read whole into a temporary file first.
+    Every block but the last holds `block_samples` samples, so memory does not grow with the file. What cannot be
+    decoded in the middle is silent.
 
     Args:
-        file: audio in any format that PyAV reads.
-        name: what errors call it.
-
-    Yields:
-        What its header says (`num_samples` is 0 if the length is not known yet), and its samples as `read_blocks` gives
-        them.
+        path: any format that FFmpeg or libsndfile reads.
+        block_samples: see above.
+        note: is called at the end if something could not be decoded, or was passed over; by default it is printed on
+            the standard error.
 
     Raises:
-        UserError: it is no audio, or breaks off in the middle.
+        UserError: the file does not exist, is no audio, or most of it cannot be decoded.
     """
-    import av
-
-    if file.peek(4)[:4] not in STREAMED:
-        with tempfile.NamedTemporaryFile() as copy:
-            shutil.copyfileobj(file, copy)
-            copy.flush()
-            path = pathlib.Path(copy.name)
-            with _called(path, name):
-                check_readable(path)
-                yield _probe_with_pyav(path), _decode_with_pyav(path)
-        return
-    with _decoding(name), av.open(file, "r") as container:
-        stream = _first_audio_stream(container, name)
-        info = dataclasses.replace(_stream_info(stream, container), num_samples=0)
-        yield info, _frames(container, stream)
-
-
-@contextlib.contextmanager
-def _called(path: pathlib.Path, name: str) -> Iterator[None]:
-    """Says `name` in errors instead of a path that means nothing to the user."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(str(error).replace(str(path), name)) from error
-
-
-def _in_blocks(chunks: Iterable[np.ndarray], block_samples: int) -> Iterator[np.ndarray]:
-    pending: list[np.ndarray] = []
-    num_pending = 0
-    for chunk in chunks:
-        pending.append(chunk)
-        num_pending += len(chunk)
-        while num_pending >= block_samples:
-            joined = np.concatenate(pending)
-            yield joined[:block_samples]
-            pending = [joined[block_samples:]]
-            num_pending = len(pending[0])
-    if num_pending:
-        yield np.concatenate(pending)
+    check_readable(path)
+    with open_audio(path) as recording:
+        yield from recording.blocks(block_samples)
+        if recording.remarks():
+            note(f"{path}: {recording.remarks()}")
 
 
 def probe_streams(path: pathlib.Path) -> list[AudioInfo]:
@@ -153,45 +258,49 @@ def probe_streams(path: pathlib.Path) -> list[AudioInfo]:
     Raises:
         UserError: the file does not exist, or cannot be opened.
     """
-    import av
-
     check_readable(path)
-    with _decoding(path), av.open(str(path)) as container:
-        return [_stream_info(stream, container) for stream in container.streams.audio]
+    with _open(path) as file, decoding(str(path)), open_container(file) as container:
+        return [_info(stream, file) for stream in container.streams.audio]
 
 
-def read_streams(path: pathlib.Path, block_samples: int = BLOCK_SAMPLES) -> Iterator[list[np.ndarray]]:
+def read_streams(
+    path: pathlib.Path, block_samples: int = BLOCK_SAMPLES, *, note: Callable[[str], None] = say
+) -> Iterator[list[np.ndarray]]:
     """Yields the samples of all audio streams of a file, decoded in one pass.
 
     Streams that differ in length by the padding of their codec are cut to the shortest, as stempeg cuts them.
 
+    Args:
+        path: any format that FFmpeg reads.
+        block_samples: of every block but the last.
+        note: is called at the end if something could not be decoded, or was passed over; by default it is printed on
+            the standard error.
+
     Yields:
-        One array for each stream, float32 `[num_samples, num_channels]`, full scale ±1. All have the same
-        `num_samples`, which is `block_samples` in every block but the last.
+        One array for each stream, float32 `[num_samples, num_channels]`, full scale ±1, all of one `num_samples`.
 
     Raises:
         UserError: the file cannot be opened, breaks off in the middle, or its streams differ in length.
     """
-    import av
-
     check_readable(path)
-    with _decoding(path), av.open(str(path)) as container:
+    with _open(path) as file, decoding(str(path)), open_container(file) as container:
         streams = container.streams.audio
         if not streams:
             raise UserError(f"{path} holds no audio stream")
-        resamplers = {stream.index: av.AudioResampler(format="fltp") for stream in streams}
-        fifos = {stream.index: av.AudioFifo() for stream in streams}
-        for packet in container.demux(streams):
+        infos = [_info(stream, file) for stream in streams]
+        decoders = {stream.index: Decoder(stream) for stream in streams}
+        waiting = {stream.index: _Waiting() for stream in streams}
+        for packet in packets(container, streams, decoders.values()):
             index = packet.stream.index
-            for frame in packet.decode():
-                for planar in resamplers[index].resample(frame):
-                    # A file with a gap in its time stamps is decoded without the gap, as ffmpeg does.
-                    planar.pts = None
-                    fifos[index].write(planar)
-            while min(fifo.samples for fifo in fifos.values()) >= block_samples:
-                yield [fifo.read(block_samples).to_ndarray().T for fifo in fifos.values()]
-        num_decoded = [fifo.samples_written for fifo in fifos.values()]
-        claimed = [_stream_info(stream, container).num_samples for stream in streams]
+            for chunk in decoders[index].decode(packet):
+                waiting[index].put(chunk)
+            while min(queue.num_samples for queue in waiting.values()) >= block_samples:
+                yield [queue.take(block_samples) for queue in waiting.values()]
+        for index, decoder in decoders.items():
+            for chunk in decoder.flush():
+                waiting[index].put(chunk)
+        num_decoded = [decoder.num_samples for decoder in decoders.values()]
+        claimed = [0 if info.is_guess else info.num_samples for info in infos]
         if any(decoded < length - PADDING_SAMPLES for decoded, length in zip(num_decoded, claimed, strict=True)):
             raise UserError(
                 f"{path} breaks off after {min(num_decoded)} of {max(claimed)} samples; "
@@ -200,90 +309,184 @@ def read_streams(path: pathlib.Path, block_samples: int = BLOCK_SAMPLES) -> Iter
         if max(num_decoded) - min(num_decoded) > PADDING_SAMPLES:
             listed = ", ".join(map(str, num_decoded))
             raise UserError(f"{path} has streams of different lengths ({listed} samples); make them equal")
-        num_left = min(fifo.samples for fifo in fifos.values())
+        if not min(num_decoded):
+            raise UserError(f"{path} holds no samples; put a complete file in its place")
+        num_left = min(queue.num_samples for queue in waiting.values())
         if num_left:
-            yield [fifo.read(num_left).to_ndarray().T for fifo in fifos.values()]
+            yield [queue.take(num_left) for queue in waiting.values()]
+        for number, decoder in enumerate(decoders.values(), 1):
+            if decoder.loss():
+                note(f"{path}, stream {number}: {decoder.loss()}")
+
+
+def is_pipe(path: pathlib.Path) -> bool:
+    """Whether a path names what can be read only once: a named pipe, a socket, or a shell's `<(...)`."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
 def check_readable(path: pathlib.Path) -> None:
-    """Raises a `UserError` unless `path` is a file that can be opened."""
+    """Raises a `UserError` unless `path` is a file that can be opened, and read more than once."""
+    if is_pipe(path):
+        raise UserError(f"{path} is a pipe, which can be read only once; expected a file: save its sound to one")
+    _open(path).close()
+
+
+def _open(path: pathlib.Path) -> io.BufferedReader:
     try:
-        with path.open("rb") as file:
-            if not file.read(1):
-                raise UserError(f"{path} is empty; expected an audio file")
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; expected an audio file") from error
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or is_pipe(path)):
+            kind = "a folder" if stat.S_ISDIR(mode) else "a device"
+            raise UserError(f"{path} is {kind}; expected an audio file")
+        file = path.open("rb")
+        try:
+            is_empty = stat.S_ISREG(mode) and not file.peek(1)
+        except OSError:
+            file.close()
+            raise
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"cannot read {path}: {reason}; expected an audio file") from error
+    if is_empty:
+        file.close()
+        raise UserError(f"{path} is empty; expected an audio file")
+    return file
 
 
-def _decode_with_libsndfile(path: pathlib.Path, block_samples: int) -> Iterator[np.ndarray]:
+def _recording(file: io.BufferedReader, name: str, stack: contextlib.ExitStack) -> Recording:
+    """Finds out what a file or pipe holds, and how to read it; what is opened for that is closed with the stack."""
+    import av
+
+    head = file.peek(4)
+    # FFmpeg takes the samples of a WAV of the other byte order for those of this one.
+    if head.startswith(b"RIFX") and (recording := _with_libsndfile(file, name, stack)):
+        return recording
+    is_ogg = head.startswith(b"OggS")
+    num_samples = 0
+    if is_ogg and file.seekable():
+        with contextlib.suppress(av.FFmpegError), open_container(file) as whole:
+            num_samples = guessed_length(first_stream(whole, name))
+        file.seek(0)
+    links = ogg_links(file) if is_ogg else iter([(file, None)])
     try:
-        with soundfile.SoundFile(str(path)) as file:
-            yield from file.blocks(block_samples, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise UserError(f"cannot decode {path}: {error}; expected a complete audio file") from error
+        link, most_samples = next(links)
+        container = stack.enter_context(open_container(link))
+        stream = first_stream(container, name)
+    except (av.FFmpegError, UserError):
+        if file.seekable() and (recording := _with_libsndfile(file, name, stack)):
+            return recording
+        # What libsndfile cannot read either is called what FFmpeg calls it.
+        raise
+    info = _info(stream, file)
+    if is_ogg:
+        info = dataclasses.replace(info, num_samples=num_samples, is_guess=True)
+    decoder = Decoder(stream)
+    num_tracks = len(container.streams.audio)
+    remark = f"of its {num_tracks} sound tracks the first was read" if num_tracks > 1 else ""
+
+    def chunks() -> Iterator[np.ndarray]:
+        yield from _decoded(container, stream, decoder, most_samples)
+        for link, most in links:
+            try:
+                following = stack.enter_context(open_container(link))
+                decoder.next_stream(first_stream(following, name))
+            except (av.FFmpegError, UserError) as error:
+                decoder.stop(reason_of(error))
+                return
+            yield from _decoded(following, following.streams.audio[0], decoder, most)
+
+    return Recording(name, info, chunks(), decoder, remark)
 
 
-def _probe_with_pyav(path: pathlib.Path) -> AudioInfo:
-    import av
-
-    with _decoding(path), av.open(str(path)) as container:
-        return _stream_info(_first_audio_stream(container, path), container)
-
-
-def _decode_with_pyav(path: pathlib.Path) -> Iterator[np.ndarray]:
-    import av
-
-    with _decoding(path), av.open(str(path)) as container:
-        stream = _first_audio_stream(container, path)
-        claimed = _stream_info(stream, container).num_samples
-        num_decoded = 0
-        for chunk in _frames(container, stream):
-            num_decoded += len(chunk)
-            yield chunk
-        if container.format.name in FORMATS_WITH_LENGTH and num_decoded < claimed - PADDING_SAMPLES:
-            raise UserError(
-                f"{path} breaks off after {num_decoded / stream.rate:.1f} of {claimed / stream.rate:.1f} s; "
-                "put a complete file in its place"
-            )
+def _decoded(container, stream, decoder: Decoder, most_samples: int | None) -> Iterator[np.ndarray]:
+    """Yields the samples of a stream, at its own rate at most `most_samples`, and closes its container."""
+    left = math.inf if most_samples is None else round(most_samples * decoder.sample_rate / stream.rate)
+    chunks = (chunk for packet in packets(container, stream, [decoder]) for chunk in decoder.decode(packet))
+    for chunk in itertools.chain(chunks, decoder.flush()):
+        yield chunk[: min(left, len(chunk))]
+        left -= min(left, len(chunk))
+    container.close()
 
 
-def _frames(container, stream) -> Iterator[np.ndarray]:
-    import av
+def _with_libsndfile(file: io.BufferedReader, name: str, stack: contextlib.ExitStack) -> Recording | None:
+    """Opens what FFmpeg does not know; None if libsndfile does not either."""
+    file.seek(0)
+    try:
+        sound = stack.enter_context(soundfile.SoundFile(file))
+    except soundfile.LibsndfileError:
+        return None
+    if not sound.seekable():
+        # libsndfile does not say how long it is.
+        return None
+    container = "RIFX" if (sound.format, sound.endian) == ("WAV", "BIG") else sound.format
+    info = AudioInfo(sound.samplerate, sound.channels, sound.frames, False, sound.subtype, container)
+    return Recording(name, info, sound.blocks(BLOCK_SAMPLES, dtype="float32", always_2d=True))
 
-    resampler = av.AudioResampler(format="fltp")
-    for frame in container.decode(stream):
-        for planar in resampler.resample(frame):
-            yield planar.to_ndarray().T
+
+def _info(stream, file: io.BufferedReader) -> AudioInfo:
+    num_samples = stated_length(file, stream)
+    return AudioInfo(
+        stream.rate,
+        stream.codec_context.layout.nb_channels,
+        num_samples or guessed_length(stream),
+        not num_samples,
+        encoding_of(stream.codec_context),
+        format_of(stream.container),
+    )
+
+
+def _random_access(path: pathlib.Path) -> tuple[str, int] | None:
+    """libsndfile's name of a file's format, and its length, if libsndfile reads any part of it as FFmpeg would."""
+    try:
+        with soundfile.SoundFile(os.fsencode(path)) as file:
+            is_plain = file.format in RANDOM_ACCESS and file.subtype.startswith(PLAIN_ENCODINGS)
+            if is_plain and file.endian != "BIG" and file.frames:
+                # A FLAC that breaks off claims the length that it had; one of unknown length says 2**63 - 1.
+                file.seek(file.frames - 1)
+                return file.format, file.frames
+    except (soundfile.LibsndfileError, OverflowError):
+        return None
+    return None
 
 
 @contextlib.contextmanager
-def _decoding(path: pathlib.Path | str) -> Iterator[None]:
-    import av
-
+def _reading(name: str) -> Iterator[None]:
+    """Turns the errors of FFmpeg, of libsndfile and of the disk into a `UserError` about the file `name`."""
     try:
-        yield
-    except (av.FFmpegError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(
-            f"cannot decode {path}: {reason[0].lower()}{reason[1:]}; "
-            "it is no audio file, or not a complete one: put a good copy in its place"
-        ) from error
+        with decoding(name):
+            yield
+    except soundfile.LibsndfileError as error:
+        raise UserError(f"cannot decode {name}: {error}; expected a complete audio file") from error
 
 
-def _stream_info(stream, container) -> AudioInfo:
-    import av
+class _Waiting:
+    """Samples that wait until there are enough of them."""
 
-    # The container knows the length in microseconds where the stream does not.
-    seconds = (
-        float(stream.duration * stream.time_base)
-        if stream.duration is not None
-        else (container.duration or 0) / av.time_base
-    )
-    num_samples = round(seconds * stream.rate)
-    return AudioInfo(stream.rate, stream.channels, num_samples, stream.codec_context.name, "PYAV")
+    def __init__(self):
+        self._chunks: list[np.ndarray] = []
+        self.num_samples = 0
+
+    def put(self, chunk: np.ndarray) -> None:
+        """Adds samples, `[num_samples, num_channels]`."""
+        self._chunks.append(chunk)
+        self.num_samples += len(chunk)
+
+    def take(self, num_samples: int) -> np.ndarray:
+        """The first samples of those that wait; there must be so many."""
+        joined = np.concatenate(self._chunks)
+        self._chunks = [joined[num_samples:]]
+        self.num_samples -= num_samples
+        return joined[:num_samples]
 
 
-def _first_audio_stream(container, path: pathlib.Path | str):
-    if not container.streams.audio:
-        raise UserError(f"{path} holds no audio stream")
-    return container.streams.audio[0]
+def _in_blocks(chunks: Iterable[np.ndarray], block_samples: int) -> Iterator[np.ndarray]:
+    waiting = _Waiting()
+    for chunk in chunks:
+        waiting.put(chunk)
+        while waiting.num_samples >= block_samples:
+            yield waiting.take(block_samples)
+    if waiting.num_samples:
+        yield waiting.take(waiting.num_samples)

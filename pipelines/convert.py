@@ -5,7 +5,7 @@ import dataclasses
 import json
 import pathlib
 import wave
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -51,8 +51,26 @@ class Conversion:
         ]
 
 
-def song_blocks(song: Song, stems: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
+@dataclasses.dataclass(frozen=True)
+class Converted:
+    """What is worth knowing of a song that was converted.
+
+    Attributes:
+        clipped: samples that were cut to full scale, by stem.
+        remarks: what could not be decoded.
+    """
+
+    clipped: Mapping[str, int]
+    remarks: Sequence[str]
+
+
+def song_blocks(song: Song, stems: Sequence[str], note: Callable[[str], None]) -> Iterator[dict[str, np.ndarray]]:
     """Yields a song's stems in equal steps, from a `.stem.mp4` or from its folder.
+
+    Args:
+        song: what is read.
+        stems: which of its files; a `.stem.mp4` gives all.
+        note: is called at the end for each file of which something could not be decoded.
 
     Yields:
         Samples by stem, float32 `[num_samples, num_channels]`, full scale ±1; the same `num_samples` for all.
@@ -62,11 +80,11 @@ def song_blocks(song: Song, stems: Sequence[str]) -> Iterator[dict[str, np.ndarr
     """
     try:
         if song.is_stem_file:
-            for block in audio.read_streams(song.path):
+            for block in audio.read_streams(song.path, note=note):
                 yield dict(zip(STEM_STREAMS, block, strict=True))
             return
         files = song.files()
-        readers = {stem: audio.read_blocks(files[stem]) for stem in stems}
+        readers = {stem: audio.read_blocks(files[stem], note=note) for stem in stems}
         while True:
             block = {stem: next(reader, None) for stem, reader in readers.items()}
             if all(samples is None for samples in block.values()):
@@ -90,7 +108,7 @@ def probe_song(song: Song) -> dict[str, audio.AudioInfo]:
         infos: dict[pathlib.Path, audio.AudioInfo] = {}
 
         def probe(path: pathlib.Path) -> audio.AudioInfo:
-            infos[path] = audio.probe(path)
+            infos[path] = audio.measure(path)
             return infos[path]
 
         track = read_track(song, [stem for stem in song.files() if stem != MIXTURE], probe)
@@ -107,9 +125,15 @@ def probe_song(song: Song) -> dict[str, audio.AudioInfo]:
     return dict(zip(STEM_STREAMS, streams, strict=True))
 
 
-def convert_song(conversion: Conversion, advance: Advance) -> dict[str, int]:
-    """Converts a song, and returns for each stem how many samples were clipped."""
+def convert_song(conversion: Conversion, advance: Advance) -> Converted:
+    """Converts a song.
+
+    Raises:
+        SongError: it cannot be decoded, its stems differ in length, or it holds NaN or infinity.
+        UserError: the copy cannot be written.
+    """
     song, rate = conversion.song, conversion.sample_rate
+    remarks: list[str] = []
     source_rate = next(iter(conversion.stems.values())).sample_rate
     with whole_folder(conversion.target) as folder:
         with contextlib.ExitStack() as stack:
@@ -118,7 +142,7 @@ def convert_song(conversion: Conversion, advance: Advance) -> dict[str, int]:
                 stem: _Writer(stack.enter_context(wave.open(str(folder / f"{stem}.wav"), "wb")), info, rate)
                 for stem, info in conversion.stems.items()
             }
-            for block in song_blocks(song, list(conversion.stems)):
+            for block in song_blocks(song, list(conversion.stems), remarks.append):
                 for stem, samples in block.items():
                     if not np.isfinite(samples).all():
                         raise SongError(
@@ -138,7 +162,7 @@ def convert_song(conversion: Conversion, advance: Advance) -> dict[str, int]:
             "clipped_samples": clipped,
         }
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-    return clipped
+    return Converted(clipped, remarks)
 
 
 class _Writer:

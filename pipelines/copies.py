@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 
+from pipelines import audio
 from pipelines.cache import cache_path
 from pipelines.convert import FORMAT_VERSION, MANIFEST, Conversion, convert_song, probe_song
 from pipelines.errors import UserError
@@ -209,7 +210,7 @@ def _gigabytes(num_bytes: int) -> str:
 
 
 def _convert_all(conversions: Sequence[Conversion], workers: int | None, skip_bad: bool) -> list[SongError]:
-    errors, clipped = [], {}
+    errors, clipped, remarks = [], {}, []
     seconds = sum(conversion.seconds for conversion in conversions)
     start = time.monotonic()
     with (
@@ -223,13 +224,17 @@ def _convert_all(conversions: Sequence[Conversion], workers: int | None, skip_ba
                 raise UserError(f"{result}; or leave it out with --skip-bad. Finished songs are kept")
             elif isinstance(result, UserError):
                 raise result
-            elif any(result.values()):
-                clipped[conversion.song.name] = result
+            else:
+                remarks += result.remarks
+                if any(result.clipped.values()):
+                    clipped[conversion.song.name] = result.clipped
     elapsed = time.monotonic() - start
     print(
         f"converted {len(conversions) - len(errors)} songs in {elapsed:,.1f} s "
         f"({seconds / elapsed:,.0f} seconds of audio per second)"
     )
+    for text in sorted(remarks):
+        audio.say(text)
     for name in sorted(clipped)[:SHOWN_SONGS]:
         counts = ", ".join(f"{stem} {count}" for stem, count in clipped[name].items() if count)
         print(f"clipped: song {name!r} had samples beyond full scale ({counts})")

@@ -10,6 +10,7 @@ than all of the reading does, and the device does it in passing.
 
 import atexit
 import itertools
+import os
 import pathlib
 import struct
 import time
@@ -181,7 +182,7 @@ def _tfio_problem(path) -> str | None:
     except ImportError:
         return "tensorflow-io is not installed; it has no wheels for this Python or system"
     try:
-        tensorflow_io.audio.AudioIOTensor(str(path), dtype=tf.int16)
+        tensorflow_io.audio.AudioIOTensor(tf.constant(os.fsencode(path)), dtype=tf.int16)
     except (NotImplementedError, AttributeError):
         return f"tensorflow-io {tensorflow_io.__version__} does not load with TensorFlow {tf.__version__}"
     return None
@@ -198,7 +199,8 @@ def _tfio_reader(
     """
     import tensorflow_io
 
-    paths = tf.constant([[str(track.files[stem]) for stem in stems] for track in tracks])
+    # Names may hold bytes that are no UTF-8.
+    paths = tf.constant([[os.fsencode(track.files[stem]) for stem in stems] for track in tracks])
     scope = f"reader_{next(_scopes)}"
     same_channels = all(track.channel_counts == {num_channels} for track in tracks)
 
@@ -234,7 +236,7 @@ def _portable_reader(
     """Reads in Python, a whole batch in one call: WAV as it lies on the disk, FLAC by libsndfile."""
     import soundfile
 
-    paths = [[track.files[stem] for stem in stems] for track in tracks]
+    paths = [[os.fsencode(track.files[stem]) for stem in stems] for track in tracks]
     # Raw bytes are samples only if all files are WAV and need no mixing of channels.
     raw = all(track.is_wav and track.channel_counts == {num_channels} for track in tracks)
     offsets = [[wav_data_offset(path) for path in row] for row in paths] if raw else None

@@ -153,7 +153,7 @@ def _read_headers(song: Song, sources: Sequence[str]) -> tuple[SongReport, dict[
             infos = dict(zip(STEM_STREAMS, streams, strict=True))
         else:
             files = song.files()
-            infos = {stem: audio.probe(files[stem]) for stem in (*sources, MIXTURE) if stem in files}
+            infos = {stem: audio.measure(files[stem]) for stem in (*sources, MIXTURE) if stem in files}
     except UserError as error:
         report.problems.append(_without_folder(error, song))
         return report, {}
@@ -167,7 +167,7 @@ def _read_headers(song: Song, sources: Sequence[str]) -> tuple[SongReport, dict[
     container = "MP4" if song.is_stem_file else None
     report.formats = sorted({f"{container or info.container} {info.encoding.upper()}" for info in infos.values()})
     if len(report.num_channels) > 1:
-        report.problems.append(f"mixes mono and stereo ({_by_stem(infos, 'num_channels')})")
+        report.notes.append(f"mixes mono and stereo ({_by_stem(infos, 'num_channels')})")
     mismatches = _mismatches(infos, audio.PADDING_SAMPLES if song.is_stem_file else 0)
     report.problems += mismatches
     return report, {} if mismatches else infos
@@ -194,7 +194,7 @@ def _listen(job: _Listening, advance: Advance) -> SongReport:
     broken: set[str] = set()
     power = residual = 0.0
     has_sum = {MIXTURE, *job.sources} <= set(job.stems)
-    for block in song_blocks(job.song, job.stems):
+    for block in song_blocks(job.song, job.stems, lambda text: report.problems.append(_without_folder(text, job.song))):
         for stem, samples in block.items():
             magnitudes = np.abs(samples)
             peak = float(magnitudes.max(initial=0.0))
@@ -232,7 +232,7 @@ def _count_clipped(magnitudes: np.ndarray) -> int:
     return int(np.lib.stride_tricks.sliding_window_view(full, CLIPPED_RUN, axis=0).all(axis=-1).sum())
 
 
-def _without_folder(error: UserError, song: Song) -> str:
+def _without_folder(error: UserError | str, song: Song) -> str:
     """An error's text without what the report says already: the song's name and folder."""
     text = str(error).removeprefix(f"song {song.name!r}: ")
     return text.replace(f"{song.path.parent}/", "").replace(f"{song.name}/", "")

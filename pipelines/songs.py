@@ -51,14 +51,20 @@ class Song:
         """The song's audio files by stem ("vocals", "mixture"); empty for a `.stem.mp4`.
 
         Raises:
-            SongError: the song's folder cannot be read.
+            SongError: the song's folder cannot be read, or has two files for one stem.
         """
         if self.is_stem_file:
             return {}
         try:
-            return {path.stem: path for path in _list_folder(self.path) if path.suffix.lower() in AUDIO_SUFFIXES}
+            paths = [path for path in _list_folder(self.path) if path.suffix.lower() in AUDIO_SUFFIXES]
         except UserError as error:
             raise SongError(f"song {self.name!r}: {error}") from error
+        files: dict[str, pathlib.Path] = {}
+        for path in paths:
+            other = files.setdefault(path.stem, path)
+            if other != path:
+                raise SongError(f"song {self.name!r} has {other.name} and {path.name}; keep one of the two")
+        return files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,7 +240,8 @@ def download_preview(destination: pathlib.Path) -> None:
 class ProbeIndex:
     """File headers that were read before, kept under the user's cache folder.
 
-    An entry is trusted only while its file has the size and the modification time that it had.
+    An entry is trusted only while its file has the size and the modification time that it had. The index saves time
+    and nothing else: where it cannot be read or written, headers are read again.
     """
 
     def __init__(self, root: pathlib.Path):
@@ -244,26 +251,27 @@ class ProbeIndex:
         self._path = cache_path() / "index" / f"{name}.json"
         self._changed = False
         self._entries: dict[str, dict] = {}
-        # A cache that is damaged or cannot be read is only a cache: it is built again.
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, TypeError):
             self._entries = dict(json.loads(self._path.read_text()))
 
     def probe(self, path: pathlib.Path) -> audio.AudioInfo:
-        """`audio.probe`, from the index where the file has not changed."""
+        """`audio.measure`, from the index where the file has not changed."""
         audio.check_readable(path)
         status = path.stat()
         key, stamp = str(path.resolve()), [status.st_size, status.st_mtime_ns]
-        entry = self._entries.get(key)
-        if entry is None or entry["stamp"] != stamp:
-            entry = {"stamp": stamp, "info": dataclasses.asdict(audio.probe(path))}
-            self._entries[key] = entry
-            self._changed = True
-        return audio.AudioInfo(**entry["info"])
+        with contextlib.suppress(KeyError, TypeError):
+            entry = self._entries[key]
+            if entry["stamp"] == stamp:
+                return audio.AudioInfo(**entry["info"])
+        info = audio.measure(path)
+        self._entries[key] = {"stamp": stamp, "info": dataclasses.asdict(info)}
+        self._changed = True
+        return info
 
     def save(self) -> None:
-        """Writes the index if it has changed."""
+        """Writes the index if it has changed, and can be written."""
         if self._changed:
-            with whole_file(self._path) as temporary:
+            with contextlib.suppress(UserError), whole_file(self._path) as temporary:
                 temporary.write_text(json.dumps(self._entries))
 
 
@@ -278,9 +286,14 @@ def _split_folders(root: pathlib.Path) -> Iterable[tuple[pathlib.Path, str]]:
 
 def _list_folder(folder: pathlib.Path) -> list[pathlib.Path]:
     try:
-        return sorted(folder / name for name in os.listdir(folder) if not name.startswith("."))
+        return sorted(folder / name for name in os.listdir(folder) if not _is_hidden(name))
     except OSError as error:
         raise UserError(f"cannot read the folder {folder}: {error.strerror}; check its permissions") from error
+
+
+def _is_hidden(name: str) -> bool:
+    """Tells what systems and programs leave in folders from songs, whose titles may begin with an ellipsis."""
+    return (name.startswith(".") and not name.startswith("...")) or name == "__MACOSX"
 
 
 def _holds_audio(entry: pathlib.Path) -> bool:
@@ -312,7 +325,7 @@ def _choose_validation(songs: list[Song]) -> list[Song]:
 
 def _name_hash(name: str) -> float:
     """A number in [0, 1) that depends on the name alone."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+    return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big") / 2**64
 
 
 def _official_validation_names() -> set[str]:

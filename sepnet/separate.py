@@ -114,7 +114,7 @@ def separate_songs(
     Returns:
         The songs that could not be separated, of which nothing was written, and why.
     """
-    from pipelines.audio import probe
+    from pipelines.audio import is_pipe, probe
     from pipelines.progress import progress_bar
 
     targets = {song: [output / path for path in outputs.paths(song.name, separator.model.name)] for song in songs}
@@ -123,7 +123,7 @@ def separate_songs(
     seconds, failures = {}, {}
     for song in songs:
         try:
-            info = probe(song.path) if song.path else None
+            info = probe(song.path) if song.path and not is_pipe(song.path) else None
             seconds[song] = info.num_samples / info.sample_rate if info else 0.0
         except UserError as error:
             failures[song] = error
@@ -199,14 +199,13 @@ def _separate(separator, info, blocks: Iterable, outputs: Outputs) -> Iterator[d
 
 @contextlib.contextmanager
 def _reading(song: SongFile):
-    """Gives a song's `AudioInfo` and its blocks."""
-    from pipelines import audio
+    """Gives a song's `AudioInfo` and its blocks, and says at the end what was lost."""
+    from pipelines.audio import open_audio
 
-    if song.path is None:
-        with audio.open_stream(sys.stdin.buffer, str(song)) as opened:
-            yield opened
-    else:
-        yield audio.probe(song.path), audio.read_blocks(song.path)
+    with open_audio(song.path or sys.stdin.buffer, str(song)) as recording:
+        yield recording.info, recording.blocks()
+        if recording.remarks():
+            _note(f"{song}: {recording.remarks()}")
 
 
 def _outputs(arguments: argparse.Namespace, sources: Sequence[str], template: str) -> Outputs:

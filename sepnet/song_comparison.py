@@ -72,7 +72,7 @@ def find_track(song: str, data: str | None, stems: Sequence[str]) -> Track:
 
     folder = pathlib.Path(song)
     if data is None and folder.is_dir():
-        return read_track(Song(folder.resolve().name, "test", folder), stems, audio.probe)
+        return read_track(Song(folder.resolve().name, "test", folder), stems, audio.measure)
     root = data_root(Data(data=data))
     tracks = [track for split in load_tracks(root, sources=stems).values() for track in split]
     found = [track for track in tracks if track.name == song]

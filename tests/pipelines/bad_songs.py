@@ -92,8 +92,8 @@ def not_a_number(folder, write_song, real_track):
 
 # Each with words that its message must have.
 BAD_SONGS = {
-    truncated_stem_file: "not a complete one",
-    truncated_streaming_stem_file: "not a complete one",
+    truncated_stem_file: "breaks off after",
+    truncated_streaming_stem_file: "breaks off after",
     stem_file_without_vocals: "4 audio streams",
     stem_file_of_unequal_streams: "different lengths",
     empty_stem_file: "is empty",
@@ -101,7 +101,7 @@ BAD_SONGS = {
     empty_file: "is empty",
     no_audio: "no audio file",
     truncated_wav: "different lengths",
-    truncated_flac: "bass.flac breaks off",
+    truncated_flac: "breaks off after 2.0 of 5.0 s",
     no_samples: "no samples",
     unequal_lengths: "bass 3999",
     unequal_rates: "bass 16000",

@@ -1,5 +1,6 @@
 import io
 import pathlib
+import re
 import shutil
 import subprocess
 
@@ -23,17 +24,17 @@ def test_reads_what_soundfile_reads(tmp_path, name, subtype, num_channels):
     soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, (10_001, num_channels)), 22050, subtype)
     info = audio.probe(path)
     assert (info.sample_rate, info.num_channels, info.num_samples) == (22050, num_channels, 10_001)
-    assert (info.container, info.encoding) == (name[2:].upper(), subtype)
+    assert (info.container, info.encoding) == (name[2:], subtype.replace("VORBIS", "vorbis"))
     blocks = list(audio.read_blocks(path, block_samples=1000))
     assert [len(block) for block in blocks] == [1000] * 10 + [1]
     expected, _ = soundfile.read(path, dtype="float32", always_2d=True)
-    np.testing.assert_array_equal(np.concatenate(blocks), expected)
+    np.testing.assert_allclose(np.concatenate(blocks), expected, rtol=0, atol=1e-5 if subtype == "VORBIS" else 0)
     assert blocks[0].dtype == np.float32
 
 
-def test_reads_with_pyav_what_libsndfile_does_not_know(real_track):
+def test_reads_the_first_stream_of_several(real_track):
     info = audio.probe(real_track)
-    assert (info.sample_rate, info.num_channels, info.num_samples, info.container) == (44100, 2, 268_288, "PYAV")
+    assert info == audio.AudioInfo(44100, 2, 268_288, False, "aac", "mov")
     blocks = list(audio.read_blocks(real_track, block_samples=100_000))
     assert [len(block) for block in blocks] == [100_000, 100_000, 68_288]
     [streams] = audio.read_streams(real_track, block_samples=268_288)
@@ -50,7 +51,7 @@ def test_reads_all_streams_in_equal_blocks(real_track):
     assert residual < 0.05
 
 
-@pytest.mark.parametrize("share", [0.999, 0.9, 0.5, 0.3])
+@pytest.mark.parametrize("share", [0.9, 0.5, 0.3])
 @pytest.mark.parametrize("index_in_front", [True, False])
 def test_no_part_of_a_truncated_file_passes_for_the_whole(tmp_path, real_track, share, index_in_front):
     path = tmp_path / "cut.stem.mp4"
@@ -62,9 +63,19 @@ def test_no_part_of_a_truncated_file_passes_for_the_whole(tmp_path, real_track, 
             pass
 
 
+@pytest.mark.parametrize("index_in_front", [True, False])
+def test_a_packet_that_breaks_off_is_said(tmp_path, real_track, index_in_front):
+    path = tmp_path / "cut.stem.mp4"
+    remux(real_track, path)
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - 100)
+    notes = []
+    assert sum(len(block[0]) for block in audio.read_streams(path, note=notes.append)) > 260_000
+    assert notes and all("could not be decoded" in note for note in notes)
+
+
 def test_header_that_claims_more_than_there_is(real_track, monkeypatch):
-    claimed = audio.AudioInfo(44100, 2, 300_000, "aac", "PYAV")
-    monkeypatch.setattr(audio, "_stream_info", lambda stream, container: claimed)
+    monkeypatch.setattr(audio, "stated_length", lambda file, stream: 300_000)
     with pytest.raises(UserError, match="breaks off after 268288 of 300000 samples"):
         list(audio.read_streams(real_track))
 
@@ -90,7 +101,7 @@ def leave_out(path: pathlib.Path) -> None:
     [
         (write_nothing, "is empty"),
         (write_text, "cannot decode"),
-        (make_folder, "directory"),
+        (make_folder, "is a folder"),
         (leave_out, "No such file"),
     ],
 )
@@ -148,13 +159,20 @@ def test_whole_mp3_files_are_read_whole(tmp_path, write_xing):
     assert num_samples == 200_011 if write_xing == "1" else 0 <= num_samples - 200_011 < 4096
 
 
-def test_a_truncated_mp3_is_refused_quietly(tmp_path, capfd):
+@pytest.mark.parametrize(("share", "seconds"), [(0.75, 3.4), (0.25, 1.1)])
+def test_of_a_truncated_mp3_most_must_be_there(tmp_path, capfd, share, seconds):
     path = tmp_path / "song.mp3"
     write_mp3(path, 200_011, "1")
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(UserError, match="song.mp3 breaks off after 2.3 of 4.5 s"):
-        list(audio.read_blocks(path))
-    assert capfd.readouterr().err == ""
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    text = rf"breaks off after {seconds} of 4.5 s"
+    if share > 0.5:
+        num_samples = sum(map(len, audio.read_blocks(path)))
+        assert abs(num_samples / 44_100 - seconds) < 0.1
+        assert re.fullmatch(rf".*song.mp3: .*{text}\n", capfd.readouterr().err)
+    else:
+        with pytest.raises(UserError, match=f"cannot decode most of .*song.mp3: .*{text}; put a good copy"):
+            list(audio.read_blocks(path))
+        assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("name", ["song.wav", "song.flac", "song.ogg", "song.mp3"])
@@ -166,16 +184,15 @@ def test_a_pipe_gives_what_the_file_gives(tmp_path, name):
         soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, (100_011, 2)), 44_100)
     with (
         subprocess.Popen(["cat", str(path)], stdout=subprocess.PIPE) as process,
-        audio.open_stream(process.stdout, "the pipe") as (info, blocks),
+        audio.open_audio(process.stdout, "the pipe") as recording,
     ):
-        streamed = np.concatenate(list(blocks))
-    assert (info.sample_rate, info.num_channels) == (44_100, 2)
-    expected = np.concatenate(list(audio.read_blocks(path)))
-    np.testing.assert_allclose(streamed, expected, rtol=0, atol=1e-4 if name.endswith("ogg") else 1e-6)
+        streamed = np.concatenate(list(recording.blocks()))
+    assert (recording.info.sample_rate, recording.info.num_channels) == (44_100, 2)
+    np.testing.assert_array_equal(streamed, np.concatenate(list(audio.read_blocks(path))))
 
 
 def test_a_pipe_without_audio_is_named():
     for content, message in ((b"no audio at all\n" * 100, "cannot decode the pipe"), (b"", "the pipe is empty")):
         pipe = io.BufferedReader(io.BytesIO(content))
-        with pytest.raises(UserError, match=message), audio.open_stream(pipe, "the pipe") as (_, blocks):
-            list(blocks)
+        with pytest.raises(UserError, match=message), audio.open_audio(pipe, "the pipe") as recording:
+            list(recording.blocks())

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 import tensorflow as tf
 
-from pipelines.audio import probe
+from pipelines.audio import measure
 from pipelines.dataset import training_batches, validation_batches
 from pipelines.errors import UserError
 from pipelines.songs import find_songs, read_track
@@ -34,7 +34,7 @@ def write_tracks(tmp_path):
                 samples = samples.astype(np.int16)[:, :num_channels]
                 soundfile.write(place / f"{name}{suffix}", samples, 8000, "PCM_16", format=container)
         songs = sorted(find_songs(tmp_path / folder), key=lambda song: song.name)
-        return [read_track(song, SOURCES, probe) for song in songs]
+        return [read_track(song, SOURCES, measure) for song in songs]
 
     return write
 
@@ -178,7 +178,7 @@ def test_wav_of_the_other_byte_order_is_not_streamed_as_it_is(tmp_path):
         (tmp_path / "song").mkdir(exist_ok=True)
         soundfile.write(tmp_path / "song" / f"{source}.wav", np.ones((9, 2)), 8000, "PCM_16", endian="BIG")
     [song] = find_songs(tmp_path)
-    assert not read_track(song, SOURCES, probe).streamable
+    assert not read_track(song, SOURCES, measure).streamable
 
 
 @pytest.mark.parametrize("reader", READERS)

@@ -130,7 +130,7 @@ def test_memory_does_not_grow_with_the_song(tmp_path, write_song):
     def peak_bytes(num_samples: int) -> int:
         folder = write_song(tmp_path / str(num_samples), ["speech", "noise"], num_samples=num_samples, num_channels=1)
         tracemalloc.start()
-        for _ in convert.song_blocks(Song("a", "train", folder), ["speech", "noise"]):
+        for _ in convert.song_blocks(Song("a", "train", folder), ["speech", "noise"], print):
             pass
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()

@@ -131,7 +131,7 @@ def test_nothing_found(tmp_path, names, reason):
 def test_reads_a_track(tmp_path, write_song):
     write_song(tmp_path / "test" / "speech song", ["speech", "noise", "unused"], num_samples=123, sample_rate=16000)
     [song] = find_songs(tmp_path)
-    track = read_track(song, ["noise", "speech"], audio.probe)
+    track = read_track(song, ["noise", "speech"], audio.measure)
     assert list(track.files) == ["noise", "speech", "mixture"]
     assert (track.name, track.split, track.sample_rate, track.num_samples) == ("speech song", "test", 16000, 123)
     assert track.is_wav and track.streamable
@@ -143,14 +143,14 @@ def test_reads_a_track(tmp_path, write_song):
 )
 def test_what_can_be_streamed(tmp_path, write_song, subtype, suffix, is_wav, streamable):
     write_song(tmp_path / "a", subtype=subtype, suffix=suffix)
-    track = read_track(find_songs(tmp_path)[0], SOURCES, audio.probe)
+    track = read_track(find_songs(tmp_path)[0], SOURCES, audio.measure)
     assert (track.is_wav, track.streamable) == (is_wav, streamable)
 
 
 def test_missing_source_names_what_is_there(tmp_path, write_song):
     write_song(tmp_path / "a b", ["vocals", "rest"])
     with pytest.raises(SongError, match=r"song 'a b' lacks drums, bass; it holds mixture, rest, vocals: rename"):
-        read_track(find_songs(tmp_path)[0], ["vocals", "drums", "bass"], audio.probe)
+        read_track(find_songs(tmp_path)[0], ["vocals", "drums", "bass"], audio.measure)
 
 
 def test_index_reads_only_what_changed(tmp_path, write_song, fresh_cache, monkeypatch):
@@ -160,8 +160,8 @@ def test_index_reads_only_what_changed(tmp_path, write_song, fresh_cache, monkey
     index.probe(song / "drums.wav")
     index.save()
     probed = []
-    probe = audio.probe
-    monkeypatch.setattr(audio, "probe", lambda path: probed.append(path.name) or probe(path))
+    measure = audio.measure
+    monkeypatch.setattr(audio, "measure", lambda path: probed.append(path.name) or measure(path))
     soundfile.write(song / "bass.wav", [0.0] * 50, 8000, "PCM_16")
     index = ProbeIndex(tmp_path)
     assert index.probe(song / "bass.wav").num_samples == 50

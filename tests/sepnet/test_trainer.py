@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipelines.audio import probe
+from pipelines.audio import measure
 from pipelines.augmentation import make_augmentations
 from pipelines.dataset import validation_batches
 from pipelines.songs import find_songs, read_track
@@ -29,7 +29,7 @@ def track(tmp_path_factory):
     for name, samples in {**stems, "mixture": 0.5 * sum(stems.values()) + 0.1}.items():
         soundfile.write(folder / f"{name}.wav", samples, 8000, "PCM_16")
     [song] = find_songs(folder.parent)
-    return read_track(song, SOURCES, probe)
+    return read_track(song, SOURCES, measure)
 
 
 @pytest.fixture(scope="module")
