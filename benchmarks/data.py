@@ -48,7 +48,8 @@ def main(argv=None) -> None:
 
 def reading_rates(tracks) -> dict[str, float]:
     """Crops for a second: the chain with either reader, plain loops over the same crops, and their bytes alone."""
-    from pipelines.dataset import READERS, training_batches, wav_data_offset
+    from pipelines.dataset import READERS, training_batches
+    from pipelines.wav import wav_data_offset
 
     options = {"sources": SOURCES, "segment_samples": SEGMENT_SAMPLES, "num_channels": 2, "seed": 0}
     iterators = {

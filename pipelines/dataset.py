@@ -11,16 +11,15 @@ than all of the reading does, and the device does it in passing.
 import atexit
 import itertools
 import os
-import pathlib
-import struct
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from pipelines.errors import UserError
 from pipelines.songs import MIXTURE, Track
+from pipelines.wav import is_plain_wav, wav_data_offset
 
 READERS = ("auto", "tensorflow-io", "portable")
 
@@ -168,7 +167,7 @@ def _chosen_reader(reader: str, tracks: Sequence[Track]) -> str:
     if not all(track.is_wav for track in tracks):
         problem = "not all files are 16-bit WAV"
     else:
-        other = next((path for path in files if not _is_plain_wav(path)), None)
+        other = next((path for path in files if not is_plain_wav(path)), None)
         problem = f"{other} has chunks that it does not read" if other else _tfio_problem(files[0])
     if reader == "tensorflow-io" and problem:
         raise UserError(f"the tensorflow-io reader cannot be used ({problem}); choose --reader portable")
@@ -289,32 +288,3 @@ def _match_channels(samples: np.ndarray, num_channels: int) -> np.ndarray:
     if num_channels == 1:
         return samples.astype(np.int32).mean(axis=1, keepdims=True).round().astype(np.int16)
     return np.repeat(samples, num_channels, axis=1) if samples.shape[1] == 1 else samples[:, :num_channels]
-
-
-def wav_data_offset(path) -> int:
-    """Where the samples of a WAV file begin, in bytes."""
-    for name, offset, _ in _wav_chunks(path):
-        if name == b"data":
-            return offset
-    raise UserError(f"{path} has no samples; expected a WAV file")
-
-
-def _is_plain_wav(path) -> bool:
-    """Whether tensorflow-io reads a WAV file: chunks have even sizes and end within it, and no LIST comes first."""
-    chunks = list(_wav_chunks(path))
-    names = [name for name, _, _ in chunks]
-    file_bytes = pathlib.Path(path).stat().st_size
-    ordered = b"fmt " in names and b"LIST" not in names[: names.index(b"fmt ")]
-    return ordered and all(size % 2 == 0 and offset + size <= file_bytes for _, offset, size in chunks)
-
-
-def _wav_chunks(path) -> Iterator[tuple[bytes, int, int]]:
-    """Yields the name of each chunk of a WAV file, where its content begins, and the size of that, in bytes."""
-    with open(path, "rb") as file:
-        file.seek(12)
-        while len(header := file.read(8)) == 8:
-            name, size = struct.unpack("<4sI", header)
-            offset = file.tell()
-            yield name, offset, size
-            # Chunks are padded to an even length.
-            file.seek(offset + size + size % 2)

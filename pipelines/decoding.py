@@ -1,24 +1,25 @@
 """FFmpeg's decoders, by PyAV: damaged packets are left out, time is kept, and a stream's first shape is kept."""
 
 import contextlib
-import io
 import re
 from collections.abc import Iterator
 
 import numpy as np
 
 from pipelines.errors import UserError
+from pipelines.wav import promised_share
 
 # Formats, by FFmpeg's names, whose headers state a length. The others leave it to a guess from the bit rate, from the
 # longest of all streams, or from time stamps.
 STATE_LENGTH = {"wav", "w64", "aiff", "caf", "flac", "mov", "tta", "wv", "ape", "dsf", "mp3"}
-# What starts the frame of an MP3 that states the length; without it, FFmpeg guesses.
-MP3_LENGTHS = (b"Xing", b"Info", b"VBRI")
+# What the first frame of an MP3 holds that states its length, and how many bytes further the number of frames stands.
+MP3_LENGTHS = {b"Xing": 8, b"Info": 8, b"VBRI": 14}
 MP3_FRAME_BYTES = 4096
-# Programs that write into a pipe leave sizes like 0x7FFFFFFF in the header of a WAV.
-UNKNOWN_WAV_BYTES = 0x7FFF0000
+LOWEST_MPEG_1_RATE = 32_000
 # What stands before, between or behind the frames of an MP3 is no audio that was lost.
 TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
+# Formats of which FFmpeg drops damaged pages or frames without a word, and whose time stamps are true.
+KEEP_GAPS = {"ogg", "flac"}
 # Time stamps are off by so much even in whole files: some containers have milliseconds, Ogg one stamp for each page.
 LEAST_GAP_SECONDS = 0.02
 # Behind a longer gap in the time stamps something else begins; a packet is no longer than this either.
@@ -55,7 +56,8 @@ class Decoder:
         self._first_lost: float | None = None
         self._end = ""
         self._next_time: int | None = None
-        self._keeps_gaps = format_of(stream.container) == "ogg"
+        self._frame_samples = 0
+        self._keeps_gaps = format_of(stream.container) in KEEP_GAPS
         self._resampler = self._resampled = None
         _check_frames(stream)
 
@@ -113,8 +115,11 @@ class Decoder:
         if bytes(packet).startswith(TAGS):
             return
         self._note_place()
-        samples = float((packet.duration or 0) * (packet.time_base or 0)) * self.sample_rate
-        self.num_behind += max(1, round(min(samples, MOST_GAP_SECONDS * self.sample_rate)))
+        samples = round(float((packet.duration or 0) * (packet.time_base or 0)) * self.sample_rate)
+        if abs(samples - self._frame_samples) <= self.sample_rate // 1000:
+            # Some containers have milliseconds.
+            samples = self._frame_samples
+        self.num_behind += max(1, min(samples, MOST_GAP_SECONDS * self.sample_rate))
 
     def _note_place(self) -> None:
         if self._first_lost is None:
@@ -123,15 +128,17 @@ class Decoder:
     def _gap_before(self, frame, is_damaged: bool) -> int:
         """How many samples are missing before a frame: by the time stamps, else by the packets that were lost."""
         gap, self.num_behind = self.num_behind, 0
+        length = self._frame_samples = round(frame.samples * self.sample_rate / frame.sample_rate)
         if frame.pts is None or not frame.time_base:
+            self._next_time = None if self._next_time is None else self._next_time + gap + length
             return gap
         time = round(frame.pts * frame.time_base * self.sample_rate)
         if self._next_time is not None and (gap or is_damaged or self._keeps_gaps):
-            jump = time - self._next_time
-            if LEAST_GAP_SECONDS * self.sample_rate < jump <= MOST_GAP_SECONDS * self.sample_rate:
+            jump, least = time - self._next_time, LEAST_GAP_SECONDS * self.sample_rate
+            if least < jump <= MOST_GAP_SECONDS * self.sample_rate and abs(jump - gap) > least:
                 gap = jump
                 self._note_place()
-        self._next_time = time + round(frame.samples * self.sample_rate / frame.sample_rate)
+        self._next_time = time + length
         return gap
 
     def _samples(self, frame) -> np.ndarray:
@@ -203,9 +210,13 @@ def stated_length(file, stream) -> int:
     if name not in STATE_LENGTH or not stream.duration or stream.duration < 0:
         return 0
     num_samples = round(stream.duration * stream.time_base * stream.rate)
-    if name == "wav" and num_samples * _bytes_per_sample(stream) >= UNKNOWN_WAV_BYTES:
+    if name == "wav" and file.seekable():
+        # FFmpeg counts what is there.
+        return round(num_samples * promised_share(file))
+    if name == "mp3" and abs(_stated_mp3_samples(file, stream.rate) - num_samples) > MP3_FRAME_BYTES:
+        # FFmpeg guesses, also where it sees that several files were joined.
         return 0
-    return 0 if name == "mp3" and not _states_frames(file) else num_samples
+    return num_samples
 
 
 def guessed_length(stream) -> int:
@@ -284,21 +295,21 @@ def _depth(context, sample_format: str) -> int:
     return next((depth for depth in DEPTHS if depth >= bits), DEPTHS[-1])
 
 
-def _bytes_per_sample(stream) -> int:
-    return stream.codec_context.layout.nb_channels * stream.codec_context.format.bytes
-
-
-def _states_frames(file) -> bool:
-    """Whether the first frame of an MP3 that can be sought says how many there are; the place in the file is kept."""
+def _stated_mp3_samples(file, sample_rate: int) -> int:
+    """How long an MP3 is by its first frame, padding included, or 0; the place in the file is kept."""
     place = file.tell()
     file.seek(0)
     head = file.read(10)
+    tag_bytes = 0
     if head.startswith(b"ID3") and len(head) == 10:
         # Seven bits of each byte count.
-        size = sum((byte & 0x7F) << (7 * (3 - index)) for index, byte in enumerate(head[6:]))
-        file.seek(10 + size)
-    else:
-        file.seek(0)
+        tag_bytes = 10 + sum((byte & 0x7F) << (7 * (3 - index)) for index, byte in enumerate(head[6:]))
+    file.seek(tag_bytes)
     frame = file.read(MP3_FRAME_BYTES)
-    file.seek(place, io.SEEK_SET)
-    return any(tag in frame for tag in MP3_LENGTHS)
+    file.seek(place)
+    for name, offset in MP3_LENGTHS.items():
+        start = frame.find(name)
+        if start >= 0:
+            num_frames = int.from_bytes(frame[start + offset : start + offset + 4], "big")
+            return num_frames * (1152 if sample_rate >= LOWEST_MPEG_1_RATE else 576)
+    return 0

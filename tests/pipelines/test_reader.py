@@ -1,0 +1,252 @@
+"""The reader against ffmpeg's own decoding: files of all sorts, by path, through a pipe and as a named pipe."""
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import threading
+
+import numpy as np
+import pytest
+import soundfile
+
+from pipelines import audio
+from pipelines.copies import prepare_songs
+from pipelines.errors import UserError
+from tests.pipelines.audio_files import CASES
+
+pytestmark = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="ffmpeg is not installed")
+
+
+def decode(path: pathlib.Path) -> tuple[np.ndarray, dict]:
+    """The first sound track by ffmpeg, float32 `[num_samples, num_channels]`, and what ffprobe says of it."""
+    probe = ["ffprobe", "-v", "error", "-select_streams", "a:0", "-show_streams", "-of", "json", path]
+    stream = json.loads(subprocess.run(probe, capture_output=True, check=True).stdout)["streams"][0]
+    command = [
+        "ffmpeg",
+        "-nostdin",
+        "-v",
+        "quiet",
+        "-i",
+        path,
+        "-map",
+        "0:a:0",
+        "-c:a",
+        "pcm_f32le",
+        "-f",
+        "f32le",
+        "-",
+    ]
+    raw = subprocess.run(command, capture_output=True, check=True).stdout
+    return np.frombuffer(raw, np.float32).reshape(-1, stream["channels"]), stream
+
+
+@pytest.fixture(scope="session")
+def songs(tmp_path_factory, real_track):
+    """A folder of what the files are made from: 2 s of real music, every channel of which is another."""
+    folder = tmp_path_factory.mktemp("songs")
+    drums, bass, other, vocals = next(audio.read_streams(real_track, 2 * 44_100))[1:]
+    soundfile.write(folder / "song.wav", drums + vocals, 44_100, "PCM_16")
+    soundfile.write(folder / "deep.wav", drums + vocals, 44_100, "PCM_24")
+    soundfile.write(folder / "float.wav", drums + vocals, 44_100, "FLOAT")
+    soundfile.write(folder / "mono.wav", vocals[:, :1], 44_100, "PCM_16")
+    channels = np.concatenate([drums, vocals, bass[:, :1], other[:, :1]], axis=1)
+    soundfile.write(folder / "six.wav", channels, 48_000, "PCM_24")
+    # Only ffmpeg writes which channel is where.
+    command = "ffmpeg -v error -i six.wav -af channelmap=0|1|2|3|4|5:5.1 -c:a pcm_s24le surround.wav"
+    subprocess.run(command.split(), cwd=folder, check=True)
+    return folder
+
+
+@pytest.fixture
+def made(songs, tmp_path):
+    """Makes the file of a case, and returns its path."""
+
+    def make(case) -> pathlib.Path:
+        missing = [program for program in case.programs if not shutil.which(program)]
+        if missing:
+            pytest.skip(f"{', '.join(missing)} is not installed")
+        for source in songs.iterdir():
+            if not (tmp_path / source.name).exists():
+                (tmp_path / source.name).symlink_to(source)
+        path = tmp_path / case.name
+        subprocess.run(case.script, shell=True, cwd=tmp_path, check=True)
+        return path
+
+    return make
+
+
+def read(source, name: str = "") -> tuple[audio.AudioInfo, np.ndarray, str]:
+    with audio.open_audio(source, name) as recording:
+        return recording.info, np.concatenate(list(recording.blocks(10_000))), recording.remarks()
+
+
+def test_there_are_files_of_all_sorts():
+    assert len({case.name for case in CASES}) == len(CASES) >= 80
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_file_gives_what_ffmpeg_gives(made, tmp_path, case):
+    path = made(case)
+    decoded = [decode(tmp_path / part) for part in case.parts or [case.name]]
+    expected, stream = np.concatenate([samples for samples, _ in decoded]), decoded[0][1]
+    info, samples, remarks = read(path)
+    assert samples.shape == expected.shape
+    assert samples.dtype == np.float32
+    np.testing.assert_allclose(samples, expected, rtol=0, atol=case.tolerance)
+    assert (info.sample_rate, info.num_channels) == (int(stream["sample_rate"]), stream["channels"])
+    assert re.fullmatch(f".*{case.remark}.*" if case.remark else "", remarks)
+    if info.encoding.startswith("PCM_"):
+        depth = int(stream.get("bits_per_raw_sample", stream["bits_per_sample"]))
+        # PyAV does not tell 32 from 24 bits of WavPack.
+        assert info.encoding == f"PCM_{min(depth, 24) if info.container == 'wv' else depth}"
+    # One truth: a pipe, and a named pipe, give the same.
+    with subprocess.Popen(["cat", path], stdout=subprocess.PIPE) as process:
+        same_or_unknown(info, samples, read(process.stdout, "the pipe"))
+    os.mkfifo(tmp_path / "named pipe")
+    writer = threading.Thread(target=lambda: (tmp_path / "named pipe").write_bytes(path.read_bytes()))
+    writer.start()
+    same_or_unknown(info, samples, read(tmp_path / "named pipe"))
+    writer.join()
+
+
+def same_or_unknown(info: audio.AudioInfo, samples: np.ndarray, other) -> None:
+    other_info, other_samples, _ = other
+    np.testing.assert_array_equal(other_samples, samples)
+    for fact in ("sample_rate", "num_channels", "encoding", "container"):
+        assert getattr(other_info, fact) == getattr(info, fact)
+    # The length may be unknown until the end.
+    assert other_info.num_samples in (info.num_samples, 0)
+
+
+def damaged(path: pathlib.Path, place: float, size: int) -> pathlib.Path:
+    """Overwrites some bytes of a file, at a share of its length."""
+    content = bytearray(path.read_bytes())
+    first = int(place * len(content))
+    content[first : first + size] = b"\xaa" * size
+    copy = path.with_name(f"damaged {path.name}")
+    copy.write_bytes(content)
+    return copy
+
+
+# Where, as a share of the file, so that something stands before it; and how exactly the rest is what it was.
+DAMAGED = {
+    "s16.flac": (0.4, 0.0),
+    "flac.mkv": (0.4, 0.0),
+    "long.ogg": (0.4, 0.0),
+    "long.opus": (0.4, 1e-3),
+    "sound.m4a": (0.4, 1e-3),
+    "stereo.aac": (0.4, 1e-3),
+    "cbr.mp3": (0.4, 1e-3),
+}
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.name in DAMAGED], ids=lambda case: case.name)
+def test_damage_is_silent_and_said_and_time_is_kept(made, case):
+    path = made(case)
+    place, tolerance = DAMAGED[case.name]
+    _, whole, _ = read(path)
+    _, samples, remarks = read(damaged(path, place, 300))
+    lost = float(re.fullmatch(r"(\d+\.\d+) s could not be decoded and is silent, first at \d+\.\d+ s", remarks)[1])
+    assert 0 < lost < 1.2
+    assert abs(len(samples) - len(whole)) < 1200
+    # What follows stands where it stood; these two have no time stamps, and may be off by a frame.
+    if case.name not in ("cbr.mp3", "stereo.aac"):
+        end = slice(int(0.9 * len(whole)), int(0.98 * len(whole)))
+        np.testing.assert_allclose(samples[end], whole[end], rtol=0, atol=tolerance)
+
+
+CUT = {
+    "pcm_s24le.wav": "it breaks off after",
+    "s16.flac": "it breaks off after",
+    "cbr.mp3": "it breaks off after",
+    "index in front.m4a": "it breaks off after",
+    "pcm_s16be.aiff": "it breaks off after",
+    "s24.wv": "it breaks off after",
+    # These say nothing of their length.
+    "long.ogg": "",
+    "long.opus": "",
+    "stereo.aac": "",
+}
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.name in CUT], ids=lambda case: case.name)
+def test_most_of_a_file_is_read_and_less_is_refused(made, case):
+    path = made(case)
+    _, whole, _ = read(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 4 // 5])
+    info, samples, remarks = read(path)
+    assert 0.6 < len(samples) / len(whole) < 0.9
+    np.testing.assert_allclose(samples[:-5000], whole[: len(samples) - 5000], rtol=0, atol=1e-6)
+    assert CUT[case.name] in remarks
+    path.write_bytes(content[: len(content) // 5])
+    # The header of a WAV is too often wrong.
+    if CUT[case.name] and info.container != "wav":
+        with pytest.raises(
+            UserError, match="cannot decode most of .* breaks off after .* put a good copy|cannot decode"
+        ):
+            read(path)
+    else:
+        assert len(read(path)[1]) < 0.3 * len(whole)
+
+
+@pytest.mark.parametrize(
+    "name", ["2001: x.mp3", "http:x.flac", "[a] %d #1.wav", os.fsdecode(b"caf\xe9.wav"), "é" * 125 + ".wav"]
+)
+def test_any_name_is_read(songs, tmp_path, name):
+    path = tmp_path / name
+    subprocess.run(["ffmpeg", "-v", "error", "-i", songs / "song.wav", f"{tmp_path}/x{path.suffix}"], check=True)
+    (tmp_path / f"x{path.suffix}").rename(path)
+    assert audio.probe(path).sample_rate == 44_100
+    assert audio.measure(path).num_samples == sum(map(len, audio.read_blocks(path))) == 88_200
+
+
+def test_no_playlist_opens_another_file(songs, tmp_path):
+    song = songs / "song.wav"
+    for text in (f"#EXTM3U\n#EXTINF:1,\n{song}\n#EXT-X-ENDLIST\n", f"ffconcat version 1.0\nfile '{song}'\n"):
+        (tmp_path / "list.wav").write_text(text)
+        with pytest.raises(UserError, match="cannot decode"):
+            read(tmp_path / "list.wav")
+
+
+def test_what_is_no_file_is_named(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    # Who reads headers first, and samples later, cannot take a pipe.
+    for function in (audio.probe, audio.measure, lambda path: list(audio.read_blocks(path)), audio.probe_streams):
+        with pytest.raises(UserError, match="pipe is a pipe, which can be read only once"):
+            function(tmp_path / "pipe")
+    for path, kind in ((tmp_path, "a folder"), (pathlib.Path("/dev/zero"), "a device")):
+        with pytest.raises(UserError, match=f"is {kind}; expected an audio file"):
+            audio.probe(path)
+
+
+def test_prepared_songs_are_what_ffmpeg_decodes(made, songs, tmp_path):
+    """Stems with other rates, depths and sizes in their headers, beside a `.stem.mp4`, are in `test_prepare`."""
+    names = (
+        "pcm_s24le.wav",
+        "no size.wav",
+        "largest size.wav",
+        "rf64.wav",
+        "s24.flac",
+        "from a pipe.flac",
+        "id3 in front.flac",
+    )
+    data = tmp_path / "data"
+    expected = {}
+    for case in CASES:
+        if case.name in names:
+            path = made(case)
+            folder = data / path.stem
+            folder.mkdir(parents=True)
+            for stem in ("vocals", "drums"):
+                shutil.copyfile(path, folder / f"{stem}{path.suffix}")
+            expected[path.stem] = decode(path)[0]
+    prepare_songs(data, tmp_path / "copy", sample_rate=None, workers=1, skip_bad=False)
+    assert len(expected) >= len(names) - 1
+    for name, samples in expected.items():
+        copied, rate = soundfile.read(tmp_path / "copy" / "train" / name / "drums.wav", dtype="int16", always_2d=True)
+        assert rate == 44_100
+        np.testing.assert_array_equal(copied, np.clip(np.rint(samples * 32_768), -32_768, 32_767))
