@@ -98,18 +98,18 @@ class AudioInfo:
         sample_rate: Hz.
         num_channels: audio channels, in the order of WAV.
         num_samples: length for each channel, 0 if nothing is known of it.
-        is_guess: `num_samples` is what FFmpeg estimates from a bit rate or the like: good for a progress bar.
         encoding: of samples without loss libsndfile's subtype ("PCM_16", "PCM_24", "FLOAT"), else the codec's name.
         container: libsndfile's name of the format ("WAV", "FLAC") where that reads any part of the file, else FFmpeg's
             ("mov", "ogg").
+        is_guess: `num_samples` is what FFmpeg estimates from a bit rate or the like: good for a progress bar.
     """
 
     sample_rate: int
     num_channels: int
     num_samples: int
-    is_guess: bool
     encoding: str
     container: str
+    is_guess: bool = False
 
 
 def say(text: str) -> None:
@@ -422,7 +422,7 @@ def _with_libsndfile(file: io.BufferedReader, name: str, stack: contextlib.ExitS
         # libsndfile does not say how long it is.
         return None
     container = "RIFX" if (sound.format, sound.endian) == ("WAV", "BIG") else sound.format
-    info = AudioInfo(sound.samplerate, sound.channels, sound.frames, False, sound.subtype, container)
+    info = AudioInfo(sound.samplerate, sound.channels, sound.frames, sound.subtype, container)
     return Recording(name, info, sound.blocks(BLOCK_SAMPLES, dtype="float32", always_2d=True))
 
 
@@ -432,9 +432,9 @@ def _info(stream, file: io.BufferedReader) -> AudioInfo:
         stream.rate,
         stream.codec_context.layout.nb_channels,
         num_samples or guessed_length(stream),
-        not num_samples,
         encoding_of(stream.codec_context),
         format_of(stream.container),
+        is_guess=not num_samples,
     )
 
 

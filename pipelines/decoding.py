@@ -169,8 +169,25 @@ def open_container(file):
     """
     import av
 
+    if hasattr(file, "seekable") and file.seekable():
+        file = _Seeking(file)
     # Playlists and the like name other files and addresses: none can be opened without a protocol.
     return av.open(file, "r", options={"protocol_whitelist": "none"}, metadata_errors="replace")
+
+
+class _Seeking:
+    """A file in which FFmpeg may look for places that are none, as a damaged header names them."""
+
+    def __init__(self, file):
+        self._file = file
+        self.read, self.tell = file.read, file.tell
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Returns the new place, or -1, by which FFmpeg knows that there is none."""
+        try:
+            return self._file.seek(offset, whence)
+        except (OSError, ValueError):
+            return -1
 
 
 def packets(container, streams, decoders) -> Iterator:

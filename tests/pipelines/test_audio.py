@@ -34,7 +34,7 @@ def test_reads_what_soundfile_reads(tmp_path, name, subtype, num_channels):
 
 def test_reads_the_first_stream_of_several(real_track):
     info = audio.probe(real_track)
-    assert info == audio.AudioInfo(44100, 2, 268_288, False, "aac", "mov")
+    assert info == audio.AudioInfo(44100, 2, 268_288, "aac", "mov")
     blocks = list(audio.read_blocks(real_track, block_samples=100_000))
     assert [len(block) for block in blocks] == [100_000, 100_000, 68_288]
     [streams] = audio.read_streams(real_track, block_samples=268_288)

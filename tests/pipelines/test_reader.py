@@ -6,6 +6,7 @@ import pathlib
 import re
 import shutil
 import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -15,6 +16,7 @@ import soundfile
 from pipelines import audio
 from pipelines.copies import prepare_songs
 from pipelines.errors import UserError
+from tests.conftest import REPOSITORY
 from tests.pipelines.audio_files import CASES
 
 pytestmark = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="ffmpeg is not installed")
@@ -250,3 +252,38 @@ def test_prepared_songs_are_what_ffmpeg_decodes(made, songs, tmp_path):
         copied, rate = soundfile.read(tmp_path / "copy" / "train" / name / "drums.wav", dtype="int16", always_2d=True)
         assert rate == 44_100
         np.testing.assert_array_equal(copied, np.clip(np.rint(samples * 32_768), -32_768, 32_767))
+
+
+# One for each way of reading: demuxers and decoders of all kinds, libsndfile, chained Ogg.
+FUZZED = {
+    *("pcm_s24le.wav", "adpcm_ms.wav", "rf64.wav", "pcm_s24be.aiff", "alac.caf", "s24.w64", "sox.snd", "pcm.nut"),
+    *("s16.flac", "s16.ogg", "flac.mkv", "s16.m4a", "float.wv", "s16.tta", "vbr.mp3", "picture.mp3", "stereo.aac"),
+    *(
+        "in fragments.mp4",
+        "aac.ts",
+        "mp2.mpg",
+        "mp3.avi",
+        "mp3.flv",
+        "stereo.ogg",
+        "opus.webm",
+        "stereo.opus",
+        "chained.ogg",
+    ),
+    *("surround.ac3", "two.wma", "ac3.rm", "sound.dsf", "sound.3gp", "mono and stereo.aac"),
+}
+
+
+@pytest.mark.parametrize("number", [40, pytest.param(2000, marks=pytest.mark.slow)])
+def test_damaged_files_are_read_or_refused(made, tmp_path, number):
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for case in CASES:
+        if case.name in FUZZED and all(map(shutil.which, case.programs)):
+            made(case).rename(folder / case.name)
+    command = [sys.executable, "-m", "tests.pipelines.fuzz_reader", folder, str(number)]
+    finished = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stdout + finished.stderr[-3000:]
+    num_read, num_refused = map(int, re.search(r"(\d+) read (\d+) refused$", finished.stdout.strip()).groups())
+    # Damage in the middle leaves most of a file, and in the header none.
+    assert min(num_read, num_refused) > 0.2 * (num_read + num_refused)
+    assert num_read + num_refused > number * len(list(folder.iterdir())) // 2
