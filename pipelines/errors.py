@@ -28,7 +28,21 @@ class UserError(Exception):
 
 
 class CommandParser(argparse.ArgumentParser):
-    """An `ArgumentParser` whose errors are a `UserError`, one line instead of the whole usage."""
+    """An `ArgumentParser` whose errors are a `UserError`, one line instead of the whole usage.
+
+    An empty argument, as a shell makes it of a variable that is not set, is an error for every command: it would pass
+    for an option that was not given, or for the folder in which the command runs.
+    """
+
+    def parse_known_args(self, args=None, namespace=None):
+        """As `argparse`; raises a `UserError` for empty arguments, too."""
+        args = sys.argv[1:] if args is None else list(args)
+        for before, text in zip(["", *args], args, strict=False):
+            name, _, value = text.rpartition("=") if text.startswith("--") else (before, "", text)
+            if not value.strip():
+                after = f" after {name}" if name.startswith("-") else ""
+                self.error(f"an empty argument{after}; leave it out, or give it a value (is a variable not set?)")
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; `{self.prog} --help` lists the options")

@@ -105,7 +105,7 @@ def write_song():
         folder.mkdir(parents=True)
         stems = {name: generator.integers(-4000, 4000, (num_samples, num_channels)) / 32768 for name in sources}
         for name, samples in {**stems, "mixture": sum(stems.values())}.items():
-            soundfile.write(folder / f"{name}{suffix}", samples, sample_rate, subtype)
+            soundfile.write(os.fsencode(folder / f"{name}{suffix}"), samples, sample_rate, subtype, format=suffix[1:])
         return folder
 
     return write

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from pipelines.errors import one_line
+from pipelines.errors import CommandParser, UserError, one_line
 from tests.conftest import REPOSITORY
 
 
@@ -91,3 +91,18 @@ def test_files_do_not_get_the_numbers_of_closed_streams(tmp_path):
     opened = f"sys.exit(os.open({str(path)!r}, os.O_CREAT | os.O_WRONLY))"
     assert ending(opened, "<&- >&- 2>&-").returncode > 2
     assert ending("print('text')", ">&-").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [(["--data", ""], "after --data;"), (["--data="], "after --data;"), ([""], "argument;"), (["x", " "], "argument;")],
+)
+def test_an_empty_argument_is_none(arguments, named):
+    parser = CommandParser(prog="program")
+    parser.add_argument("paths", nargs="*")
+    parser.add_argument("--data")
+    with pytest.raises(UserError, match=f"an empty .*{named}"):
+        parser.parse_args(arguments)
+    with pytest.raises(UserError, match="an empty argument"):
+        parser.parse_intermixed_args(arguments)
+    assert parser.parse_args(["a=", "--data", "b="]).paths == ["a="]

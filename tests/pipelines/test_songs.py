@@ -1,5 +1,6 @@
 import email.message
 import io
+import json
 import os
 import pathlib
 import shutil
@@ -9,9 +10,10 @@ import zipfile
 import pytest
 import soundfile
 
-from pipelines import audio, songs
+from pipelines import audio, check, songs
 from pipelines.errors import UserError
 from pipelines.songs import ProbeIndex, SongError, find_songs, how_validation_was_chosen, read_track
+from pipelines.tracks import load_tracks
 
 SOURCES = ("vocals", "drums", "bass", "other")
 needs_ffmpeg = pytest.mark.skipif(
@@ -181,6 +183,50 @@ def test_damaged_index_is_built_again(tmp_path, write_song, fresh_cache, damage)
     [file] = (fresh_cache / "index").iterdir()
     file.write_text(damage)
     assert ProbeIndex(tmp_path).probe(song / "bass.wav").num_samples == 100
+
+
+def test_an_index_that_cannot_be_kept_is_not_needed(tmp_path, write_song, monkeypatch):
+    song = write_song(tmp_path / "a", num_samples=100)
+    monkeypatch.setenv("SEPNET_CACHE", str(song / "bass.wav"))
+    index = ProbeIndex(tmp_path)
+    assert index.probe(song / "bass.wav").num_samples == 100
+    index.save()
+
+
+def test_two_files_for_one_stem_are_named(tmp_path, write_song):
+    song = write_song(tmp_path / "a")
+    shutil.copyfile(song / "bass.wav", song / "bass.flac")
+    with pytest.raises(SongError, match="song 'a' has bass.flac and bass.wav; keep one of the two"):
+        find_songs(tmp_path)[0].files()
+
+
+def test_what_systems_leave_is_no_song(tmp_path, write_song):
+    write_song(tmp_path / "...Baby One More Time")
+    for name in ("._a song", "__MACOSX", ".Trash"):
+        write_song(tmp_path / name)
+    (tmp_path / "._b.stem.mp4").touch()
+    (tmp_path / "...Baby One More Time" / "._bass.wav").touch()
+    [song] = find_songs(tmp_path)
+    assert set(song.files()) == {*SOURCES, "mixture"}
+
+
+def test_names_may_be_any_bytes(tmp_path, write_song, fresh_cache, capsys):
+    names = [os.fsdecode(b"caf\xe9"), "a [b] $x # %d: [/]", "two\nlines", "é" * 127]
+    for number, name in enumerate(names):
+        # 24 bits have to be converted, into folders of the same names.
+        write_song(tmp_path / "songs" / name, subtype="PCM_24" if number % 2 else "PCM_16", seed=number)
+    tracks = load_tracks(tmp_path / "songs", sources=SOURCES)
+    assert {track.name for split in tracks.values() for track in split} == set(names)
+    from pipelines.dataset import training_batches
+
+    batches = training_batches(
+        tracks["train"], sources=SOURCES, segment_samples=100, batch_size=2, num_channels=2, seed=0
+    )
+    next(iter(batches))
+    assert check.main([str(tmp_path / "songs"), "--all"]) == 0
+    capsys.readouterr()
+    assert check.main([str(tmp_path / "songs"), "--json"]) == 0
+    assert {song["name"] for song in json.loads(capsys.readouterr().out)["songs"]} == set(names)
 
 
 def test_second_start_over_150_songs_is_quick(tmp_path, write_song, fresh_cache):
