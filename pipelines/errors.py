@@ -3,6 +3,7 @@
 import argparse
 import errno
 import os
+import pathlib
 import sys
 import tempfile
 import traceback
@@ -53,6 +54,14 @@ def positive(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0; give 1 or more")
     return int(text)
+
+
+def user_path(text: str) -> pathlib.Path:
+    """The type of a command line's paths, for `argparse`: `~` is the home folder also where the shell leaves it."""
+    try:
+        return pathlib.Path(text).expanduser()
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}; write the path in full") from error
 
 
 def one_line(text: object) -> str:

@@ -1,10 +1,9 @@
 """`python -m pipelines.prepare SOURCE DEST`: converts songs once to 16-bit WAV, which can be streamed."""
 
-import pathlib
 from collections.abc import Sequence
 
 from pipelines.copies import prepare_songs
-from pipelines.errors import CommandParser, UserError, run_command
+from pipelines.errors import CommandParser, UserError, run_command, user_path
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -14,8 +13,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         description="Converts songs once to 16-bit WAV in the layout of MUSDB18-HQ, so that they can be streamed. "
         "Started again, it goes on where it was.",
     )
-    parser.add_argument("source", type=pathlib.Path, help="folder of .stem.mp4 files, or of folders of WAV or FLAC")
-    parser.add_argument("destination", type=pathlib.Path, help="folder for the copy")
+    parser.add_argument("source", type=user_path, help="folder of .stem.mp4 files, or of folders of WAV or FLAC")
+    parser.add_argument("destination", type=user_path, help="folder for the copy")
     parser.add_argument("--sample-rate", type=int, metavar="HZ", help="resample to this rate (default: keep it)")
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one for each CPU core)")
     parser.add_argument("--skip-bad", action="store_true", help="leave songs that cannot be used out, and list them")

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from pipelines.errors import CommandParser, UserError, one_line
+from pipelines.errors import CommandParser, UserError, one_line, user_path
 from tests.conftest import REPOSITORY
 
 
@@ -106,3 +106,13 @@ def test_an_empty_argument_is_none(arguments, named):
     with pytest.raises(UserError, match="an empty argument"):
         parser.parse_intermixed_args(arguments)
     assert parser.parse_args(["a=", "--data", "b="]).paths == ["a="]
+
+
+def test_the_home_folder_is_meant_where_the_shell_does_not_say_so(monkeypatch):
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert user_path("~/songs") == pathlib.Path("/somewhere/songs")
+    assert user_path("a~b/~") == pathlib.Path("a~b/~")
+    parser = CommandParser()
+    parser.add_argument("path", type=user_path)
+    with pytest.raises(UserError, match="'~nobody-at-all/x'.*write the path in full"):
+        parser.parse_args(["~nobody-at-all/x"])
