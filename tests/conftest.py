@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -109,3 +110,15 @@ def write_song():
         return folder
 
     return write
+
+
+@pytest.fixture(scope="session")
+def audio_sources(tmp_path_factory, real_track):
+    """The folder that files of all sorts are made from, see `tests.audio_files`."""
+    if not (shutil.which("ffmpeg") and shutil.which("ffprobe")):
+        pytest.skip("ffmpeg and ffprobe are not installed")
+    from tests.audio_files import write_sources
+
+    folder = tmp_path_factory.mktemp("sources")
+    write_sources(folder, real_track)
+    return folder

@@ -1,6 +1,5 @@
 """The reader against ffmpeg's own decoding: files of all sorts, by path, through a pipe and as a named pipe."""
 
-import json
 import os
 import pathlib
 import re
@@ -16,68 +15,14 @@ import soundfile
 from pipelines import audio
 from pipelines.copies import prepare_songs
 from pipelines.errors import UserError
+from tests.audio_files import CASES, decode, expected, make
 from tests.conftest import REPOSITORY
-from tests.pipelines.audio_files import CASES
-
-pytestmark = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="ffmpeg is not installed")
-
-
-def decode(path: pathlib.Path) -> tuple[np.ndarray, dict]:
-    """The first sound track by ffmpeg, float32 `[num_samples, num_channels]`, and what ffprobe says of it."""
-    probe = ["ffprobe", "-v", "error", "-select_streams", "a:0", "-show_streams", "-of", "json", path]
-    stream = json.loads(subprocess.run(probe, capture_output=True, check=True).stdout)["streams"][0]
-    command = [
-        "ffmpeg",
-        "-nostdin",
-        "-v",
-        "quiet",
-        "-i",
-        path,
-        "-map",
-        "0:a:0",
-        "-c:a",
-        "pcm_f32le",
-        "-f",
-        "f32le",
-        "-",
-    ]
-    raw = subprocess.run(command, capture_output=True, check=True).stdout
-    return np.frombuffer(raw, np.float32).reshape(-1, stream["channels"]), stream
-
-
-@pytest.fixture(scope="session")
-def songs(tmp_path_factory, real_track):
-    """A folder of what the files are made from: 2 s of real music, every channel of which is another."""
-    folder = tmp_path_factory.mktemp("songs")
-    drums, bass, other, vocals = next(audio.read_streams(real_track, 2 * 44_100))[1:]
-    soundfile.write(folder / "song.wav", drums + vocals, 44_100, "PCM_16")
-    soundfile.write(folder / "deep.wav", drums + vocals, 44_100, "PCM_24")
-    soundfile.write(folder / "float.wav", drums + vocals, 44_100, "FLOAT")
-    soundfile.write(folder / "mono.wav", vocals[:, :1], 44_100, "PCM_16")
-    channels = np.concatenate([drums, vocals, bass[:, :1], other[:, :1]], axis=1)
-    soundfile.write(folder / "six.wav", channels, 48_000, "PCM_24")
-    # Only ffmpeg writes which channel is where.
-    command = "ffmpeg -v error -i six.wav -af channelmap=0|1|2|3|4|5:5.1 -c:a pcm_s24le surround.wav"
-    subprocess.run(command.split(), cwd=folder, check=True)
-    return folder
 
 
 @pytest.fixture
-def made(songs, tmp_path):
+def made(audio_sources, tmp_path):
     """Makes the file of a case, and returns its path."""
-
-    def make(case) -> pathlib.Path:
-        missing = [program for program in case.programs if not shutil.which(program)]
-        if missing:
-            pytest.skip(f"{', '.join(missing)} is not installed")
-        for source in songs.iterdir():
-            if not (tmp_path / source.name).exists():
-                (tmp_path / source.name).symlink_to(source)
-        path = tmp_path / case.name
-        subprocess.run(case.script, shell=True, cwd=tmp_path, check=True)
-        return path
-
-    return make
+    return lambda case: make(case, audio_sources, tmp_path)
 
 
 def read(source, name: str = "") -> tuple[audio.AudioInfo, np.ndarray, str]:
@@ -92,12 +37,11 @@ def test_there_are_files_of_all_sorts():
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_file_gives_what_ffmpeg_gives(made, tmp_path, case):
     path = made(case)
-    decoded = [decode(tmp_path / part) for part in case.parts or [case.name]]
-    expected, stream = np.concatenate([samples for samples, _ in decoded]), decoded[0][1]
+    wanted, stream = expected(path, case)
     info, samples, remarks = read(path)
-    assert samples.shape == expected.shape
+    assert samples.shape == wanted.shape
     assert samples.dtype == np.float32
-    np.testing.assert_allclose(samples, expected, rtol=0, atol=case.tolerance)
+    np.testing.assert_allclose(samples, wanted, rtol=0, atol=case.tolerance)
     assert (info.sample_rate, info.num_channels) == (int(stream["sample_rate"]), stream["channels"])
     assert re.fullmatch(f".*{case.remark}.*" if case.remark else "", remarks)
     if info.encoding.startswith("PCM_"):
@@ -198,16 +142,18 @@ def test_most_of_a_file_is_read_and_less_is_refused(made, case):
 @pytest.mark.parametrize(
     "name", ["2001: x.mp3", "http:x.flac", "[a] %d #1.wav", os.fsdecode(b"caf\xe9.wav"), "é" * 125 + ".wav"]
 )
-def test_any_name_is_read(songs, tmp_path, name):
+def test_any_name_is_read(audio_sources, tmp_path, name):
     path = tmp_path / name
-    subprocess.run(["ffmpeg", "-v", "error", "-i", songs / "song.wav", f"{tmp_path}/x{path.suffix}"], check=True)
+    subprocess.run(
+        ["ffmpeg", "-v", "error", "-i", audio_sources / "song.wav", f"{tmp_path}/x{path.suffix}"], check=True
+    )
     (tmp_path / f"x{path.suffix}").rename(path)
     assert audio.probe(path).sample_rate == 44_100
     assert audio.measure(path).num_samples == sum(map(len, audio.read_blocks(path))) == 88_200
 
 
-def test_no_playlist_opens_another_file(songs, tmp_path):
-    song = songs / "song.wav"
+def test_no_playlist_opens_another_file(audio_sources, tmp_path):
+    song = audio_sources / "song.wav"
     for text in (f"#EXTM3U\n#EXTINF:1,\n{song}\n#EXT-X-ENDLIST\n", f"ffconcat version 1.0\nfile '{song}'\n"):
         (tmp_path / "list.wav").write_text(text)
         with pytest.raises(UserError, match="cannot decode"):
@@ -225,7 +171,7 @@ def test_what_is_no_file_is_named(tmp_path):
             audio.probe(path)
 
 
-def test_prepared_songs_are_what_ffmpeg_decodes(made, songs, tmp_path):
+def test_prepared_songs_are_what_ffmpeg_decodes(made, tmp_path):
     """Stems with other rates, depths and sizes in their headers, beside a `.stem.mp4`, are in `test_prepare`."""
     names = (
         "pcm_s24le.wav",
@@ -237,7 +183,7 @@ def test_prepared_songs_are_what_ffmpeg_decodes(made, songs, tmp_path):
         "id3 in front.flac",
     )
     data = tmp_path / "data"
-    expected = {}
+    wanted = {}
     for case in CASES:
         if case.name in names:
             path = made(case)
@@ -245,10 +191,10 @@ def test_prepared_songs_are_what_ffmpeg_decodes(made, songs, tmp_path):
             folder.mkdir(parents=True)
             for stem in ("vocals", "drums"):
                 shutil.copyfile(path, folder / f"{stem}{path.suffix}")
-            expected[path.stem] = decode(path)[0]
+            wanted[path.stem] = decode(path)[0]
     prepare_songs(data, tmp_path / "copy", sample_rate=None, workers=1, skip_bad=False)
-    assert len(expected) >= len(names) - 1
-    for name, samples in expected.items():
+    assert len(wanted) >= len(names) - 1
+    for name, samples in wanted.items():
         copied, rate = soundfile.read(tmp_path / "copy" / "train" / name / "drums.wav", dtype="int16", always_2d=True)
         assert rate == 44_100
         np.testing.assert_array_equal(copied, np.clip(np.rint(samples * 32_768), -32_768, 32_767))

@@ -5,7 +5,17 @@ and `surround.wav` (5.1, 24 bit, 48 kHz), and write to `$O`.
 """
 
 import dataclasses
+import json
+import pathlib
 import shlex
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import soundfile
+
+from pipelines.audio import read_streams
 
 FF = "ffmpeg -nostdin -v error -y"
 
@@ -88,7 +98,7 @@ PCM = [
     encoded("sound.voc", ""),
     encoded("adx.adx", "", tolerance=LOSSY),
     Case("sox24.wav", "sox deep.wav -b 24 $O"),
-    Case("sox8.voc", "sox song.wav -b 8 -e unsigned $O dither -S"),
+    Case("sox8.voc", "sox song.wav -r 8000 -b 8 -e unsigned $O dither -S"),
     Case("sox.8svx", "sox mono.wav -b 8 $O"),
     Case("sox.aifc", "sox song.wav $O"),
     Case("sox.snd", "sox song.wav -t au $O"),
@@ -255,3 +265,58 @@ JOINED = [
     Case("junk in front.wav", "sox song.wav --add-comment 'a long comment' $O"),
 ]
 CASES = [*PCM, *LOSSLESS, *MPEG, *OTHERS, *JOINED]
+
+
+def decode(path: pathlib.Path) -> tuple[np.ndarray, dict]:
+    """The first sound track by ffmpeg, float32 `[num_samples, num_channels]`, and what ffprobe says of it."""
+    probe = ["ffprobe", "-v", "error", "-select_streams", "a:0", "-show_streams", "-of", "json", path]
+    stream = json.loads(subprocess.run(probe, capture_output=True, check=True).stdout)["streams"][0]
+    command = [
+        "ffmpeg",
+        "-nostdin",
+        "-v",
+        "quiet",
+        "-i",
+        path,
+        "-map",
+        "0:a:0",
+        "-c:a",
+        "pcm_f32le",
+        "-f",
+        "f32le",
+        "-",
+    ]
+    raw = subprocess.run(command, capture_output=True, check=True).stdout
+    return np.frombuffer(raw, np.float32).reshape(-1, stream["channels"]), stream
+
+
+def expected(path: pathlib.Path, case: Case) -> tuple[np.ndarray, dict]:
+    """What the file of a case gives by ffmpeg, or its parts one after the other; and what ffprobe says of the first."""
+    decoded = [decode(path.with_name(part)) for part in case.parts or [case.name]]
+    return np.concatenate([samples for samples, _ in decoded]), decoded[0][1]
+
+
+def write_sources(folder: pathlib.Path, real_track: pathlib.Path) -> None:
+    """Writes what the files are made from: 2 s of real music, every channel of which is another."""
+    drums, bass, other, vocals = next(read_streams(real_track, 2 * 44_100))[1:]
+    soundfile.write(folder / "song.wav", drums + vocals, 44_100, "PCM_16")
+    soundfile.write(folder / "deep.wav", drums + vocals, 44_100, "PCM_24")
+    soundfile.write(folder / "float.wav", drums + vocals, 44_100, "FLOAT")
+    soundfile.write(folder / "mono.wav", vocals[:, :1], 44_100, "PCM_16")
+    channels = np.concatenate([drums, vocals, bass[:, :1], other[:, :1]], axis=1)
+    soundfile.write(folder / "six.wav", channels, 48_000, "PCM_24")
+    # Only ffmpeg writes which channel is where.
+    command = "ffmpeg -v error -i six.wav -af channelmap=0|1|2|3|4|5:5.1 -c:a pcm_s24le surround.wav"
+    subprocess.run(command.split(), cwd=folder, check=True)
+
+
+def make(case: Case, sources: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+    """Makes the file of a case in a folder, and returns its path; skips the test where a program is missing."""
+    missing = [program for program in case.programs if not shutil.which(program)]
+    if missing:
+        pytest.skip(f"{', '.join(missing)} is not installed")
+    for source in sources.iterdir():
+        if not (folder / source.name).exists():
+            (folder / source.name).symlink_to(source)
+    subprocess.run(case.script, shell=True, cwd=folder, check=True)
+    return folder / case.name
