@@ -1,12 +1,13 @@
 """Files and folders that appear whole or not at all."""
 
 import contextlib
+import errno
 import os
 import pathlib
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from pipelines.errors import UserError
 
@@ -15,25 +16,27 @@ try:
 except ImportError:
     fcntl = None
 
-# The names that `tempfile.mkdtemp` makes of the prefixes below.
+# The names that `_temporary_folder` makes. A final name may be as long as the file system allows, so they hold but the
+# beginning of one.
 TEMPORARY_FOLDER = re.compile(r"\..+-[a-z0-9_]{8}")
+MOST_CHARACTERS = 20
 NEW, WORKING = ".sepnet-new-", ".sepnet-working-"
 
 
 @contextlib.contextmanager
 def whole_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Gives a temporary path beside `path`; what was written there becomes `path` when the block ends well.
+    """Gives a temporary path of the same name; what was written there becomes `path` when the block ends well.
 
     Raises:
         UserError: the folder cannot be written.
     """
     with _writing(path.parent):
-        temporary = path.with_name(f".{os.getpid()}-{path.name}")
+        folder = _temporary_folder(path.parent, str(os.getpid()))
         try:
-            yield temporary
-            temporary.replace(path)
+            yield folder / path.name
+            (folder / path.name).replace(path)
         finally:
-            temporary.unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -46,7 +49,7 @@ def whole_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
         UserError: the parent folder cannot be written.
     """
     with _writing(path.parent):
-        temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        temporary = _temporary_folder(path.parent, path.name)
         try:
             # mkdtemp makes a folder for its owner alone; a data set or a model is read by others too.
             temporary.chmod(0o755)
@@ -98,7 +101,7 @@ def working_folder(parent: pathlib.Path) -> Iterator[pathlib.Path]:
 @contextlib.contextmanager
 def _no_empty_folders(folder: pathlib.Path) -> Iterator[None]:
     """Removes a folder afterwards, and those above it, if it was not there before and is empty."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    missing = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
     try:
         yield
     finally:
@@ -111,16 +114,66 @@ def _no_empty_folders(folder: pathlib.Path) -> Iterator[None]:
 def remove_folder(path: pathlib.Path) -> None:
     """Removes a folder so that no reader, and no later run, meets half of it."""
     with _writing(path.parent):
-        temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        temporary = _temporary_folder(path.parent, path.name)
         path.rename(temporary / path.name)
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def replace_all(files: Mapping[pathlib.Path, pathlib.Path], aside: pathlib.Path) -> None:
+    """Puts finished files in their places: all of them, or none where one of the places cannot be taken.
+
+    Args:
+        files: places by finished files, on one file system; folders of places are made if need be.
+        aside: a folder, on the same file system, for what stood in the places. It is not needed afterwards.
+
+    Raises:
+        OSError: a place cannot be taken; what stood in the others stands there again.
+    """
+    old = {place: aside / f"old {index}" for index, place in enumerate(files.values())}
+    with contextlib.ExitStack() as stack:
+        for place in files.values():
+            stack.enter_context(_no_empty_folders(place.parent))
+        try:
+            for new, place in files.items():
+                place.parent.mkdir(parents=True, exist_ok=True)
+                _keep(place, old[place])
+                new.replace(place)
+        except BaseException:
+            for new, place in files.items():
+                if os.path.lexists(old[place]):
+                    old[place].replace(place)
+                elif not new.exists():
+                    place.unlink()
+            raise
+
+
+def _keep(path: pathlib.Path, aside: pathlib.Path) -> None:
+    """Gives the file at a path, if there is one, a second name, or another one where there are no hard links."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    try:
+        os.link(path, aside, follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    except OSError:
+        path.rename(aside)
+
+
+def _temporary_folder(parent: pathlib.Path, name: str) -> pathlib.Path:
+    return pathlib.Path(tempfile.mkdtemp(prefix=f".{name[:MOST_CHARACTERS]}-", dir=parent))
+
+
 def remove_leftovers(folder: pathlib.Path) -> None:
-    """Removes what killed runs left of `whole_folder` and `remove_folder` in `folder`; hold its lock meanwhile."""
+    """Removes what killed runs left in `folder` that was not finished; hold its lock meanwhile."""
     for entry in folder.iterdir() if folder.is_dir() else ():
         if TEMPORARY_FOLDER.fullmatch(entry.name) and entry.is_dir():
             shutil.rmtree(entry, ignore_errors=True)
+
+
+def remove_leftovers_of(process: int, folder: pathlib.Path) -> None:
+    """Removes what a process that has ended left of `whole_file` in `folder` and below."""
+    for entry in list(folder.rglob(f".{process}-*")):
+        shutil.rmtree(entry, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -172,7 +225,8 @@ def _writing(folder: pathlib.Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
+        # Of a file that cannot be renamed, the new name tells the user more.
+        path = error.filename2 or error.filename or folder
         raise UserError(
-            f"cannot write {error.filename or folder}: {error.strerror}; nothing was left there: "
-            "make room, or choose another folder"
+            f"cannot write {path}: {error.strerror or error}; make room, or choose another folder"
         ) from error

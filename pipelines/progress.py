@@ -19,7 +19,7 @@ def progress_bar(name: str, *, total: float, unit: str) -> Iterator[Callable[...
         BarColumn(bar_width=24),
         TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[unit]}"),
         TextColumn("{task.fields[rate]}"),
-        TextColumn("{task.fields[text]}"),
+        TextColumn("{task.fields[text]}", markup=False),
         TimeRemainingColumn(compact=True),
     )
     console = Console(stderr=True)

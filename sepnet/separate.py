@@ -2,48 +2,18 @@
 
 import argparse
 import contextlib
-import dataclasses
+import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from pipelines.errors import CommandParser, UserError, run_command
-from sepnet.song_files import STREAM, SongFile, check_template, named_songs
+from pipelines.audio import is_pipe, probe, say
+from pipelines.errors import CommandParser, UserError, one_line, run_command, unforeseen
+from sepnet.outputs import KARAOKE, RESIDUAL, Outputs, check_no_input, check_template, planned_files
+from sepnet.song_files import STREAM, SongFile, named_songs
 from sepnet.stem_files import FORMAT_NAMES, MIXTURE, OPUS_RATES, STEM_MP4
 
 VOCALS = "vocals"
-KARAOKE = "karaoke"
-RESIDUAL = "residual"
-
-
-@dataclasses.dataclass(frozen=True)
-class Outputs:
-    """What is written of a song.
-
-    Attributes:
-        stems: of the model's sources.
-        template: path of a file below the output folder, without suffix; `{song}`, `{stem}` and `{model}` stand in it.
-        format_name: one of `sepnet.stem_files.FORMAT_NAMES`.
-        karaoke: the sum of all sources but the vocals, too.
-        residual: what is left of the song when all that is written is taken away, too.
-    """
-
-    stems: tuple[str, ...]
-    template: str = "{stem}"
-    format_name: str = "wav"
-    karaoke: bool = False
-    residual: bool = False
-
-    @property
-    def names(self) -> list[str]:
-        """All that is written, in order."""
-        return [*self.stems, *[KARAOKE] * self.karaoke, *[RESIDUAL] * self.residual]
-
-    def paths(self, song: str, model: str) -> list[str]:
-        """Where they go, below the output folder."""
-        stems = [""] if self.format_name == STEM_MP4 else self.names
-        names = [self.template.format(song=song, stem=stem, model=model) for stem in stems]
-        return [f"{name}.{self.format_name}" for name in names]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,48 +22,64 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         UserError: the songs, the model or the output folder cannot be used.
     """
-    # Songs may stand behind options, too.
-    arguments = _parser().parse_intermixed_args(argv)
-    songs = named_songs(arguments.songs)
-    is_one = len(songs) == 1 and not pathlib.Path(arguments.songs[0]).is_dir()
-    output = arguments.output or (STREAM if arguments.songs == [STREAM] else "stems")
+    arguments = _arguments(sys.argv[1:] if argv is None else argv)
+    streamed = arguments.songs == [STREAM] if arguments.output is None else arguments.output == STREAM
+    output = None if streamed else pathlib.Path(arguments.output or "stems")
+    songs = named_songs(arguments.songs, output)
+    if STREAM in arguments.songs and sys.stdin is None:
+        raise UserError("the standard input is closed; pipe a song into it, or name a file")
+    is_one = len(songs) == 1 and not os.path.isdir(arguments.songs[0])
     one_file = arguments.format == STEM_MP4
     template = arguments.template or ("{song}" if one_file else "{stem}" if is_one else "{song}/{stem}")
-    check_template(template, needs_stem=not one_file)
-    if output != STREAM:
+    check_template(template, one_file)
+    if output is None:
+        _check_standard_output(songs)
+    else:
         from pipelines.files import check_writable
 
-        check_writable(pathlib.Path(output))
+        check_writable(output)
 
     separator = _separator(arguments)
     outputs = _outputs(arguments, separator.sources, template)
     if separator.caution:
-        _note(separator.caution)
-    if output == STREAM:
+        say(separator.caution)
+    if output is None:
         _separate_to_stream(separator, songs, outputs)
         return 0
-    failures = separate_songs(separator, songs, pathlib.Path(output), outputs, arguments.skip_existing)
+    failures = separate_songs(separator, songs, output, outputs, arguments.skip_existing)
     if len(songs) == 1 and failures:
         raise failures[songs[0]]
     if failures:
-        _note(f"{len(songs) - len(failures)} of {len(songs)} songs were separated; these were not:")
+        say(f"{len(songs) - len(failures)} of {len(songs)} songs were separated; these were not:")
         for error in failures.values():
-            _note(f"  {error}")
+            say(f"  {error}")
     return 2 if failures else 0
 
 
 def _separator(arguments: argparse.Namespace):
     from sepnet.separator import Separator
 
-    if arguments.server:
+    if arguments.server is not None:
         from sepnet.client import RemoteModel
 
         return Separator(RemoteModel(arguments.server, arguments.model, arguments.token))
-    if arguments.token:
+    if arguments.token is not None:
         raise UserError("--token is for a server; name that by --server")
     from sepnet.export import newest_model
 
-    return Separator(arguments.model or newest_model(pathlib.Path("saved_models")))
+    return Separator(newest_model(pathlib.Path("saved_models")) if arguments.model is None else arguments.model)
+
+
+def _check_standard_output(songs: Sequence[SongFile]) -> None:
+    """Refuses to write sound where it can do no good, before a model is loaded."""
+    if sys.stdout is None:
+        raise UserError("the standard output is closed; pipe it into a player or a file, or take -o FOLDER")
+    if sys.stdout.isatty():
+        raise UserError(
+            "the standard output is a terminal, which cannot take sound; pipe it into a player or a file, or take "
+            "-o FOLDER"
+        )
+    check_no_input([1], songs)
 
 
 def separate_songs(
@@ -112,42 +98,54 @@ def separate_songs(
         skip_existing: songs are left out if all their files are there.
 
     Returns:
-        The songs that could not be separated, of which nothing was written, and why.
+        The songs that could not be separated, of which nothing was written, and why. What nobody foresaw is among
+        them, but for an only song.
+
+    Raises:
+        UserError: see `sepnet.outputs.planned_files`; no song was read then.
     """
-    from pipelines.audio import is_pipe, probe
     from pipelines.progress import progress_bar
 
-    targets = {song: [output / path for path in outputs.paths(song.name, separator.model.name)] for song in songs}
-    if skip_existing:
-        songs = [song for song in songs if not all(target.exists() for target in targets[song])]
-    seconds, failures = {}, {}
-    for song in songs:
-        try:
-            info = probe(song.path) if song.path and not is_pipe(song.path) else None
-            seconds[song] = info.num_samples / info.sample_rate if info else 0.0
-        except UserError as error:
-            failures[song] = error
+    targets, failures = planned_files(songs, output, outputs, separator.model.name, skip_existing)
+    seconds = {song: _seconds(song) for song in targets}
     with progress_bar("separating", total=sum(seconds.values()), unit="s of audio") as advance:
         for song in seconds:
-            advance(0, song.name)
+            advance(0, one_line(song.name))
             try:
                 _separate_song(separator, song, output, targets[song], outputs, advance)
             except UserError as error:
                 failures[song] = error if str(song) in str(error) else UserError(f"{song}: {error}")
+            except Exception as error:
+                if len(songs) == 1:
+                    raise
+                failures[song] = UserError(f"{song}: {unforeseen(error)}")
             else:
                 print(*targets[song], sep="\n", flush=True)
     return failures
+
+
+def _seconds(song: SongFile) -> float:
+    """Length of a song for the progress bar; 0 where it is not known yet, or never will be."""
+    # A pipe can be read but once.
+    if song.path is None or is_pipe(song.path):
+        return 0.0
+    try:
+        info = probe(song.path)
+    except Exception:
+        # It comes again, and is told, when the song is separated.
+        return 0.0
+    return info.num_samples / info.sample_rate
 
 
 def _separate_song(separator, song, output, targets, outputs: Outputs, advance: Callable[..., None]) -> None:
     """Writes a song's files, all of them or none."""
     import numpy as np
 
-    from pipelines.files import working_folder
+    from pipelines.files import replace_all, working_folder
     from sepnet.stem_files import StemFiles, check_format
 
     with _reading(song) as (info, blocks):
-        check_format(outputs.format_name, info.sample_rate, info.num_channels)
+        check_format(outputs.format_name, info)
         _note_rates(separator, song, info.sample_rate, outputs)
         names = [MIXTURE, *outputs.names] if outputs.format_name == STEM_MP4 else outputs.names
         with working_folder(output) as folder:
@@ -157,10 +155,8 @@ def _separate_song(separator, song, output, targets, outputs: Outputs, advance: 
                     advance(len(stems[names[-1]]) / info.sample_rate)
                 written, gain = files.finish(outputs.format_name)
             if gain < 1:
-                _note(f"{song}: all stems are {-20 * np.log10(gain):.1f} dB softer, since one would exceed full scale")
-            for path, target in zip(written, targets, strict=True):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                path.replace(target)
+                say(f"{song}: all stems are {-20 * np.log10(gain):.1f} dB softer, since one would exceed full scale")
+            replace_all(dict(zip(written, targets, strict=True)), aside=folder)
 
 
 def _separate_to_stream(separator, songs: Sequence[SongFile], outputs: Outputs) -> None:
@@ -205,51 +201,89 @@ def _reading(song: SongFile):
     with open_audio(song.path or sys.stdin.buffer, str(song)) as recording:
         yield recording.info, recording.blocks()
         if recording.remarks():
-            _note(f"{song}: {recording.remarks()}")
+            say(f"{song}: {recording.remarks()}")
 
 
 def _outputs(arguments: argparse.Namespace, sources: Sequence[str], template: str) -> Outputs:
-    stems = tuple(arguments.stems.split(",")) if arguments.stems else () if arguments.karaoke else tuple(sources)
+    if arguments.stems is None:
+        stems = () if arguments.karaoke else tuple(sources)
+    else:
+        stems = tuple(stem.strip() for stem in arguments.stems.split(","))
     for stem in stems:
         if stem not in sources:
             raise UserError(f"the model has no stem {stem!r}; choose from {', '.join(sources)}")
-    if arguments.karaoke and VOCALS not in sources:
-        raise UserError(f"--karaoke leaves the vocals out, and the model knows {', '.join(sources)}; take --stems")
-    return Outputs(stems, template, arguments.format, arguments.karaoke, arguments.residual)
+    if arguments.karaoke and (VOCALS not in sources or len(sources) == 1):
+        other = "--residual" if VOCALS in sources else "--stems"
+        raise UserError(f"--karaoke leaves the vocals out, and the model knows {', '.join(sources)}; take {other}")
+    outputs = Outputs(stems, template, arguments.format, arguments.karaoke, arguments.residual)
+    names = [*outputs.names, *[MIXTURE] * (arguments.format == STEM_MP4)]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"{name} would be written twice; choose each of {', '.join(sources)} once, by --stems")
+    return outputs
 
 
 def _note_rates(separator, song: SongFile, sample_rate: int, outputs: Outputs) -> None:
     if sample_rate > separator.sample_rate:
-        _note(
+        say(
             f"{song}: {separator.model.name} works at {separator.sample_rate} Hz, "
             f"so the stems hold nothing above {separator.sample_rate // 2} Hz"
         )
     if outputs.format_name == "opus" and sample_rate not in OPUS_RATES:
-        _note(f"{song}: Opus knows no {sample_rate} Hz, so the files are at {OPUS_RATES[-1]} Hz")
+        say(f"{song}: Opus knows no {sample_rate} Hz, so the files are at {OPUS_RATES[-1]} Hz")
 
 
-def _note(text: str) -> None:
-    # The standard output is for results: paths, or sound.
-    print(text, file=sys.stderr)
+def _given(text: str) -> str:
+    """The type of options: a variable of the shell that is not set is no value."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty; give it a value, or leave it out")
+    return text
+
+
+def _arguments(argv: Sequence[str]) -> argparse.Namespace:
+    # Songs may stand behind options, too; the parser for that does not know that all behind -- are songs.
+    argv = list(argv)
+    end = argv.index("--") if "--" in argv else len(argv)
+    parser = _parser()
+    arguments = parser.parse_intermixed_args(argv[:end])
+    arguments.songs += argv[end + 1 :]
+    if not arguments.songs:
+        parser.error("the following arguments are required: IN")
+    if "" in arguments.songs:
+        parser.error("argument IN: it is empty; name a file or a folder, or - for the standard input")
+    return arguments
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(prog="python -m sepnet.separate", description=__doc__.partition(": ")[2], allow_abbrev=False)
     parser.add_argument(
-        "songs", nargs="+", metavar="IN", help="file that libsndfile or PyAV reads, folder, or - for the standard input"
+        "songs", nargs="*", metavar="IN", help="file that libsndfile or PyAV reads, folder, or - for the standard input"
     )
-    parser.add_argument("--model", help="saved_models/NAME, or a server's model [the one exported last; the only one]")
-    parser.add_argument("--server", metavar="URL", help="let a server's model do it, sepnet's or TensorFlow Serving")
-    parser.add_argument("--token", help="that the server asks for (default: what the variable SEPNET_TOKEN says)")
     parser.add_argument(
-        "-o", "--output", metavar="OUT", help="folder for the stems, or - for the standard output [stems; - with IN -]"
+        "--model", type=_given, help="saved_models/NAME, or a server's model [the one exported last; the only one]"
     )
-    parser.add_argument("--stems", metavar="NAMES", help="which of the model's, as vocals,drums (default: all)")
+    parser.add_argument(
+        "--server", type=_given, metavar="URL", help="let a server's model do it, sepnet's or TensorFlow Serving"
+    )
+    parser.add_argument(
+        "--token", type=_given, help="that the server asks for (default: what the variable SEPNET_TOKEN says)"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=_given,
+        metavar="OUT",
+        help="folder for the stems, or - for the standard output [stems; - with IN -]",
+    )
+    parser.add_argument(
+        "--stems", type=_given, metavar="NAMES", help="which of the model's, as vocals,drums (default: all)"
+    )
     parser.add_argument("--karaoke", action="store_true", help="write all but the vocals as one file, karaoke")
     parser.add_argument("--residual", action="store_true", help="write what the written stems leave of the song, too")
     parser.add_argument("--format", choices=FORMAT_NAMES, default="wav", help="of the files [%(default)s]")
     parser.add_argument(
         "--template",
+        type=_given,
         help="path of a file in OUT, from {song}, {stem} and {model} [{stem} for one song, {song}/{stem} for more]",
     )
     parser.add_argument("--skip-existing", action="store_true", help="leave out songs whose stems are all there")

@@ -16,6 +16,11 @@ BLOCK_SECONDS = 10
 MOST_CONTEXT_SECONDS = 15
 # Where blocks cannot be joined exactly, neighbours fade into each other over this time.
 FADE_SECONDS = 1
+# With more channels than any recording has, rows and columns are mixed up. No usual layout has more than the lesser
+# number: so many may be more than the samples of a short signal.
+MOST_CHANNELS, USUAL_CHANNELS = 64, 8
+# No recording is so loud, not even one whose integers were taken for floats; the square of it is a float32 still.
+LOUDEST = 2.0**32
 
 
 class Model(Protocol):
@@ -132,10 +137,10 @@ class Separator:
             For each source float32 `[num_samples, num_channels]`.
 
         Raises:
-            UserError: `audio` has another shape, or holds NaN or infinity.
+            UserError: `audio` has another shape, perhaps `[num_channels, num_samples]`; else as `separate_blocks`.
         """
         audio = np.asarray(audio, np.float32)
-        if audio.ndim != 2:
+        if audio.ndim != 2 or len(audio) < audio.shape[1] > USUAL_CHANNELS:
             raise UserError(f"audio has shape {list(audio.shape)}; expected [num_samples, num_channels]")
         blocks = list(self.separate_blocks([audio], sample_rate, audio.shape[1]))
         if not blocks:
@@ -152,13 +157,28 @@ class Separator:
             Blocks of stems in order; joined, each stem is exactly as long as the blocks joined.
 
         Raises:
-            UserError: a block holds NaN or infinity.
+            UserError: a block has another shape, there are more than 64 channels, the rate is not above 0, or what
+                comes in or out holds NaN, infinity or what is louder than any sound.
         """
-        counter = Counter(_only_finite(blocks, sample_rate))
+        if not (1 <= num_channels <= MOST_CHANNELS and sample_rate > 0):
+            raise UserError(
+                f"the audio has {num_channels} channels at {sample_rate} Hz; expected [num_samples, num_channels] with "
+                f"1 to {MOST_CHANNELS} channels, and a rate above 0"
+            )
+        counter = Counter(_only_sound(blocks, sample_rate, num_channels))
         tape = Tape(resample(counter, sample_rate, self.sample_rate, num_channels))
         separated = self._run_exactly(tape) if self.is_exact else self._run_fading(tape)
         stems = resample_stems(separated, self.sample_rate, sample_rate, num_channels)
-        yield from keep_length(stems, counter, self.sources, num_channels)
+        num_samples = 0
+        for block in keep_length(stems, counter, self.sources, num_channels):
+            for source, stem in block.items():
+                if place := _first_unsound(stem):
+                    raise UserError(
+                        f"the model makes {place[1]} of the audio as {source}, first at "
+                        f"{(num_samples + place[0]) / sample_rate:.3f} s; mend the audio there, or take another model"
+                    )
+            num_samples += len(block[self.sources[0]])
+            yield block
 
     def _run_exactly(self, tape: Tape) -> Iterator[Stems]:
         """Gives every block the context that it depends on, and drops what was computed there."""
@@ -211,15 +231,25 @@ class Separator:
         }
 
 
-def _only_finite(blocks: Iterable[np.ndarray], sample_rate: int) -> Iterator[np.ndarray]:
+def _only_sound(blocks: Iterable[np.ndarray], sample_rate: int, num_channels: int) -> Iterator[np.ndarray]:
     """Passes blocks on; one sample that is no number would make a whole receptive field of every stem none."""
     num_samples = 0
     for block in blocks:
-        finite = np.isfinite(block)
-        if not finite.all():
-            place = num_samples + int(np.argmin(finite.all(axis=1)))
+        if block.ndim != 2 or block.shape[1] != num_channels:
+            raise UserError(f"a block has shape {list(block.shape)}; expected [num_samples, {num_channels}]")
+        if place := _first_unsound(block):
             raise UserError(
-                f"the audio holds NaN or infinity, first at {place / sample_rate:.3f} s; mend it or cut it there"
+                f"the audio holds {place[1]}, first at {(num_samples + place[0]) / sample_rate:.3f} s; "
+                "mend it or cut it there"
             )
         num_samples += len(block)
         yield block
+
+
+def _first_unsound(block: np.ndarray) -> tuple[int, str] | None:
+    """Finds the first sample of `[num_samples, num_channels]` that is no sound: its place, and what it is."""
+    if not block.size or (block.max() <= LOUDEST and block.min() >= -LOUDEST):
+        return None
+    place = int(np.argmin((np.abs(block) <= LOUDEST).all(axis=1)))
+    loudest = np.abs(block[place]).max()
+    return place, f"{loudest:.0e} times full scale" if np.isfinite(loudest) else "NaN or infinity"

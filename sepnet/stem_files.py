@@ -1,9 +1,8 @@
 """The files that a song's stems are written to: formats, one common gain, whole or not at all."""
 
 import dataclasses
-import errno
 import fractions
-import os
+import io
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import BinaryIO
@@ -44,6 +43,16 @@ FORMATS = {
 }
 FORMAT_NAMES = (*FORMATS, STEM_MP4)
 DEEP_ENCODINGS = ("PCM_24", "PCM_32", "FLOAT", "DOUBLE")
+LOSSLESS = ("wav", "flac")
+# libsndfile leaves it to its callers that Opus orders channels as Vorbis does: by number of channels, where each comes
+# from in the order of WAV. Others are alike.
+VORBIS_ORDER = {
+    3: [0, 2, 1],
+    5: [0, 2, 1, 3, 4],
+    6: [0, 2, 1, 4, 5, 3],
+    7: [0, 2, 1, 5, 6, 4, 3],
+    8: [0, 2, 1, 6, 7, 4, 5, 3],
+}
 
 
 class StemFiles:
@@ -61,7 +70,9 @@ class StemFiles:
         self._folder = folder
         self._info = info
         self._names = list(names)
-        self._files = {name: (folder / f"{name}.raw").open("w+b") for name in names}
+        # A model may call its stems anything.
+        self._paths = {name: folder / f"{index}" for index, name in enumerate(names)}
+        self._files = {name: path.with_suffix(".raw").open("w+b") for name, path in self._paths.items()}
         self._peak = 0.0
 
     def __enter__(self) -> "StemFiles":
@@ -94,16 +105,17 @@ class StemFiles:
         encoding = None if format_name == STEM_MP4 else _encoding(FORMATS[format_name], self._info.encoding)
         gain = 1 / self._peak if self._peak > 1 and encoding not in FLOAT_ENCODINGS else 1.0
         if format_name == STEM_MP4:
-            path = self._folder / f"{MIXTURE}.{STEM_MP4}"
-            _write_stem_mp4(path, self._info, {name: self._blocks(name, gain) for name in self._names})
+            path = self._folder / STEM_MP4
+            with path.open("w+b") as file:
+                _write_stem_mp4(file, self._info, {name: self._blocks(name, gain) for name in self._names})
             return [path], gain
         written = []
         for name in self._names:
-            path = self._folder / f"{name}.{format_name}"
+            path = self._paths[name].with_suffix(f".{format_name}")
             num_bytes = self._files[name].seek(0, 2)
-            _write_sound(
-                path, self._info, FORMATS[format_name].container, encoding, num_bytes, self._blocks(name, gain)
-            )
+            blocks = self._blocks(name, gain)
+            with path.open("w+b") as file:
+                _write_sound(file, self._info, FORMATS[format_name].container, encoding, num_bytes, blocks)
             # Only one stem lies there twice.
             self._files[name].truncate(0)
             written.append(path)
@@ -119,26 +131,40 @@ class StemFiles:
             yield block.reshape(-1, num_channels) if gain == 1 else block.reshape(-1, num_channels) * np.float32(gain)
 
 
-def check_format(format_name: str, sample_rate: int, num_channels: int) -> None:
+def check_format(format_name: str, info: AudioInfo) -> None:
     """Finds out, before a song is separated, whether a format can hold its stems.
+
+    Args:
+        format_name: one of `FORMAT_NAMES`.
+        info: the song's rate and channels.
 
     Raises:
         UserError: it cannot.
     """
-    import io
+    if not _can_hold(format_name, info):
+        channels = "1 channel" if info.num_channels == 1 else f"{info.num_channels} channels"
+        others = " or ".join(name for name in LOSSLESS if _can_hold(name, info))
+        remedy = f"take --format {others}" if others else "no format can: convert the song to a usual rate first"
+        raise UserError(f"{format_name} cannot hold {channels} at {info.sample_rate} Hz; {remedy}")
 
-    info = AudioInfo(sample_rate, num_channels, 0, "PCM_16", "WAV")
-    silence = np.zeros((1, num_channels), np.float32)
+
+def _can_hold(format_name: str, info: AudioInfo) -> bool:
+    import av
+    import soundfile
+
+    silence = np.zeros((1, info.num_channels), np.float32)
     try:
         if format_name == STEM_MP4:
+            # As many as all of its readers know.
+            if info.num_channels > 2:
+                return False
             _write_stem_mp4(io.BytesIO(), info, {MIXTURE: iter([silence])})
         else:
             kind = FORMATS[format_name]
             _write_sound(io.BytesIO(), info, kind.container, _encoding(kind, info.encoding), 0, iter([silence]))
-    except UserError as error:
-        raise UserError(
-            f"{format_name} cannot hold {num_channels} channels at {sample_rate} Hz; take --format wav or flac"
-        ) from error
+    except (soundfile.LibsndfileError, av.FFmpegError, ValueError):
+        return False
+    return True
 
 
 def stream_wav(file: BinaryIO, info: AudioInfo, blocks: Iterator[np.ndarray]) -> None:
@@ -151,12 +177,15 @@ def stream_wav(file: BinaryIO, info: AudioInfo, blocks: Iterator[np.ndarray]) ->
     """
     import av
 
-    with av.open(_WriteOnly(file), "w", format="wav") as container:
+    output = _Output(file)
+    with av.open(output, "w", format="wav") as container:
         writer = _Track(container, "pcm_f32le", info)
         for block in blocks:
             writer.write(block)
+            output.check()
             file.flush()
         writer.close()
+    output.check()
 
 
 def _encoding(kind: Format, of_song: str) -> str:
@@ -166,7 +195,7 @@ def _encoding(kind: Format, of_song: str) -> str:
 
 
 def _write_sound(
-    file: pathlib.Path | BinaryIO,
+    file: BinaryIO,
     info: AudioInfo,
     container: str,
     encoding: str,
@@ -184,18 +213,16 @@ def _write_sound(
     if container == "WAV" and num_bytes >= WAV_BYTES:
         # A WAV without the limit of 4 GB.
         container = "RF64"
-    try:
-        writer = soundfile.SoundFile(file, "w", rate, info.num_channels, encoding, format=container)
-    except soundfile.LibsndfileError as error:
-        raise UserError(f"cannot write {encoding} at {rate} Hz with {info.num_channels} channels: {error}") from error
-    with writer:
-        try:
-            for block in blocks:
-                # Like libsndfile's own conversion, in a third of the time.
-                writer.write(_to_int16(block) if encoding == "PCM_16" else block)
-        except (soundfile.LibsndfileError, AssertionError) as error:
-            # soundfile asserts that all of a block was written.
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+    order = VORBIS_ORDER.get(info.num_channels) if encoding == "OPUS" else None
+    output = _SeekableOutput(file)
+    with soundfile.SoundFile(output, "w", rate, info.num_channels, encoding, format=container) as writer:
+        for block in blocks:
+            # Like libsndfile's own conversion, in a third of the time.
+            samples = _to_int16(block) if encoding == "PCM_16" else block
+            writer.write(samples if order is None else samples[:, order])
+            output.check()
+    output.check()
+    file.flush()
 
 
 def _to_int16(block: np.ndarray) -> np.ndarray:
@@ -204,32 +231,29 @@ def _to_int16(block: np.ndarray) -> np.ndarray:
     return np.clip(scaled, -32_768, 32_767, out=scaled).astype(np.int16)
 
 
-def _write_stem_mp4(file: pathlib.Path | BinaryIO, info: AudioInfo, stems: Mapping[str, Iterator[np.ndarray]]) -> None:
+def _write_stem_mp4(file: BinaryIO, info: AudioInfo, stems: Mapping[str, Iterator[np.ndarray]]) -> None:
     """Writes one MP4 with a stream of AAC for the mixture and each stem, as MUSDB18 has them."""
     import av
 
     order = [name for name in STEM_STREAMS if name in stems]
     order += [name for name in stems if name not in order]
-    try:
-        with av.open(str(file) if isinstance(file, pathlib.Path) else file, "w", format="mp4") as container:
-            tracks = {name: _Track(container, "aac", info, AAC_BITS_PER_SECOND) for name in order}
+    output = _SeekableOutput(file)
+    with av.open(output, "w", format="mp4") as container:
+        tracks = {name: _Track(container, "aac", info, AAC_BITS_PER_SECOND) for name in order}
+        for name, track in tracks.items():
+            # The one name of a stream that MP4 keeps and players show.
+            track.stream.metadata["handler_name"] = name
+        while True:
+            blocks = {name: next(stems[name], None) for name in order}
+            if blocks[MIXTURE] is None:
+                break
             for name, track in tracks.items():
-                track.stream.metadata["title"] = name
-            while True:
-                blocks = {name: next(stems[name], None) for name in order}
-                if blocks[MIXTURE] is None:
-                    break
-                for name, track in tracks.items():
-                    track.write(blocks[name])
-            for track in tracks.values():
-                track.close()
-    except OSError:
-        raise
-    except (av.FFmpegError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(
-            f"cannot write AAC at {info.sample_rate} Hz with {info.num_channels} channels: {reason}"
-        ) from error
+                track.write(blocks[name])
+            output.check()
+        for track in tracks.values():
+            track.close()
+    output.check()
+    file.flush()
 
 
 class _Track:
@@ -264,8 +288,30 @@ class _Track:
             self._container.mux(packet)
 
 
-class _WriteOnly:
-    """Hides that a file could seek: a pipe cannot."""
+class _Output:
+    """A pipe that PyAV writes to: what its callbacks raise would be lost, so it is kept until it is asked for."""
 
     def __init__(self, file: BinaryIO):
-        self.write = file.write
+        self._file = file
+        self._error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        if self._error is None:
+            try:
+                self._file.write(data)
+            except OSError as error:
+                self._error = error
+        return len(data)
+
+    def check(self) -> None:
+        """Raises what went wrong since the beginning."""
+        if self._error is not None:
+            raise self._error
+
+
+class _SeekableOutput(_Output):
+    """A file that soundfile or PyAV writes to."""
+
+    def __init__(self, file: BinaryIO):
+        super().__init__(file)
+        self.seek, self.tell, self.read = file.seek, file.tell, file.read

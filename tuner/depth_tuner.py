@@ -13,7 +13,7 @@ import keras_tuner
 import psutil
 
 from pipelines.errors import UserError
-from pipelines.files import remove_leftovers, whole_file, whole_folder
+from pipelines.files import remove_leftovers, remove_leftovers_of, whole_file, whole_folder
 from tuner.hypermodel import DepthHyperModel
 from tuner.oracles import SearchStopped
 from tuner.records import CONTINUED, DEPTH, FAILED, LOG, NOT_FITTING, OUTCOME, RECORD, read_runs, write_json
@@ -157,9 +157,7 @@ class DepthTuner(keras_tuner.Tuner):
             finally:
                 process.kill()
                 process.wait()
-                # `whole_file` names what it has not finished by its process.
-                for unfinished in folder.rglob(f".{process.pid}-*"):
-                    unfinished.unlink()
+                remove_leftovers_of(process.pid, folder)
         if most is not None:
             raise _NoResult(
                 FAILED,
