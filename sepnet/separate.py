@@ -120,7 +120,7 @@ def separate_songs(
                     raise
                 failures[song] = UserError(f"{song}: {unforeseen(error)}")
             else:
-                print(*targets[song], sep="\n", flush=True)
+                print(*map(one_line, targets[song]), sep="\n", flush=True)
     return failures
 
 
