@@ -151,12 +151,11 @@ def _keep(path: pathlib.Path, aside: pathlib.Path) -> None:
     """Gives the file at a path, if there is one, a second name, or another one where there are no hard links."""
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    try:
-        os.link(path, aside, follow_symlinks=False)
-    except FileNotFoundError:
-        return
-    except OSError:
-        path.rename(aside)
+    if os.path.lexists(path):
+        try:
+            os.link(path, aside, follow_symlinks=False)
+        except OSError:
+            path.rename(aside)
 
 
 def _temporary_folder(parent: pathlib.Path, name: str) -> pathlib.Path:

@@ -1,11 +1,22 @@
-"""Folders to work in: apart from each other, and gone afterwards."""
+"""Files and folders that appear whole or not at all, and folders to work in: apart, and gone afterwards."""
 
 import concurrent.futures
+import errno
+import os
 
 import pytest
 
 from pipelines.errors import UserError
-from pipelines.files import check_writable, working_folder
+from pipelines.files import (
+    check_writable,
+    remove_folder,
+    remove_leftovers,
+    remove_leftovers_of,
+    replace_all,
+    whole_file,
+    whole_folder,
+    working_folder,
+)
 
 
 def test_those_who_work_in_one_place_do_not_disturb_each_other(tmp_path):
@@ -49,3 +60,86 @@ def test_a_folder_that_was_not_there_is_gone_where_nothing_was_put_into_it(tmp_p
         (folder / "result").touch()
         (folder / "result").rename(place / "result")
     assert [path.name for path in place.iterdir()] == ["result"]
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "日本" * 42 + "xyz", "caf\udce9" * 20, "a.weights.h5"])
+def test_names_may_be_as_long_as_the_file_system_takes(tmp_path, name):
+    path = tmp_path / name
+    with whole_file(path) as temporary:
+        # What writes to it may go by its suffix.
+        assert temporary.name == name and temporary != path
+        temporary.write_text("text")
+    assert path.read_text() == "text"
+    path.unlink()
+    with whole_folder(path) as temporary:
+        (temporary / "file").touch()
+    assert [file.name for file in path.iterdir()] == ["file"]
+    remove_folder(path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_fails_leaves_what_was_there(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("before")
+    for context in (whole_file(path), whole_folder(path)):
+        with pytest.raises(KeyError), context as temporary:
+            (temporary / "in it" if temporary.is_dir() else temporary).write_text("half")
+            raise KeyError
+    with pytest.raises(UserError, match=r"cannot write .*file: \w"), whole_folder(path):
+        pass
+    assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
+
+
+def test_what_killed_processes_left_is_found(tmp_path):
+    (tmp_path / "sub").mkdir()
+    unfinished = [whole_file(tmp_path / "sub" / "file"), whole_folder(tmp_path / "folder")]
+    for context in unfinished:
+        temporary = context.__enter__()
+        (temporary / "in it" if temporary.is_dir() else temporary).write_text("half")
+    remove_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["sub"]
+    remove_leftovers_of(os.getpid() + 1, tmp_path)
+    assert len(list((tmp_path / "sub").iterdir())) == 1
+    remove_leftovers_of(os.getpid(), tmp_path)
+    assert not list((tmp_path / "sub").iterdir())
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+@pytest.mark.parametrize("taken", ["a folder", "a file for a folder"])
+def test_files_take_their_places_together_or_not_at_all(tmp_path, monkeypatch, taken, has_links):
+    if not has_links:
+
+        def link(*_, **__):
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+        monkeypatch.setattr(os, "link", link)
+    place = tmp_path / "place"
+    place.mkdir()
+    (place / "one").write_text("old one")
+    (place / "link").symlink_to("one")
+    (place / "folder").mkdir()
+    names = ["one", "two", "link", "new/deep/three"]
+
+    def new():
+        aside = tmp_path / "aside"
+        aside.mkdir()
+        files = {aside / f"{index}": place / name for index, name in enumerate(names)}
+        for path in files:
+            path.write_text(f"new {path.name}")
+        return files, aside
+
+    files, aside = new()
+    last = aside / "last"
+    last.write_text("new last")
+    blocked = {**files, last: place / ("folder" if taken == "a folder" else "one/two/three")}
+    with pytest.raises(OSError, match="Is a directory|Not a directory|File exists"):
+        replace_all(blocked, aside)
+    assert {path.name for path in place.iterdir()} == {"one", "link", "folder"}
+    assert (place / "one").read_text() == "old one" and (place / "link").readlink().name == "one"
+    for path in aside.iterdir():
+        path.unlink()
+    aside.rmdir()
+    files, aside = new()
+    replace_all(files, aside)
+    assert [(place / name).read_text() for name in names] == [f"new {index}" for index in range(4)]
+    assert not (place / "link").is_symlink()

@@ -126,11 +126,53 @@ def test_too_much_context_fades_and_says_so(gain_model):
         (np.zeros(100, np.float32), r"shape \[100\]; expected \[num_samples, num_channels\]"),
         (np.array([[0.0], [0.0], [np.nan]]), "NaN or infinity, first at 0.002 s"),
         (np.array([[0.0], [-np.inf]]), "NaN or infinity, first at 0.001 s"),
+        (np.array([[0.0, 0.0], [0.0, -1e25]]), r"1e\+25 times full scale, first at 0.001 s"),
+        # The layout of librosa and torchaudio.
+        (np.zeros((2, 2000), np.float32), r"shape \[2, 2000\]; expected \[num_samples, num_channels\]"),
+        (np.zeros((2, 60), np.float32), r"shape \[2, 60\]; expected \[num_samples, num_channels\]"),
+        (np.zeros((1, 44_100), np.float32), r"shape \[1, 44100\]"),
+        (np.zeros((2000, 65), np.float32), "65 channels at 1000 Hz; .* 1 to 64 channels"),
+        (np.zeros((2000, 0), np.float32), "0 channels"),
+        (np.zeros((1, 2, 2000), np.float32), r"shape \[1, 2, 2000\]"),
     ],
 )
 def test_audio_that_is_none_is_refused(identity, audio, message):
     with pytest.raises(UserError, match=message):
         Separator(identity)(audio, 1000)
+
+
+@pytest.mark.parametrize(
+    ("shape", "sample_rate", "num_channels", "message"),
+    [
+        ((2, 2000), 1000, 2, r"a block has shape \[2, 2000\]; expected \[num_samples, 2\]"),
+        ((2, 2000), 1000, 2000, "2000 channels at 1000 Hz; .* 1 to 64 channels"),
+        ((2000,), 1000, 1, r"a block has shape \[2000\]; expected \[num_samples, 1\]"),
+        ((2000, 2), 1000, 1, r"a block has shape \[2000, 2\]; expected \[num_samples, 1\]"),
+        ((2000, 2), 0, 2, "a rate above 0"),
+    ],
+)
+def test_blocks_that_are_none_are_refused(identity, shape, sample_rate, num_channels, message):
+    blocks = [np.zeros(shape, np.float32)]
+    with pytest.raises(UserError, match=message) as caught:
+        list(Separator(identity).separate_blocks(blocks, sample_rate, num_channels))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [(1, 2), (1, 6), (7, 8), (64, 64), (0, 2)])
+def test_signals_may_be_shorter_than_a_usual_number_of_channels(identity, shape):
+    audio = noise(*shape)
+    np.testing.assert_array_equal(Separator(identity)(audio, 44_100)["vocals"], audio)
+
+
+def test_the_place_of_what_is_no_sound_is_that_in_the_whole(identity, gain_model):
+    blocks = [noise(3000, 2) for _ in range(4)]
+    blocks[2][500, 0] = np.inf
+    with pytest.raises(UserError, match="first at 6.500 s"):
+        list(Separator(identity).separate_blocks(blocks, 1000, 2))
+    loud = [np.full((3000, 2), level, np.float32) for level in (0, 0, 1, 0)]
+    model = gain_model({"fine": 1.0, "broken": 1e20}, sample_rate=1000)
+    with pytest.raises(UserError, match=r"makes 1e\+20 times full scale of the audio as broken, first at 6.000 s"):
+        list(Separator(model, block_seconds=1).separate_blocks(loud, 1000, 2))
 
 
 def test_block_seconds_must_be_positive(identity):
