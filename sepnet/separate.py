@@ -115,6 +115,8 @@ def separate_songs(
                 _separate_song(separator, song, output, targets[song], outputs, advance)
             except UserError as error:
                 failures[song] = error if str(song) in str(error) else UserError(f"{song}: {error}")
+            except MemoryError:
+                failures[song] = UserError(f"{song}: there is not enough memory for it; end other programs")
             except Exception as error:
                 if len(songs) == 1:
                     raise
@@ -233,13 +235,6 @@ def _note_rates(separator, song: SongFile, sample_rate: int, outputs: Outputs) -
         say(f"{song}: Opus knows no {sample_rate} Hz, so the files are at {OPUS_RATES[-1]} Hz")
 
 
-def _given(text: str) -> str:
-    """The type of options: a variable of the shell that is not set is no value."""
-    if not text:
-        raise argparse.ArgumentTypeError("it is empty; give it a value, or leave it out")
-    return text
-
-
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     # Songs may stand behind options, too; the parser for that does not know that all behind -- are songs.
     argv = list(argv)
@@ -250,7 +245,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     if not arguments.songs:
         parser.error("the following arguments are required: IN")
     if "" in arguments.songs:
-        parser.error("argument IN: it is empty; name a file or a folder, or - for the standard input")
+        parser.error("an empty argument behind --; leave it out, or name a file")
     return arguments
 
 
@@ -259,31 +254,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "songs", nargs="*", metavar="IN", help="file that libsndfile or PyAV reads, folder, or - for the standard input"
     )
+    parser.add_argument("--model", help="saved_models/NAME, or a server's model [the one exported last; the only one]")
+    parser.add_argument("--server", metavar="URL", help="let a server's model do it, sepnet's or TensorFlow Serving")
+    parser.add_argument("--token", help="that the server asks for (default: what the variable SEPNET_TOKEN says)")
     parser.add_argument(
-        "--model", type=_given, help="saved_models/NAME, or a server's model [the one exported last; the only one]"
+        "-o", "--output", metavar="OUT", help="folder for the stems, or - for the standard output [stems; - with IN -]"
     )
-    parser.add_argument(
-        "--server", type=_given, metavar="URL", help="let a server's model do it, sepnet's or TensorFlow Serving"
-    )
-    parser.add_argument(
-        "--token", type=_given, help="that the server asks for (default: what the variable SEPNET_TOKEN says)"
-    )
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=_given,
-        metavar="OUT",
-        help="folder for the stems, or - for the standard output [stems; - with IN -]",
-    )
-    parser.add_argument(
-        "--stems", type=_given, metavar="NAMES", help="which of the model's, as vocals,drums (default: all)"
-    )
+    parser.add_argument("--stems", metavar="NAMES", help="which of the model's, as vocals,drums (default: all)")
     parser.add_argument("--karaoke", action="store_true", help="write all but the vocals as one file, karaoke")
     parser.add_argument("--residual", action="store_true", help="write what the written stems leave of the song, too")
     parser.add_argument("--format", choices=FORMAT_NAMES, default="wav", help="of the files [%(default)s]")
     parser.add_argument(
         "--template",
-        type=_given,
         help="path of a file in OUT, from {song}, {stem} and {model} [{stem} for one song, {song}/{stem} for more]",
     )
     parser.add_argument("--skip-existing", action="store_true", help="leave out songs whose stems are all there")
