@@ -18,6 +18,8 @@ KARAOKE = "karaoke"
 RESIDUAL = "residual"
 # What file systems answer to a name that they do not take.
 NAME_ERRORS = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
+# Songs, and their files below the output folder.
+Paths = list[tuple[SongFile, list[pathlib.Path]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,14 +103,41 @@ def planned_files(
     for song, names in paths:
         for name in names:
             _check_place(song, name, output)
-    failures = _rehearse(paths, output)
-    files = {song: [output / name for name in names] for song, names in paths if song not in failures}
-    if skip_existing:
-        complete = {song for song, places in files.items() if all(map(os.path.isfile, places))}
-        there = {identity(place) for song in complete for place in files[song]}
-        files = {song: files[song] for song in files if song not in complete and identity(song.source) not in there}
+    left = _incomplete(paths, output) if skip_existing else paths
+    failures = _rehearse(left, output)
+    files = {song: [output / name for name in names] for song, names in left if song not in failures}
     check_no_input(itertools.chain.from_iterable(files.values()), songs)
     return files, failures
+
+
+def _incomplete(paths: Paths, output: pathlib.Path) -> Paths:
+    """Leaves out the songs of which all files are there, and songs that are such files.
+
+    Raises:
+        UserError: what is there cannot be the files of all the songs that it is taken for.
+    """
+    complete = {song for song, names in paths if all(os.path.isfile(output / name) for name in names)}
+    owners: dict[str, SongFile] = {}
+    # Those that are complete come first.
+    for song, names in sorted(paths, key=lambda item: item[0] not in complete):
+        for name in names:
+            place = os.path.realpath(output / name)
+            if place in owners:
+                raise _same_files(owners[place], song, output / name)
+            if song in complete:
+                owners[place] = song
+    return [
+        (song, names)
+        for song, names in paths
+        if song not in complete and not (song.path and os.path.realpath(song.path) in owners)
+    ]
+
+
+def _same_files(first: SongFile | str, second: SongFile, place: pathlib.Path) -> UserError:
+    return UserError(
+        f"{first} and {second} would be written to the same files, {place} among them; put {{song}} into --template, "
+        "or separate them into different folders with -o"
+    )
 
 
 def check_no_input(files: Iterable[pathlib.Path | int], songs: Sequence[SongFile]) -> None:
@@ -147,9 +176,7 @@ def _check_place(song: SongFile, name: pathlib.Path, output: pathlib.Path) -> No
         raise UserError(f"{there} is no folder, and stems of {song} would lie in it; move it, or choose another -o")
 
 
-def _rehearse(
-    paths: Sequence[tuple[SongFile, Sequence[pathlib.Path]]], output: pathlib.Path
-) -> dict[SongFile, UserError]:
+def _rehearse(paths: Paths, output: pathlib.Path) -> dict[SongFile, UserError]:
     """Makes empty files of all names in a folder of their own, and removes them.
 
     So the file system itself says which names it does not tell apart (it may ignore case or the form of Unicode), and
@@ -173,10 +200,7 @@ def _rehearse(
                 except (FileExistsError, NotADirectoryError) as error:
                     # Where one is to be a file and a folder at once, the other song is not known so easily.
                     other = owners.get(identity(place), "another song")
-                    raise UserError(
-                        f"{other} and {song} would be written to the same files, {output / name} among them; put "
-                        "{song} into --template, or separate them into different folders with -o"
-                    ) from error
+                    raise _same_files(other, song, output / name) from error
                 except OSError as error:
                     if error.errno not in NAME_ERRORS:
                         raise

@@ -197,6 +197,20 @@ def test_the_output_folder_is_no_song_of_those_above_it(place):
     assert (folder / "in" / "out" / "named" / "rest.wav").exists()
 
 
+def test_songs_that_are_skipped_have_files_of_their_own(place):
+    folder, run = place
+    for name in ("t.wav", "u.wav"):
+        write(folder / name)
+    run("t.wav", "-o", "out", "--template", "{stem}")
+    # The stems that are there cannot be those of both.
+    refused(folder, run, ["t.wav", "u.wav", "-o", "out", "--template", "{stem}", "--skip-existing"], SAME)
+    template = ["--template", "{stem}", "--skip-existing", "--stems"]
+    assert run("t.wav", "-o", "out", *template, "vocals") == 0
+    (folder / "out" / "rest.wav").unlink()
+    run("t.wav", "-o", "out", *template, "vocals,rest")
+    assert names(folder / "out") == ["rest.wav", "vocals.wav"]
+
+
 def test_stems_beside_their_songs_are_no_songs(place):
     folder, run = place
     write(folder / "t.wav")
