@@ -12,11 +12,23 @@ from typing import Any
 import keras_tuner
 import psutil
 
-from pipelines.errors import UserError
+from pipelines.errors import UserError, unforeseen
 from pipelines.files import remove_leftovers, whole_file, whole_folder
 from tuner.hypermodel import DepthHyperModel
 from tuner.oracles import SearchStopped
-from tuner.records import CONTINUED, DEPTH, FAILED, LOG, NOT_FITTING, OUTCOME, RECORD, read_runs, write_json
+from tuner.records import (
+    CONTINUED,
+    DEPTH,
+    FAILED,
+    LOG,
+    NOT_FITTING,
+    OUTCOME,
+    RECORD,
+    REPRESENTATION,
+    no_number,
+    read_runs,
+    write_json,
+)
 from tuner.workers import NO_SPACE_STATUS, PARENT, last_words
 
 SECONDS_BETWEEN_LOOKS = 0.2
@@ -62,20 +74,39 @@ class DepthTuner(keras_tuner.Tuner):
         self._asked = 0.0
         super().__init__(oracle=oracle, hypermodel=hypermodel, **options)
 
-    def _populate_initial_space(self):
-        """The oracle knows the space already; nothing is built."""
-
     def _get_tuner_fname(self):
-        """The tuner has no state of its own: there is something to go on with where the oracle's is."""
-        return self.oracle._get_oracle_fname()
+        """The tuner has no state of its own; and TensorFlow, which looks for it, does not know all names of files."""
+        return ""
+
+    def _populate_initial_space(self):
+        """Goes on with what there is. The oracle knows the space already; nothing is built."""
+        if not self._is_worker() and pathlib.Path(self.oracle._get_oracle_fname()).exists():
+            self.reload()
+
+    @property
+    def project_dir(self):
+        return str(pathlib.Path(self.directory, self.project_name))
+
+    def get_trial_dir(self, trial_id):
+        return str(pathlib.Path(self.project_dir, f"trial_{trial_id}"))
 
     def save(self):
         if not self._is_worker():
             self.oracle.save()
 
     def reload(self):
-        if not self._is_worker():
-            self.oracle.reload()
+        """Goes on with what an earlier start has left, also where each model has more seeds now.
+
+        Raises:
+            UserError: as of `tuner.oracles.Steady.reload`.
+        """
+        self.oracle.reload()
+        for trial_id, trial in self.oracle.trials.items():
+            if trial.status == "COMPLETED":
+                done = {run.seed for run in read_runs(pathlib.Path(self.get_trial_dir(trial_id)))}
+                # (Of one that has none any more, somebody has removed them.)
+                if done and not done >= set(self.seeds):
+                    self.oracle.ask_again(trial_id)
 
     def pre_create_trial(self):
         """Waits a moment where the last question was answered with nothing to do."""
@@ -104,6 +135,9 @@ class DepthTuner(keras_tuner.Tuner):
         try:
             for seed in self.seeds:
                 self._run(folder / f"seed_{seed}", values, seed)
+            runs = read_runs(folder)
+            if wrong := no_number(runs):
+                raise _NoResult(FAILED, wrong)
         except _NoResult as error:
             plan = {"planned_bytes": error.planned_bytes} if error.planned_bytes else {}
             write_json(folder / OUTCOME, {"status": error.status, "reason": str(error), **plan})
@@ -111,7 +145,7 @@ class DepthTuner(keras_tuner.Tuner):
             raise keras_tuner.errors.FailedTrialError(str(error)) from error
         # They are asked for at once.
         self._asked = 0.0
-        return mean_figures([run.record for run in read_runs(folder)])
+        return mean_figures([run.record for run in runs])
 
     def load_model(self, trial):
         """The Keras model of a trial with the best weights of its first seed."""
@@ -121,7 +155,7 @@ class DepthTuner(keras_tuner.Tuner):
         return model
 
     def _refuse_to_go_on_without(self, folder: pathlib.Path, values: Mapping[str, Any]) -> None:
-        data = self.hypermodel.bases[values["representation"]].data.data
+        data = self.hypermodel.bases[values[REPRESENTATION]].data.data
         if data is not None and not pathlib.Path(data).exists():
             raise SearchStopped(f"the songs {data} are no longer there; put them back, and type the command again")
         free = shutil.disk_usage(folder).free
@@ -141,6 +175,9 @@ class DepthTuner(keras_tuner.Tuner):
             raise
         except UserError as error:
             raise _NoResult(FAILED, str(error)) from error
+        except Exception as error:
+            # Of Keras or TensorFlow, which build the model for its plan: other models may well be built.
+            raise _NoResult(FAILED, str(unforeseen(error))) from error
         self._go_on_from_earlier_round(folder, values)
         with whole_file(folder / "config.json") as temporary:
             temporary.write_text(config.to_json())
