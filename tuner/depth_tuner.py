@@ -7,9 +7,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import keras_tuner
+import keras_tuner.src.config
 import psutil
 
 from pipelines.errors import UserError, unforeseen
@@ -36,6 +37,9 @@ SECONDS_BETWEEN_QUESTIONS = 1.0
 SMALLEST_FREE_BYTES = 200 * 10**6
 # What a run goes on with: the best weights so far, and its state at its end.
 CHECKPOINTS = ("best.weights.h5", "last.npz")
+
+# Else a trial that fails prints where in the code that was noticed.
+keras_tuner.src.config.DEBUG = False
 
 
 class DepthTuner(keras_tuner.Tuner):
@@ -139,13 +143,23 @@ class DepthTuner(keras_tuner.Tuner):
             if wrong := no_number(runs):
                 raise _NoResult(FAILED, wrong)
         except _NoResult as error:
-            plan = {"planned_bytes": error.planned_bytes} if error.planned_bytes else {}
-            write_json(folder / OUTCOME, {"status": error.status, "reason": str(error), **plan})
-            self.report(f"trial {trial_id}: {error.status}: {error}")
-            raise keras_tuner.errors.FailedTrialError(str(error)) from error
+            self._end_without_result(trial_id, error)
+        except (UserError, OSError):
+            raise
+        except Exception as error:
+            # Of Keras or TensorFlow, which build the model for its plan: others may well be built.
+            self._end_without_result(trial_id, _NoResult(FAILED, str(unforeseen(error))))
         # They are asked for at once.
         self._asked = 0.0
         return mean_figures([run.record for run in runs])
+
+    def _end_without_result(self, trial_id: str, error: "_NoResult") -> NoReturn:
+        plan = {"planned_bytes": error.planned_bytes} if error.planned_bytes else {}
+        write_json(
+            pathlib.Path(self.get_trial_dir(trial_id)) / OUTCOME, {"status": error.status, "reason": str(error), **plan}
+        )
+        self.report(f"trial {trial_id}: {error.status}: {error}")
+        raise keras_tuner.errors.FailedTrialError(str(error)) from error
 
     def load_model(self, trial):
         """The Keras model of a trial with the best weights of its first seed."""
@@ -175,9 +189,6 @@ class DepthTuner(keras_tuner.Tuner):
             raise
         except UserError as error:
             raise _NoResult(FAILED, str(error)) from error
-        except Exception as error:
-            # Of Keras or TensorFlow, which build the model for its plan: other models may well be built.
-            raise _NoResult(FAILED, str(unforeseen(error))) from error
         self._go_on_from_earlier_round(folder, values)
         with whole_file(folder / "config.json") as temporary:
             temporary.write_text(config.to_json())

@@ -105,7 +105,7 @@ class Steady:
         return str(folder)
 
     def _get_oracle_fname(self):
-        return str(pathlib.Path(self._project_dir, ORACLE))
+        return str(pathlib.Path(self._directory, self._project_name, ORACLE))
 
     def save(self):
         _write(pathlib.Path(self._get_oracle_fname()), self.get_state())

@@ -317,7 +317,8 @@ def _is_id(value: Any) -> bool:
 
 
 def _is_setting(value: Any) -> bool:
-    return value is None or isinstance(value, bool) or _is_text(value) or _is_number(value)
+    is_float = isinstance(value, float) and math.isfinite(value)
+    return value is None or isinstance(value, bool) or _is_text(value) or is_float or _is_number(value)
 
 
 def _or_none(holds):

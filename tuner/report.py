@@ -4,7 +4,7 @@ import argparse
 import os
 from collections.abc import Sequence
 
-from pipelines.errors import CommandParser, run_command
+from pipelines.errors import CommandParser, one_line, run_command
 from tuner.analysis import COSTS, DEFAULT_COST
 from tuner.records import given_path, read_search
 
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from tuner.publish import write_report
 
     print_answer(read_search(arguments.folder), arguments.cost)
-    print(f"report: {write_report(arguments.folder, arguments.cost, audio=not arguments.no_audio)}")
+    print(f"report: {one_line(write_report(arguments.folder, arguments.cost, audio=not arguments.no_audio))}")
 
 
 def _parser() -> argparse.ArgumentParser:

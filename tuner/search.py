@@ -1,27 +1,22 @@
 """`python -m tuner.search`: how deep should a U-Net be? KerasTuner trains every depth and says what it buys."""
 
 import argparse
-import contextlib
-import json
-import math
 import pathlib
 import re
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.errors import CommandParser, UserError, positive, run_command
+from pipelines.errors import CommandParser, UserError, one_line, positive, run_command
 from sepnet.config import FAMILIES, Config, add_flags, config_from_flags
 from sepnet.memory import available_bytes, counted_device, parse_memory
 from tuner.analysis import COSTS, DEFAULT_COST
-from tuner.records import FAILED, SETTINGS, given_path, read_search, read_settings, write_json
-from tuner.search_space import CHOSEN, REPRESENTATIONS, Knob, Space, parse_knobs
+from tuner.records import FAILED, SETTINGS, given_path, read_search, write_json
+from tuner.search_space import CHOSEN, REPRESENTATIONS, Knob, Space, families_of, parse_knobs
+from tuner.settings import DRAWING, NUM_TRIALS, given_settings, is_new, num_trials
 
 STRATEGIES = ("grid", "random", "bayesian", "hyperband")
-# Those that draw as many models as they are told.
-DRAWING = ("random", "bayesian")
-NUM_TRIALS = 20
 LARGEST_SEED = 2**32 - 1
 EXPORTS = ("best", "front", "all")
 MEL = "num_mel_bands"
@@ -48,12 +43,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.strategy == "grid":
         space.grid()
     memory_bytes = None if arguments.memory is None else parse_memory(arguments.memory)
-    settings = _settings(arguments, bases, space, memory_bytes)
+    settings = given_settings(arguments, bases, space, memory_bytes)
 
     from tuner import workers
 
     if not workers.is_worker():
-        is_new = _is_new(folder, settings)
+        begins = is_new(folder, settings, _report)
         if arguments.max_trials is not None and arguments.strategy not in DRAWING:
             _report(
                 f"--max-trials has no effect: --strategy {arguments.strategy} knows by itself how many models to try"
@@ -72,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         make_oracle(
             arguments.strategy,
             space,
-            max_trials=_num_trials(arguments),
+            max_trials=num_trials(arguments),
             max_epochs=max(base.training.epochs for base in bases.values()),
             seed=arguments.search_seed,
         ),
@@ -89,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         with workers.signs_of_life(folder):
             tuner.search(verbose=0)
         return
-    if is_new:
+    if begins:
         write_json(folder / SETTINGS, settings)
     local = None
     begin = time.monotonic()
@@ -119,48 +114,23 @@ def _finish(folder: pathlib.Path, arguments: argparse.Namespace) -> None:
     if failed and not search.completed:
         first = failed[0]
         raise UserError(
-            f"no model of {folder} has a result, and nothing is written; the first, {first.label}, failed: "
-            f"{first.reason}; `python -m tuner.report` says why the others did: change what they fail of, and search "
-            "under another --name"
+            f"no model of {folder} has a result, so there is no report: {len(failed)} failed, the first, "
+            f"{first.label}, since {first.reason}; `python -m tuner.report {folder}` lists them all: change what they "
+            "fail of, and search under another --name"
         )
     print_answer(search, arguments.cost)
-    print(f"report: {write_report(folder, arguments.cost, audio=not arguments.no_audio)}")
+    print(f"report: {one_line(write_report(folder, arguments.cost, audio=not arguments.no_audio))}")
     if arguments.export:
         from tuner.export import export_trials
 
         for trial, version in export_trials(search, arguments.export, arguments.cost, arguments.saved_models):
-            print(f"exported: {trial.label}: {version}")
+            print(f"exported: {trial.label}: {one_line(version)}")
 
 
 def _folder(arguments: argparse.Namespace) -> pathlib.Path:
     if pathlib.Path(arguments.name).name in ("", ".."):
         raise UserError(f"--name is {arguments.name!r}, which names no folder of its own; give a word")
     return arguments.searches / arguments.name
-
-
-def _num_trials(arguments: argparse.Namespace) -> int | None:
-    """How many models are drawn, where the strategy has to be told."""
-    if arguments.strategy not in DRAWING:
-        return None
-    return NUM_TRIALS if arguments.max_trials is None else arguments.max_trials
-
-
-def _settings(
-    arguments: argparse.Namespace, bases: Mapping[str, Config], space: Space, memory_bytes: int | None
-) -> dict[str, Any]:
-    """What the answer of a search depends on, as it was given, never what this machine is."""
-    settings = {
-        "strategy": arguments.strategy,
-        "depths": {name: list(values) for name, values in space.depths.items()},
-        "knobs": arguments.knob,
-        "seeds": arguments.seeds,
-        "max_trials": _num_trials(arguments),
-        "search_seed": None if arguments.strategy == "grid" else arguments.search_seed,
-        "memory": memory_bytes,
-        "try_anyway": arguments.try_anyway,
-        "configs": {name: json.loads(base.to_json()) for name, base in bases.items()},
-    }
-    return json.loads(json.dumps(settings))
 
 
 def _bases(arguments: argparse.Namespace) -> dict[str, Config]:
@@ -212,7 +182,7 @@ def _listed(text: str | None, option: str, known: Mapping[str, Any], what: str) 
 
 
 def _knobs(arguments: argparse.Namespace, bases: Mapping[str, Config]) -> tuple[Knob, ...]:
-    knobs = parse_knobs(arguments.knob, _families(bases))
+    knobs = parse_knobs(arguments.knob, families_of(bases))
     if any(knob.name == MEL for knob in knobs) and set(bases) != {"mel"}:
         raise UserError(f"--knob {MEL} is what the representations set; search it with --representations mel alone")
     return knobs
@@ -246,82 +216,8 @@ def _depths(text: str | None, bases: Mapping[str, Config], sample_rate: int) -> 
     return depths
 
 
-def _is_new(folder: pathlib.Path, settings: Mapping[str, Any]) -> bool:
-    """Whether settings are to be written: those of a new search, or of one that has grown.
-
-    Raises:
-        UserError: it was begun with others.
-    """
-    before = read_settings(folder)
-    if before is None:
-        return True
-    search, old, new = read_search(folder), _comparable(before, settings), _comparable(settings, settings)
-    changed = _differences(old, new)
-    grown = {name for name, values in changed.items() if _is_more(name, *values, old)}
-    texts = [f"{name} was {json.dumps(was)} and is {json.dumps(now)}" for name, (was, now) in changed.items()]
-    if settings["strategy"] == "hyperband" and changed and grown == set(changed):
-        raise UserError(
-            f"{'; '.join(texts)}: --strategy hyperband has chosen among what there was, and {folder} cannot grow; go "
-            "on with the old settings, or take another --name"
-        )
-    if grown != set(changed):
-        raise UserError(
-            f"{folder} was begun with other settings: {'; '.join(texts)}; go on with the old ones, or take another "
-            "--name"
-        )
-    if grown - {"seeds"} and len(search.trials) >= (settings["max_trials"] or math.inf):
-        raise UserError(
-            f"{'; '.join(texts)}: all {len(search.trials)} models of {folder} are drawn already; raise --max-trials as "
-            "well"
-        )
-    _report(f"{folder}: going on" + (f" with more: {'; '.join(texts)}" if texts else ""))
-    return bool(grown)
-
-
-def _comparable(settings: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings in one form, whatever version wrote them.
-
-    An older `memory_bytes` may be this machine's own, a `max_trials` that no strategy asks for is nobody's wish, and
-    what was not written is taken to be as it is now.
-    """
-    names = {*settings, "memory", "search_seed"} - {"memory_bytes"}
-    found = {name: settings.get(name, new.get(name)) for name in names}
-    if new["strategy"] not in DRAWING:
-        found["max_trials"] = None
-    # Those that cannot be read differ as they are.
-    with contextlib.suppress(UserError):
-        knobs = parse_knobs(found["knobs"] or (), _families(new["depths"]))
-        found["knobs"] = {knob.name: list(knob.values) or [f"{knob.low}:{knob.high}:{knob.log}"] for knob in knobs}
-    return found
-
-
-def _is_more(name: str, was: Any, now: Any, old: Mapping[str, Any]) -> bool:
-    """Whether a setting differs by what is added to it alone, so that all that there is stays in the answer."""
-    part, _, inside = name.partition(".")
-    representations = old.get("depths")
-    is_known = not isinstance(representations, dict) or inside.partition(".")[0] in representations
-    if part in ("depths", "configs") and not is_known:
-        return was is None
-    if part in ("depths", "knobs"):
-        return isinstance(was, list) and isinstance(now, list) and all(value in now for value in was)
-    return part in ("seeds", "max_trials") and isinstance(was, int) and isinstance(now, int) and was < now
-
-
-def _differences(old: Any, new: Any, name: str = "") -> dict[str, tuple[Any, Any]]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        found = {}
-        for key in sorted({*old, *new}):
-            found |= _differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
-        return found
-    return {} if old == new else {name: (old, new)}
-
-
-def _families(representations: Iterable[str]) -> list[str]:
-    return sorted({REPRESENTATIONS[name][0] for name in representations})
-
-
 def _report(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(one_line(text), file=sys.stderr, flush=True)
 
 
 def _seed(text: str) -> int:

@@ -105,6 +105,11 @@ class Space:
         ]
 
 
+def families_of(representations: Iterable[str]) -> list[str]:
+    """The model families that make representations."""
+    return sorted({REPRESENTATIONS[name][0] for name in representations})
+
+
 def parse_knobs(texts: Iterable[str], families: Sequence[str] = tuple(FAMILIES)) -> tuple[Knob, ...]:
     """Reads several, as `parse_knob` does.
 
@@ -249,7 +254,8 @@ def _parsed(section, name: str, text: str) -> Any:
             raise ValueError
         return text.lower() == "true"
     value = kind(text)
-    if kind is not str and not (math.isfinite(value) and -(2**63) <= value < 2**63):
+    # KerasTuner counts in 64 bits.
+    if (kind is float and not math.isfinite(value)) or (kind is int and not -(2**63) <= value < 2**63):
         raise ValueError
     return value
 
