@@ -4,6 +4,7 @@ import math
 import sys
 from typing import Any
 
+from pipelines.errors import one_line
 from tuner.analysis import COSTS, LEVEL, NUM_RESAMPLES, Answer, Candidate, Comparison, Depths, Estimate, analyse
 from tuner.records import COMPLETED, RUNNING, Search, Trial
 
@@ -39,14 +40,15 @@ def print_answer(search: Search, cost: str) -> None:
     """
     from rich import box
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     answer = analyse(search, cost)
     console = Console(width=None if sys.stdout.isatty() else FULL_WIDTH)
     form = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False, "show_edge": False}
     if answer.candidates:
-        table = Table(title=f"{search.folder.name}: {size_text(answer)}", **form)
+        # (A `Text` is shown as it is; what is in brackets or colons elsewhere may be markup.)
+        table = Table(title=Text(f"{search_name(answer)}: {size_text(answer)}"), **form)
         # A narrow terminal has no room for the intervals of models by themselves, which the report shows.
         places = [place for place in range(len(HEADINGS) + 2) if console.width >= FULL_WIDTH or place != OWN_INTERVAL]
         headings = table_headings(answer)
@@ -56,15 +58,20 @@ def print_answer(search: Search, cost: str) -> None:
             options = {"justify": "right", "no_wrap": True} if is_figure else {"overflow": "fold"}
             table.add_column(headings[place], **options)
         for row in table_rows(answer):
-            table.add_row(*(escape(row[place]) for place in places))
+            table.add_row(*(Text(row[place]) for place in places))
         console.print(table)
     if answer.others:
         table = Table("model", "trial", "", title="trials without a result", **form)
         for row in other_rows(answer):
-            table.add_row(*map(escape, row))
+            table.add_row(*map(Text, row))
         console.print(table)
     for text in answer_text(answer):
-        console.print(text, highlight=False, markup=False)
+        console.print(Text(text))
+
+
+def search_name(answer: Answer) -> str:
+    """The name of the search as it can be shown."""
+    return one_line(answer.search.folder.name)
 
 
 def table_headings(answer: Answer) -> tuple[str, ...]:
@@ -118,7 +125,7 @@ def records(answer: Answer) -> list[dict[str, Any]]:
 def summary(answer: Answer) -> dict[str, Any]:
     """The whole answer in plain values, for JSON."""
     return {
-        "search": answer.search.folder.name,
+        "search": search_name(answer),
         "cost": answer.cost,
         "level": LEVEL,
         "num_resamples": NUM_RESAMPLES,
@@ -235,17 +242,20 @@ def _comparison_values(comparison: Comparison) -> dict[str, Any]:
 
 def _best_text(answer: Answer) -> str:
     best, digits = answer.best, decimals(answer, 4)
-    gains = {
-        name: 10 * math.log10(figures["val_mse"] / best.val_mse.value) if best.val_mse.value else math.inf
-        for name, figures in answer.baselines.items()
-    }
-    listed = " and ".join(
-        f"{abs(gain):.1f} dB {'below' if gain >= 0 else 'ABOVE'} {name}" for name, gain in gains.items()
-    )
-    text = f"Best: {best.trial.label}, val_mse {best.val_mse.value:.{digits}f}, {listed}."
-    if min(gains.values(), default=1) <= 0:
+    value = best.val_mse.value
+    listed = " and ".join(_gain_text(value, name, figures["val_mse"]) for name, figures in answer.baselines.items())
+    text = f"Best: {best.trial.label}, val_mse {value:.{digits}f}, {listed}."
+    if any(figures["val_mse"] <= value for figures in answer.baselines.values()):
         text += " No model has learned to separate yet: train longer before you read anything into the depths."
     return text
+
+
+def _gain_text(value: float, name: str, baseline: float) -> str:
+    """How far an error is below that of a baseline; either may be 0, as that of silence is where all is silent."""
+    if value == 0 or baseline == 0:
+        return f"{'below' if value < baseline else 'as' if value == baseline else 'ABOVE'} {name}"
+    gain_db = 10 * (math.log10(baseline) - math.log10(value))
+    return f"{abs(gain_db):.1f} dB {'below' if gain_db >= 0 else 'ABOVE'} {name}"
 
 
 def _near_optimal_text(answer: Answer) -> str:

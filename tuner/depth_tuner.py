@@ -7,16 +7,29 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import keras_tuner
+import keras_tuner.src.config
 import psutil
 
-from pipelines.errors import UserError
+from pipelines.errors import UserError, unforeseen
 from pipelines.files import remove_leftovers, remove_leftovers_of, whole_file, whole_folder
 from tuner.hypermodel import DepthHyperModel
 from tuner.oracles import SearchStopped
-from tuner.records import CONTINUED, DEPTH, FAILED, LOG, NOT_FITTING, OUTCOME, RECORD, read_runs, write_json
+from tuner.records import (
+    CONTINUED,
+    DEPTH,
+    FAILED,
+    LOG,
+    NOT_FITTING,
+    OUTCOME,
+    RECORD,
+    REPRESENTATION,
+    no_number,
+    read_runs,
+    write_json,
+)
 from tuner.workers import NO_SPACE_STATUS, PARENT, last_words
 
 SECONDS_BETWEEN_LOOKS = 0.2
@@ -24,6 +37,9 @@ SECONDS_BETWEEN_QUESTIONS = 1.0
 SMALLEST_FREE_BYTES = 200 * 10**6
 # What a run goes on with: the best weights so far, and its state at its end.
 CHECKPOINTS = ("best.weights.h5", "last.npz")
+
+# Else a trial that fails prints where in the code that was noticed.
+keras_tuner.src.config.DEBUG = False
 
 
 class DepthTuner(keras_tuner.Tuner):
@@ -62,20 +78,39 @@ class DepthTuner(keras_tuner.Tuner):
         self._asked = 0.0
         super().__init__(oracle=oracle, hypermodel=hypermodel, **options)
 
-    def _populate_initial_space(self):
-        """The oracle knows the space already; nothing is built."""
-
     def _get_tuner_fname(self):
-        """The tuner has no state of its own: there is something to go on with where the oracle's is."""
-        return self.oracle._get_oracle_fname()
+        """The tuner has no state of its own; and TensorFlow, which looks for it, does not know all names of files."""
+        return ""
+
+    def _populate_initial_space(self):
+        """Goes on with what there is. The oracle knows the space already; nothing is built."""
+        if not self._is_worker() and pathlib.Path(self.oracle._get_oracle_fname()).exists():
+            self.reload()
+
+    @property
+    def project_dir(self):
+        return str(pathlib.Path(self.directory, self.project_name))
+
+    def get_trial_dir(self, trial_id):
+        return str(pathlib.Path(self.project_dir, f"trial_{trial_id}"))
 
     def save(self):
         if not self._is_worker():
             self.oracle.save()
 
     def reload(self):
-        if not self._is_worker():
-            self.oracle.reload()
+        """Goes on with what an earlier start has left, also where each model has more seeds now.
+
+        Raises:
+            UserError: as of `tuner.oracles.Steady.reload`.
+        """
+        self.oracle.reload()
+        for trial_id, trial in self.oracle.trials.items():
+            if trial.status == "COMPLETED":
+                done = {run.seed for run in read_runs(pathlib.Path(self.get_trial_dir(trial_id)))}
+                # (Of one that has none any more, somebody has removed them.)
+                if done and not done >= set(self.seeds):
+                    self.oracle.ask_again(trial_id)
 
     def pre_create_trial(self):
         """Waits a moment where the last question was answered with nothing to do."""
@@ -104,14 +139,27 @@ class DepthTuner(keras_tuner.Tuner):
         try:
             for seed in self.seeds:
                 self._run(folder / f"seed_{seed}", values, seed)
+            runs = read_runs(folder)
+            if wrong := no_number(runs):
+                raise _NoResult(FAILED, wrong)
         except _NoResult as error:
-            plan = {"planned_bytes": error.planned_bytes} if error.planned_bytes else {}
-            write_json(folder / OUTCOME, {"status": error.status, "reason": str(error), **plan})
-            self.report(f"trial {trial_id}: {error.status}: {error}")
-            raise keras_tuner.errors.FailedTrialError(str(error)) from error
+            self._end_without_result(trial_id, error)
+        except (UserError, OSError):
+            raise
+        except Exception as error:
+            # Of Keras or TensorFlow, which build the model for its plan: others may well be built.
+            self._end_without_result(trial_id, _NoResult(FAILED, str(unforeseen(error))))
         # They are asked for at once.
         self._asked = 0.0
-        return mean_figures([run.record for run in read_runs(folder)])
+        return mean_figures([run.record for run in runs])
+
+    def _end_without_result(self, trial_id: str, error: "_NoResult") -> NoReturn:
+        plan = {"planned_bytes": error.planned_bytes} if error.planned_bytes else {}
+        write_json(
+            pathlib.Path(self.get_trial_dir(trial_id)) / OUTCOME, {"status": error.status, "reason": str(error), **plan}
+        )
+        self.report(f"trial {trial_id}: {error.status}: {error}")
+        raise keras_tuner.errors.FailedTrialError(str(error)) from error
 
     def load_model(self, trial):
         """The Keras model of a trial with the best weights of its first seed."""
@@ -121,7 +169,7 @@ class DepthTuner(keras_tuner.Tuner):
         return model
 
     def _refuse_to_go_on_without(self, folder: pathlib.Path, values: Mapping[str, Any]) -> None:
-        data = self.hypermodel.bases[values["representation"]].data.data
+        data = self.hypermodel.bases[values[REPRESENTATION]].data.data
         if data is not None and not pathlib.Path(data).exists():
             raise SearchStopped(f"the songs {data} are no longer there; put them back, and type the command again")
         free = shutil.disk_usage(folder).free

@@ -2,10 +2,12 @@
 
 import pathlib
 
-from pipelines.errors import UserError
+from pipelines.errors import UserError, one_line
 from sepnet.export import export_run
 from tuner.analysis import analyse
 from tuner.records import Search, Trial
+
+MOST_BYTES = 255
 
 
 def export_trials(
@@ -38,7 +40,13 @@ def export_trials(
     exported = []
     for trial in trials.values():
         run = min(trial.runs, key=lambda run: run.record["metrics"]["val_mse"])
-        knobs = "".join(f"_{name}-{value}" for name, value in trial.knobs.items() if "/" not in name)
-        name = f"{search.folder.name}_{trial.representation}_depth{trial.depth}{knobs}"
-        exported.append((trial, export_run(run.folder, saved_models / name)))
+        exported.append((trial, export_run(run.folder, saved_models / model_name(search, trial))))
     return exported
+
+
+def model_name(search: Search, trial: Trial) -> str:
+    """The name of an exported model: UTF-8, as clients send it, and no longer than a file system takes."""
+    knobs = "".join(f"_{name}-{value}" for name, value in trial.knobs.items() if "/" not in name)
+    ending = f"_{trial.representation}_depth{trial.depth}{knobs}"
+    beginning = one_line(search.folder.name).encode()[: max(MOST_BYTES - len(ending.encode()), 1)]
+    return beginning.decode(errors="ignore") + ending

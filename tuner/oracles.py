@@ -5,10 +5,10 @@ written in place, so that a kill can leave half a file; a trial whose file is th
 is never run; the lock stays closed after an exception; a search ends for workers that ask while another one's trial
 may still be given back; a space of few models is taken for exhausted while some are left, or (`BayesianOptimization`)
 one of them is tried again and again; `Hyperband` has no later rounds where a trial of an earlier one failed, or where
-there are fewer models than that should have.
+there are fewer models than that should have; what was written is believed, whatever it is, and so is the space that it
+was drawn from, which may have grown; trials under a name with brackets are not found, and one that is no UTF-8 is none.
 """
 
-import json
 import math
 import pathlib
 import shutil
@@ -19,15 +19,27 @@ from typing import Any
 
 import keras_tuner
 from keras_tuner.src.engine import oracle as kt_oracle
-from keras_tuner.src.engine.trial import TrialStatus
+from keras_tuner.src.engine.hyperparameters.hp_types.numerical import Numerical
+from keras_tuner.src.engine.trial import Trial, TrialStatus
 
 from pipelines.errors import UserError
-from tuner.records import write_json
+from tuner.records import (
+    CONTINUED,
+    NOTED,
+    ORACLE,
+    TRIAL,
+    read_oracle_state,
+    read_trial_state,
+    write_json,
+)
 
 OBJECTIVE = keras_tuner.Objective("val_mse", "min")
 HYPERBAND_FACTOR = 3
 # Draws of what was drawn before, after which there is nothing new.
 MOST_COLLISIONS = 1000
+# What an oracle takes over from an earlier start; all else it knows by itself.
+RECORDED = ("start_order", "end_order", "run_times", "seed", "seed_state", "tried_so_far", "id_to_hash")
+RECORDED_BRACKETS = ("brackets", "current_bracket", "current_iteration")
 
 
 class SearchStopped(UserError, keras_tuner.errors.FatalError):
@@ -73,23 +85,76 @@ class Steady:
         self.save()
         return trial.trial_id
 
+    @keras_tuner.synchronized
+    def ask_again(self, trial_id: str) -> None:
+        """Gives out a trial that is completed once more, behind those that wait: there is more to run of it."""
+        trial = self.trials[trial_id]
+        trial.status, trial.score = TrialStatus.RUNNING, None
+        self.end_order = [ended for ended in self.end_order if ended != trial_id]
+        self._retry_queue.insert(0, trial_id)
+
+    @property
+    def _project_dir(self):
+        folder = pathlib.Path(self._directory, self._project_name)
+        folder.mkdir(parents=True, exist_ok=True)
+        return str(folder)
+
+    def _get_trial_dir(self, trial_id):
+        folder = pathlib.Path(self._project_dir, f"trial_{trial_id}")
+        folder.mkdir(exist_ok=True)
+        return str(folder)
+
+    def _get_oracle_fname(self):
+        return str(pathlib.Path(self._directory, self._project_name, ORACLE))
+
     def save(self):
         _write(pathlib.Path(self._get_oracle_fname()), self.get_state())
 
     def _save_trial(self, trial):
-        _write(pathlib.Path(self._get_trial_dir(trial.trial_id)) / "trial.json", trial.get_state())
+        _write(pathlib.Path(self._get_trial_dir(trial.trial_id)) / TRIAL, trial.get_state())
 
     def reload(self):
+        """Goes on where an earlier start ended, in a space that may have grown.
+
+        Raises:
+            UserError: what that has left is damaged, or of another space.
+        """
         folder = pathlib.Path(self._project_dir)
-        state = json.loads(pathlib.Path(self._get_oracle_fname()).read_text())
-        for path in folder.glob("trial_*"):
+        is_hyperband = isinstance(self, keras_tuner.oracles.HyperbandOracle)
+        state = read_oracle_state(folder, is_hyperband)
+        begun = state["start_order"]
+        self.trials = {trial_id: self._read_trial(folder, trial_id, begun) for trial_id in begun}
+        unknown = [path for path in folder.glob("trial_*") if path.name.removeprefix("trial_") not in begun]
+        for path in unknown:
+            if any(path.glob("seed_*")):
+                raise UserError(f"{folder / ORACLE} does not know {path.name}, which has runs; take another --name")
+        for path in unknown:
             # Killed before the oracle knew of it, it was not begun: it is made anew, with the same values.
-            if path.name.removeprefix("trial_") not in state["start_order"]:
-                shutil.rmtree(path)
-        super().reload()
-        # Killed before the oracle knew of its end, it is given out again, and its runs are found to be done.
-        for trial_id in self._retry_queue:
-            self.trials[trial_id].status = TrialStatus.RUNNING
+            shutil.rmtree(path)
+        # Killed before the oracle knew of its end, a trial is given out again, and its runs are found to be done.
+        waiting = {*state["ongoing_trials"].values(), *state["retry_queue"]}
+        for trial_id, trial in self.trials.items():
+            if trial.status == TrialStatus.RUNNING or trial_id in waiting:
+                trial.status = TrialStatus.RUNNING
+                self._retry_queue.insert(0, trial_id)
+        recorded = {name: state[name] for name in RECORDED + (RECORDED_BRACKETS if is_hyperband else ())}
+        self.set_state({**self.get_state(), **recorded})
+
+    def _read_trial(self, folder: pathlib.Path, trial_id: str, begun: Sequence[str]) -> Trial:
+        state = read_trial_state(folder, trial_id)
+        hyperparameters = self.hyperparameters.copy()
+        hyperparameters.values = state["hyperparameters"]["values"]
+        trial = Trial(hyperparameters, trial_id, state["status"], state.get("message"))
+        trial.score = state.get("score")
+        has_score = trial.score is not None and math.isfinite(trial.score)
+        if not self._has(hyperparameters.values, begun) or (trial.status == TrialStatus.COMPLETED and not has_score):
+            raise UserError(f"trial {trial_id} of {folder} is none of this search; search anew under another --name")
+        return trial
+
+    def _has(self, values: Mapping[str, Any], begun: Sequence[str]) -> bool:
+        """Whether a trial may have these values."""
+        space = {hp.name: hp for hp in self.hyperparameters.space}
+        return values.keys() == space.keys() and all(_may_be(hp, values[name]) for name, hp in space.items())
 
 
 class GridOracle(Steady, keras_tuner.Oracle):
@@ -142,6 +207,31 @@ class HyperbandOracle(Steady, keras_tuner.oracles.HyperbandOracle):
                 self._is_at_end = False
         return response
 
+    def _has(self, values, begun):
+        noted = {name: value for name, value in values.items() if name.startswith(NOTED)}
+        earlier = noted.pop(CONTINUED, None)
+        return (
+            super()._has({name: value for name, value in values.items() if not name.startswith(NOTED)}, begun)
+            and (earlier is None or earlier in begun)
+            and noted.keys() == {f"{NOTED}{name}" for name in ("epochs", "initial_epoch", "bracket", "round")}
+            and all(isinstance(value, int) and 0 <= value <= self.max_epochs for value in noted.values())
+        )
+
+    def set_state(self, state):
+        super().set_state(state)
+        numbers = range(self._get_num_brackets())
+        is_over = self._current_iteration >= self.hyperband_iterations
+        if (
+            is_over
+            or self._current_bracket not in numbers
+            or any(
+                bracket["bracket_num"] not in numbers
+                or len(bracket["rounds"]) != self._get_num_rounds(bracket["bracket_num"])
+                for bracket in self._brackets
+            )
+        ):
+            raise UserError(f"{self._get_oracle_fname()} is damaged (at brackets); search anew under another --name")
+
     def _remove_completed_brackets(self):
         # At the end, rounds are as large as those before them allow, which may not have begun.
         if not self._is_at_end:
@@ -193,6 +283,14 @@ def make_oracle(strategy: str, space, *, max_trials: int, max_epochs: int, seed:
         except (ImportError, RuntimeError) as error:
             raise UserError(f"--strategy bayesian needs scikit-learn ({error}); pip install scikit-learn") from error
     return HyperbandOracle(max_epochs=max_epochs, factor=HYPERBAND_FACTOR, **options)
+
+
+def _may_be(hp, value: Any) -> bool:
+    """Whether a hyperparameter may have a value; the logarithm of a range may round its ends a little beyond."""
+    if not isinstance(hp, Numerical):
+        return value in hp.values
+    room = 1e-9 * (hp.max_value - hp.min_value)
+    return isinstance(value, int | float) and hp.min_value - room <= value <= hp.max_value + room
 
 
 def _write(path: pathlib.Path, values: Any) -> None:

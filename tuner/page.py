@@ -15,6 +15,7 @@ from tuner.answer import (
     mean_cost,
     mean_metric,
     other_rows,
+    search_name,
     size_text,
     table_headings,
     table_rows,
@@ -80,11 +81,11 @@ def report_page(answer: Answer, pictures: Mapping[str, str], examples: Sequence[
         pictures: PNGs as data: URIs by the keys of `PICTURES`.
         examples: what the chosen models make of a song, or why there is nothing to hear.
     """
-    name = escape(answer.search.folder.name)
+    name = search_name(answer)
     made = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     sentences = "".join(f"<li>{escape(text)}</li>" for text in answer_text(answer))
     sections = [
-        f"<h1>Depth search: {name}</h1>\n<p>{escape(size_text(answer))}. Written {made}.</p>",
+        f"<h1>Depth search: {escape(name)}</h1>\n<p>{escape(size_text(answer))}. Written {made}.</p>",
         f'<ul class="answer">{sentences}</ul>',
         *(_models(answer) if answer.candidates else ()),
         *(_with_heading(uri, *PICTURES[key]) for key, uri in pictures.items()),
@@ -93,7 +94,7 @@ def report_page(answer: Answer, pictures: Mapping[str, str], examples: Sequence[
         *([_method(answer)] if answer.candidates else ()),
         *_origin(answer),
     ]
-    return page(f"Depth search: {answer.search.folder.name}", sections)
+    return page(f"Depth search: {name}", sections)
 
 
 def _models(answer: Answer) -> Iterable[str]:

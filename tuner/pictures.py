@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from pipelines.errors import UserError, one_line
 from tuner.analysis import COSTS, Answer, Candidate
 from tuner.records import NOT_FITTING, Trial
 
@@ -57,8 +58,8 @@ def draw_mse_by_depth(target: Target, answer: Answer) -> None:
     axes.axhline(best, color="0.3", linewidth=0.8, label=f"best: {answer.best.trial.label}")
     for (name, figures), style in zip(answer.baselines.items(), BASELINE_STYLES, strict=False):
         axes.axhline(figures["val_mse"], color="black", linestyle=style, linewidth=1, label=name)
-    axes.set(xlabel="depth", ylabel="val_mse", yscale="log")
-    _plain_numbers(axes.yaxis)
+    axes.set(xlabel="depth", ylabel="val_mse")
+    _scale(axes, "y", [best, *(figures["val_mse"] for figures in answer.baselines.values())])
     _finish(figure, axes)
     figure.savefig(target, format="png")
 
@@ -86,12 +87,11 @@ def draw_pareto(target: Target, answer: Answer) -> None:
     ):
         label = f"{name}: {one.trial.label}"
         axes.scatter(one.cost, one.val_mse.value, s=size, facecolors="none", edgecolors=color, zorder=4, label=label)
-    axes.set(xlabel=COSTS[answer.cost].heading, ylabel="val_mse", yscale="log")
+    axes.set(xlabel=COSTS[answer.cost].heading, ylabel="val_mse")
     costs = [one.cost for one in answer.candidates]
-    if min(costs) > 0 and max(costs) > 4 * min(costs):
-        axes.set_xscale("log")
-        _plain_numbers(axes.xaxis)
-    _plain_numbers(axes.yaxis)
+    if max(costs) > 4 * min(costs):
+        _scale(axes, "x", costs)
+    _scale(axes, "y", [answer.best.val_mse.value])
     axes.margins(0.08)
     _finish(figure, axes, markerscale=0.6)
     figure.savefig(target, format="png")
@@ -117,19 +117,21 @@ def draw_losses(target: Target, trials: Sequence[Trial], baselines: Mapping[str,
     depths = sorted({trial.depth for trial in trials})
     colors = dict(zip(depths, matplotlib.colormaps["viridis"](np.linspace(0, 0.92, len(depths))), strict=True))
     labels: dict[str, object] = {}
+    histories = {trial.trial_id: mean_history([read_history(run.folder) for run in trial.runs]) for trial in trials}
+    drawn = [*(figures["val_mse"] for figures in baselines.values()), *np.concatenate(list(histories.values()))]
     for axes, (name, group) in zip(fields.flat, groups.items(), strict=False):
         for trial in group:
-            values = mean_history([read_history(run.folder) for run in trial.runs])
+            values = histories[trial.trial_id]
             epochs = np.arange(1, len(values) + 1)
             [line] = axes.plot(epochs, values, color=colors[trial.depth], linewidth=1.3, marker=".", markersize=4)
             labels.setdefault(f"depth {trial.depth}", line)
         for (baseline, figures), style in zip(baselines.items(), BASELINE_STYLES, strict=False):
             labels[baseline] = axes.axhline(figures["val_mse"], color="black", linestyle=style, linewidth=1)
         axes.set_title(name, fontsize="medium")
-        axes.set(xlabel="epoch", yscale="log")
+        axes.set(xlabel="epoch")
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.grid(alpha=0.3, which="both")
-        _plain_numbers(axes.yaxis)
+        _scale(axes, "y", drawn)
     for axes in fields.flat[len(groups) :]:
         axes.remove()
     for row in fields:
@@ -174,12 +176,12 @@ def draw_memory_by_depth(target: Target, answer: Answer) -> None:
         if hollow:
             hollow_style = {"linestyle": "", "markersize": 7, "fillstyle": "none", "label": f"{name}, not fitting"}
             draw(hollow, **style, **hollow_style)
-    axes.set(xlabel="depth", ylabel="GB to train, as planned", yscale="log")
+    axes.set(xlabel="depth", ylabel="GB to train, as planned")
     for limit in gpu_limits(planned):
         axes.axhline(limit, color="0.35", linestyle="--", linewidth=0.9)
         at = {"xytext": (4, 0), "textcoords": "offset points", "xycoords": ("axes fraction", "data"), "va": "center"}
         axes.annotate(f"{limit} GB GPU", (1, limit), **at, fontsize="x-small", color="0.35")
-    _plain_numbers(axes.yaxis)
+    _scale(axes, "y", planned)
     _finish(figure, axes)
     figure.savefig(target, format="png")
 
@@ -192,9 +194,22 @@ def gpu_limits(gigabytes: Iterable[float]) -> list[int]:
 
 
 def read_history(run: pathlib.Path) -> list[float]:
-    """`val_mse` by epoch of a run."""
-    with (run / "history.csv").open(newline="") as file:
-        return [float(row["val_mse"]) for row in csv.DictReader(file)]
+    """`val_mse` by epoch of a run.
+
+    Raises:
+        UserError: it is gone or damaged.
+    """
+    path = run / "history.csv"
+    try:
+        with path.open(newline="") as file:
+            values = [float(row["val_mse"]) for row in csv.DictReader(file)]
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; put it back") from error
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        raise UserError(f"{path} is damaged ({one_line(error)}); search anew under another --name") from error
+    if not values or not np.isfinite(values).all():
+        raise UserError(f"{path} is damaged (a val_mse is no number); search anew under another --name")
+    return values
 
 
 def mean_history(histories: Sequence[Sequence[float]]) -> np.ndarray:
@@ -224,13 +239,20 @@ def _finish(figure, axes, **legend) -> None:
         low, high = axes.get_xlim()
         axes.set_xlim(min(low, math.ceil(low) - 0.3), max(high, math.floor(high) + 0.3))
     axes.grid(alpha=0.3, which="both")
-    figure.legend(loc="outside upper center", ncols=4, fontsize="small", **legend)
+    shown = figure.legend(loc="outside upper center", ncols=4, fontsize="small", **legend)
+    for text in shown.get_texts():
+        # A dollar in a value is no formula.
+        text.set_parse_math(False)
 
 
-def _plain_numbers(axis) -> None:
-    """Lets a logarithmic axis say 0.5 and 20 instead of powers of ten."""
+def _scale(axes, name: str, values: Iterable[float]) -> None:
+    """Makes the axis "x" or "y" logarithmic, with 0.5 and 20 for powers of ten; where a value is 0, it stays linear."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+    if min(values) <= 0:
+        return
+    axes.set(**{f"{name}scale": "log"})
+    axis = getattr(axes, f"{name}axis")
     low, high = axis.get_view_interval()
     steps = {3: (1, 1.25, 1.5, 1.75, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8), 12: (1, 1.5, 2, 3, 4, 6, 8), math.inf: (1, 2, 5)}
     axis.set_major_locator(LogLocator(subs=next(subs for factor, subs in steps.items() if high < factor * low)))

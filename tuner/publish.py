@@ -6,7 +6,6 @@ import io
 import json
 import pathlib
 import sys
-import time
 
 import numpy as np
 
@@ -16,11 +15,10 @@ from sepnet.pages import audio_uri, picture_uri
 from tuner import page, pictures
 from tuner.analysis import DEFAULT_COST, Answer, analyse
 from tuner.answer import records, summary
-from tuner.records import Search, read_search
+from tuner.records import read_search
 
 REPORT, CSV, JSON = "report.html", "trials.csv", "trials.json"
 EXAMPLE_SECONDS = 8
-READING_ATTEMPTS = 20
 
 
 def write_report(folder: pathlib.Path, cost: str = DEFAULT_COST, audio: bool = True) -> pathlib.Path:
@@ -35,31 +33,14 @@ def write_report(folder: pathlib.Path, cost: str = DEFAULT_COST, audio: bool = T
         Path of the page.
 
     Raises:
-        UserError: the folder is no search or cannot be written; or as of `tuner.analysis.analyse`.
+        UserError: the folder is no search, damaged, or cannot be written; or as of `tuner.analysis.analyse`.
     """
-    answer = analyse(read_patiently(folder), cost)
+    answer = analyse(read_search(folder), cost)
     _write(folder / CSV, _csv_text(answer))
     _write(folder / JSON, json.dumps(summary(answer), indent=2))
     examples = _examples(answer) if audio else []
     _write(folder / REPORT, page.report_page(answer, _pictures(answer), examples))
     return folder / REPORT
-
-
-def read_patiently(folder: pathlib.Path) -> Search:
-    """Reads a search; KerasTuner writes its files in place, so one may be half there for a moment.
-
-    Raises:
-        UserError: the folder is no search, or a file of it stays damaged.
-    """
-    for attempt in range(READING_ATTEMPTS):
-        try:
-            return read_search(folder)
-        except ValueError as error:
-            if attempt == READING_ATTEMPTS - 1:
-                raise UserError(
-                    f"a trial of {folder} is damaged ({error}); remove its folder, or search anew under another --name"
-                ) from error
-            time.sleep(0.05)
 
 
 def _pictures(answer: Answer) -> dict[str, str]:
@@ -124,4 +105,5 @@ def _csv_text(answer: Answer) -> str:
 
 def _write(path: pathlib.Path, text: str) -> None:
     with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="")
+        # Names of files may be no UTF-8.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")

@@ -2,11 +2,11 @@
 
 import argparse
 import os
-import pathlib
 from collections.abc import Sequence
 
-from pipelines.errors import CommandParser, run_command
+from pipelines.errors import CommandParser, one_line, run_command
 from tuner.analysis import COSTS, DEFAULT_COST
+from tuner.records import given_path, read_search
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -20,15 +20,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
     from tuner.answer import print_answer
-    from tuner.publish import read_patiently, write_report
+    from tuner.publish import write_report
 
-    print_answer(read_patiently(arguments.folder), arguments.cost)
-    print(f"report: {write_report(arguments.folder, arguments.cost, audio=not arguments.no_audio)}")
+    print_answer(read_search(arguments.folder), arguments.cost)
+    print(f"report: {one_line(write_report(arguments.folder, arguments.cost, audio=not arguments.no_audio))}")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(prog="python -m tuner.report", description=__doc__.partition(": ")[2], allow_abbrev=False)
-    parser.add_argument("folder", type=pathlib.Path, metavar="DIR", help="searches/NAME")
+    parser.add_argument("folder", type=given_path, metavar="DIR", help="searches/NAME")
     costs = "; ".join(f"{name}: {cost.help}" for name, cost in COSTS.items())
     parser.add_argument(
         "--cost",

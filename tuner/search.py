@@ -1,7 +1,6 @@
 """`python -m tuner.search`: how deep should a U-Net be? KerasTuner trains every depth and says what it buys."""
 
 import argparse
-import json
 import pathlib
 import re
 import sys
@@ -9,17 +8,20 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.errors import CommandParser, UserError, positive, run_command
+from pipelines.errors import CommandParser, UserError, one_line, positive, run_command
 from sepnet.config import FAMILIES, Config, add_flags, config_from_flags
 from sepnet.memory import available_bytes, counted_device, parse_memory
 from tuner.analysis import COSTS, DEFAULT_COST
-from tuner.records import SETTINGS, read_search, write_json
-from tuner.search_space import REPRESENTATIONS, Space, parse_knob, with_values
+from tuner.records import FAILED, SETTINGS, given_path, read_search, write_json
+from tuner.search_space import CHOSEN, REPRESENTATIONS, Knob, Space, families_of, parse_knobs
+from tuner.settings import DRAWING, NUM_TRIALS, given_settings, is_new, num_trials
 
 STRATEGIES = ("grid", "random", "bayesian", "hyperband")
+LARGEST_SEED = 2**32 - 1
 EXPORTS = ("best", "front", "all")
-# Flags of `sepnet.train` that a search chooses itself.
-CHOSEN = {"family": "--families", "depth": "--depths", "seed": "--seeds", "preset": "--knob"}
+MEL = "num_mel_bands"
+# Of what each budget is counted in; the config has it as well.
+SMALLEST_BUDGET = 0.01
 BUDGETS = {"epochs": "epochs", "min": "minutes", "J": "joules"}
 
 
@@ -31,50 +33,41 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     arguments = _parser().parse_args(argv)
-    folder = arguments.searches / arguments.name
+    folder = _folder(arguments)
     bases = _bases(arguments)
+    knobs = _knobs(arguments, bases)
     from sepnet.tracks import config_tracks
 
     sample_rate = config_tracks(next(iter(bases.values())).data)["train"][0].sample_rate
-    depths = _depths(arguments.depths, bases, sample_rate)
-    space = Space(depths, tuple(map(parse_knob, arguments.knob)))
-    for base in bases.values():
-        # A knob that is no option is refused before anything runs.
-        with_values(base, {knob.name: (knob.values or (knob.low,))[0] for knob in space.knobs}, 0)
+    space = Space(_depths(arguments.depths, bases, sample_rate), knobs)
     if arguments.strategy == "grid":
         space.grid()
-    memory_bytes = parse_memory(arguments.memory) if arguments.memory else None
+    memory_bytes = None if arguments.memory is None else parse_memory(arguments.memory)
+    settings = given_settings(arguments, bases, space, memory_bytes)
+
+    from tuner import workers
+
+    if not workers.is_worker():
+        begins = is_new(folder, settings, _report)
+        if arguments.max_trials is not None and arguments.strategy not in DRAWING:
+            _report(
+                f"--max-trials has no effect: --strategy {arguments.strategy} knows by itself how many models to try"
+            )
 
     # KerasTuner loads TensorFlow: only after everything that can be refused without it.
-    from tuner import workers
     from tuner.depth_tuner import DepthTuner
     from tuner.hypermodel import DepthHyperModel
     from tuner.oracles import make_oracle
 
     device = counted_device()
-    # The workers of a CPU share its memory.
-    share = arguments.workers if device == "cpu" else 1
-    memory_bytes = memory_bytes or available_bytes(device) // share
-    settings = {
-        "strategy": arguments.strategy,
-        "depths": {name: list(values) for name, values in depths.items()},
-        "knobs": arguments.knob,
-        "seeds": arguments.seeds,
-        "max_trials": arguments.max_trials,
-        "memory_bytes": memory_bytes,
-        "try_anyway": arguments.try_anyway,
-        "configs": {name: json.loads(base.to_json()) for name, base in bases.items()},
-    }
-    local = None
-    if not workers.is_worker():
-        _begin(folder, settings)
-        if arguments.workers > 1 and not workers.is_chief():
-            local = workers.LocalWorkers(_for_workers(argv), arguments.workers, folder)
+    if memory_bytes is None:
+        # The workers of a CPU share its memory.
+        memory_bytes = available_bytes(device) // (arguments.workers if device == "cpu" else 1)
     tuner = DepthTuner(
         make_oracle(
             arguments.strategy,
             space,
-            max_trials=arguments.max_trials,
+            max_trials=num_trials(arguments),
             max_epochs=max(base.training.epochs for base in bases.values()),
             seed=arguments.search_seed,
         ),
@@ -87,13 +80,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         directory=str(arguments.searches),
         project_name=arguments.name,
     )
+    if workers.is_worker():
+        with workers.signs_of_life(folder):
+            tuner.search(verbose=0)
+        return
+    if begins:
+        write_json(folder / SETTINGS, settings)
+    local = None
     begin = time.monotonic()
     try:
-        if workers.is_worker():
-            with workers.signs_of_life(folder):
-                tuner.search(verbose=0)
-            return
-        if workers.is_chief() or local is not None:
+        if arguments.workers > 1 and not workers.is_chief():
+            local = workers.LocalWorkers(argv, arguments.workers, folder)
+        # One that has workers here has become their chief.
+        if workers.is_chief():
             tuner.oracle.verbose = 0
             tuner.save()
             workers.serve(tuner.oracle, folder, _report, local)
@@ -108,34 +107,42 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _finish(folder: pathlib.Path, arguments: argparse.Namespace) -> None:
     from tuner.answer import print_answer
-    from tuner.publish import read_patiently, write_report
+    from tuner.publish import write_report
 
-    print_answer(read_patiently(folder), arguments.cost)
-    print(f"report: {write_report(folder, arguments.cost, audio=not arguments.no_audio)}")
+    search = read_search(folder)
+    failed = [trial for trial in search.trials if trial.status == FAILED]
+    if failed and not search.completed:
+        first = failed[0]
+        raise UserError(
+            f"no model of {folder} has a result, so there is no report: {len(failed)} failed, the first, "
+            f"{first.label}, since {first.reason}; `python -m tuner.report {folder}` lists them all: change what they "
+            "fail of, and search under another --name"
+        )
+    print_answer(search, arguments.cost)
+    print(f"report: {one_line(write_report(folder, arguments.cost, audio=not arguments.no_audio))}")
     if arguments.export:
         from tuner.export import export_trials
 
-        for trial, version in export_trials(
-            read_patiently(folder), arguments.export, arguments.cost, arguments.saved_models
-        ):
-            print(f"exported: {trial.label}: {version}")
+        for trial, version in export_trials(search, arguments.export, arguments.cost, arguments.saved_models):
+            print(f"exported: {trial.label}: {one_line(version)}")
+
+
+def _folder(arguments: argparse.Namespace) -> pathlib.Path:
+    if pathlib.Path(arguments.name).name in ("", ".."):
+        raise UserError(f"--name is {arguments.name!r}, which names no folder of its own; give a word")
+    return arguments.searches / arguments.name
 
 
 def _bases(arguments: argparse.Namespace) -> dict[str, Config]:
     """The config of each representation, whose depth, seed and knobs the search then changes."""
     given = vars(arguments)
-    for name, instead in CHOSEN.items():
+    for name, instead in {**CHOSEN, "preset": "--knob"}.items():
         if name in given:
             raise UserError(f"--{name} is what a search chooses; use {instead} instead")
-    families = arguments.families.split(",") if arguments.families else list(FAMILIES)
-    unknown = [family for family in families if family not in FAMILIES]
-    if unknown:
-        raise UserError(f"unknown family {unknown[0]!r} in --families; choose among {', '.join(FAMILIES)}")
+    families = _listed(arguments.families, "--families", FAMILIES, "family") or list(FAMILIES)
     default = [name for name in ("waveform", "stft") if REPRESENTATIONS[name][0] in families]
-    names = arguments.representations.split(",") if arguments.representations else default
+    names = _listed(arguments.representations, "--representations", REPRESENTATIONS, "representation") or default
     for name in names:
-        if name not in REPRESENTATIONS:
-            raise UserError(f"unknown representation {name!r}; choose among {', '.join(REPRESENTATIONS)}")
         if REPRESENTATIONS[name][0] not in families:
             raise UserError(
                 f"--representations {name} is made by {REPRESENTATIONS[name][0]}, which --families leaves out"
@@ -146,6 +153,8 @@ def _bases(arguments: argparse.Namespace) -> dict[str, Config]:
     stray = sorted(name for name in others if name in given)
     if stray:
         raise UserError(f"--{stray[0].replace('_', '-')} is no option of {' and '.join(sorted(chosen))}")
+    if MEL in given and "mel" not in names:
+        raise UserError("--num-mel-bands is an option of the representation mel; give it in --representations as well")
     budget = _budget(arguments.budget)
     if arguments.strategy == "hyperband" and "epochs" not in budget:
         raise UserError(
@@ -155,15 +164,33 @@ def _bases(arguments: argparse.Namespace) -> dict[str, Config]:
     bases = {}
     for name in names:
         family, fixed = REPRESENTATIONS[name]
-        foreign = set().union(*fields.values()) - fields[family]
+        foreign = set().union(*fields.values()) - fields[family] - {"family"} | ({MEL} if name != "mel" else set())
         values = {key: value for key, value in given.items() if key not in foreign}
         bases[name] = config_from_flags(argparse.Namespace(**{**fixed, **values, **budget, "family": family}))
     return bases
 
 
+def _listed(text: str | None, option: str, known: Mapping[str, Any], what: str) -> list[str]:
+    """The names that an option lists with commas; none where it was not given."""
+    names = [] if text is None else [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in known:
+            raise UserError(f"unknown {what} {name!r} in {option}; choose among {', '.join(known)}")
+        if names.count(name) > 1:
+            raise UserError(f"{option} has {name} twice; name it once")
+    return names
+
+
+def _knobs(arguments: argparse.Namespace, bases: Mapping[str, Config]) -> tuple[Knob, ...]:
+    knobs = parse_knobs(arguments.knob, families_of(bases))
+    if any(knob.name == MEL for knob in knobs) and set(bases) != {"mel"}:
+        raise UserError(f"--knob {MEL} is what the representations set; search it with --representations mel alone")
+    return knobs
+
+
 def _budget(text: str) -> dict[str, float]:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(epochs|min|J)", text)
-    if not match:
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(epochs|min|J)", text)
+    if not match or float(match[1]) < SMALLEST_BUDGET:
         raise UserError(f"--budget is {text!r}; give what each run may spend, such as 10epochs, 2min or 500J")
     number = float(match[1])
     if match[2] == "epochs" and number != int(number):
@@ -176,7 +203,7 @@ def _depths(text: str | None, bases: Mapping[str, Config], sample_rate: int) -> 
     depths = {}
     for name, base in bases.items():
         largest = base.model.largest_depth(round(base.data.segment_seconds * sample_rate))
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?", text or f"1-{largest}")
+        match = re.fullmatch(r"([0-9]{1,2})(?:-([0-9]{1,2}))?", f"1-{largest}" if text is None else text)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
         if not 1 <= first <= last:
             raise UserError(f"--depths is {text!r}, which is no depth; give the first and the last, such as 3-9")
@@ -189,64 +216,21 @@ def _depths(text: str | None, bases: Mapping[str, Config], sample_rate: int) -> 
     return depths
 
 
-def _begin(folder: pathlib.Path, settings: Mapping[str, Any]) -> None:
-    """Makes the folder of a search, or finds that it is of this search.
-
-    Raises:
-        UserError: it was begun with other settings.
-    """
-    path = folder / SETTINGS
-    if not path.exists():
-        write_json(path, settings)
-        return
-    before = read_search(folder).settings
-    changed = [
-        f"{name} was {_shown(old)} and is {_shown(new)}"
-        for name, (old, new) in _differences(before, json.loads(json.dumps(settings))).items()
-    ]
-    if changed:
-        raise UserError(
-            f"{folder} was begun with other settings: {'; '.join(changed)}; go on with the old ones, or take "
-            "another --name"
-        )
-    _report(f"{folder}: going on")
-
-
-def _differences(old: Any, new: Any, name: str = "") -> dict[str, tuple[Any, Any]]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        found = {}
-        for key in sorted({*old, *new}):
-            found |= _differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
-        return found
-    return {} if old == new else {name: (old, new)}
-
-
-def _shown(value: Any) -> str:
-    return json.dumps(value)
-
-
-def _for_workers(argv: Sequence[str]) -> list[str]:
-    """The arguments that workers of this machine get: all but their number."""
-    kept, skip = [], False
-    for argument in argv:
-        if skip:
-            skip = False
-        elif argument == "--workers":
-            skip = True
-        elif not argument.startswith("--workers="):
-            kept.append(argument)
-    return kept
-
-
 def _report(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(one_line(text), file=sys.stderr, flush=True)
+
+
+def _seed(text: str) -> int:
+    if (seed := positive(text)) > LARGEST_SEED:
+        raise argparse.ArgumentTypeError(f"{text!r} is above {LARGEST_SEED}; give a smaller one")
+    return seed
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(prog="python -m tuner.search", description=__doc__.partition(": ")[2], allow_abbrev=False)
     add = parser.add_argument
     add("--name", default="depth", help="of the search; the same command again goes on with it [depth]")
-    add("--searches", type=pathlib.Path, default=pathlib.Path("searches"), help="folder of searches [searches]")
+    add("--searches", type=given_path, default=pathlib.Path("searches"), help="folder of searches [searches]")
     add("--families", metavar="A,B", help=f"{', '.join(FAMILIES)} (default: both)")
     add("--representations", metavar="A,B", help=f"{', '.join(REPRESENTATIONS)} (default: waveform,stft)")
     add("--depths", metavar="A-B", help="depths to try (default: 1 to the largest that the segment has room for)")
@@ -260,8 +244,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FIELD=...",
         help="search an option as well: a,b,c or low:high:log",
     )
-    add("--max-trials", type=positive, default=20, metavar="N", help="models that random and bayesian try [20]")
-    add("--search-seed", type=positive, default=1, metavar="N", help="seed of what they draw [1]")
+    add("--max-trials", type=positive, metavar="N", help=f"models that random and bayesian try [{NUM_TRIALS}]")
+    add("--search-seed", type=_seed, default=1, metavar="N", help="seed of what they draw [1]")
     add("--workers", type=positive, default=1, metavar="N", help="runs at a time on this machine [1]")
     add("--memory", metavar="SIZE", help="that a run may take, such as 16GB (default: this machine's)")
     add("--try-anyway", action="store_true", help="start also what does not fit the memory by its plan")
@@ -269,7 +253,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--export", choices=EXPORTS, help="write SavedModels of the best models, of the front, or of all")
     add(
         "--saved-models",
-        type=pathlib.Path,
+        type=given_path,
         default=pathlib.Path("saved_models"),
         help="folder of models [saved_models]",
     )

@@ -1,12 +1,16 @@
 """What a search ranges over: representations, depths and knobs. The only file that calls `hp.*`."""
 
 import dataclasses
+import difflib
 import itertools
-from collections.abc import Mapping, Sequence
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pipelines.errors import UserError
-from sepnet.config import Config
+from sepnet.config import FAMILIES, Config, Data, Training
 from tuner.records import DEPTH, REPRESENTATION
 
 # The family of each representation, and what it fixes in the family's options.
@@ -15,6 +19,16 @@ REPRESENTATIONS = {
     "stft": ("unet_2d", {"num_mel_bands": None}),
     "mel": ("unet_2d", {"num_mel_bands": 96}),
 }
+# Fields of the config that a search sets itself, and its options for them.
+CHOSEN = {
+    "family": "--families",
+    "depth": "--depths",
+    "seed": "--seeds",
+    **dict.fromkeys(("epochs", "minutes", "joules"), "--budget"),
+}
+# The fields of `Data` that leave alone what `val_mse` is measured on.
+OF_TRAINING = ("segment_seconds", "reader")
+NONE = "none"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +37,7 @@ class Knob:
 
     Attributes:
         name: of the field, as in the config.
-        values: those to choose from; empty where a range is given.
+        values: those to choose from, of one type but for None; empty where a range is given.
         low: of a range.
         high: of a range.
         log: a range is drawn from evenly in its logarithm.
@@ -54,12 +68,18 @@ class Space:
         every = [depth for depths in self.depths.values() for depth in depths]
         hp.Int(DEPTH, min(every), max(every))
         for knob in self.knobs:
-            if knob.values:
-                hp.Choice(knob.name, list(knob.values))
-            elif isinstance(knob.low, int):
-                hp.Int(knob.name, knob.low, knob.high, sampling="log" if knob.log else "linear")
+            sampling = "log" if knob.log else "linear"
+            if isinstance(knob.low, int):
+                hp.Int(knob.name, knob.low, knob.high, sampling=sampling)
+            elif knob.low is not None:
+                hp.Float(knob.name, knob.low, knob.high, sampling=sampling)
+            elif not isinstance(knob.values[0], bool):
+                hp.Choice(knob.name, _told(knob.values))
+            elif len(knob.values) == 1:
+                hp.Fixed(knob.name, knob.values[0])
             else:
-                hp.Float(knob.name, knob.low, knob.high, sampling="log" if knob.log else "linear")
+                # A `Choice` makes numbers of these.
+                hp.Boolean(knob.name)
 
     def grid(self) -> list[dict[str, Any]]:
         """Every combination, depth by depth, so that all representations have their shallow models first.
@@ -76,7 +96,7 @@ class Space:
         pairs = sorted(
             ((depth, name) for name, depths in self.depths.items() for depth in depths), key=lambda pair: pair[0]
         )
-        choices = list(itertools.product(*(knob.values for knob in self.knobs)))
+        choices = list(itertools.product(*(_told(knob.values) for knob in self.knobs)))
         names = [knob.name for knob in self.knobs]
         return [
             {REPRESENTATION: name, DEPTH: depth, **dict(zip(names, values, strict=True))}
@@ -85,44 +105,84 @@ class Space:
         ]
 
 
-def parse_knob(text: str) -> Knob:
-    """Reads `base_filters=12,24`, `learning_rate=1e-4:1e-2` or `learning_rate=1e-4:1e-2:log`.
+def families_of(representations: Iterable[str]) -> list[str]:
+    """The model families that make representations."""
+    return sorted({REPRESENTATIONS[name][0] for name in representations})
+
+
+def parse_knobs(texts: Iterable[str], families: Sequence[str] = tuple(FAMILIES)) -> tuple[Knob, ...]:
+    """Reads several, as `parse_knob` does.
 
     Raises:
-        UserError: it is none of these.
+        UserError: one cannot be read, or a field comes twice.
     """
-    name, equals, values = text.partition("=")
+    knobs = tuple(parse_knob(text, families) for text in texts)
+    names = [knob.name for knob in knobs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise UserError(f"--knob {twice} comes twice; give all of its values in one, as base_filters=12,24")
+    return knobs
+
+
+def parse_knob(text: str, families: Sequence[str] = tuple(FAMILIES)) -> Knob:
+    """Reads `base_filters=12,24`, `num_bins=none,64`, `learning_rate=1e-4:1e-2` or `learning_rate=1e-4:1e-2:log`.
+
+    Args:
+        text: of the command line.
+        families: that are searched, all of which must have the field.
+
+    Raises:
+        UserError: it is none of these, a value is out of range, or the search sets this field itself.
+    """
+    name, equals, values = (part.strip() for part in text.partition("="))
     name = name.replace("-", "_")
     try:
         if not (name and equals and values):
-            raise ValueError
+            raise _NoKnob("")
+        section = _section_of(name, families)
+        kind = _kind(section.__dataclass_fields__[name])
         if ":" not in values:
-            return Knob(name, tuple(_value(value) for value in values.split(",")))
-        low, high, *log = values.split(":")
-        low, high = _value(low), _value(high)
-        if log not in ([], ["log"]) or not low < high:
-            raise ValueError
-        if isinstance(low, float) or isinstance(high, float):
-            low, high = float(low), float(high)
-        return Knob(name, low=low, high=high, log=bool(log))
-    except (ValueError, TypeError) as error:
+            knob = Knob(name, tuple(_value(section, name, value.strip()) for value in values.split(",")))
+            if len(set(knob.values)) < len(knob.values):
+                raise _NoKnob(", which has a value twice")
+            return knob
+        low, high, *log = (value.strip() for value in values.split(":"))
+        low, high = _value(section, name, low), _value(section, name, high)
+        if kind not in (int, float) or None in (low, high):
+            raise _NoKnob(f", and {name} has no range of numbers")
+        if log not in ([], ["log"]):
+            raise _NoKnob(f", and behind a range stands nothing but :log, not {':'.join(log)!r}")
+        if not low < high:
+            raise _NoKnob(f", whose range does not rise from {low} to {high}")
+        if log and low <= 0:
+            raise _NoKnob(f", and the logarithm of {low} is no number: begin above 0, or leave out :log")
+    except _NoKnob as error:
         raise UserError(
-            f"--knob is {text!r}; give values as base_filters=12,24 or a range as learning_rate=1e-4:1e-2:log"
+            f"--knob is {text!r}{error}; give values as base_filters=12,24 or a range as learning_rate=1e-4:1e-2:log"
         ) from error
+    return Knob(name, low=low, high=high, log=bool(log))
 
 
 def with_values(base: Config, values: Mapping[str, Any], seed: int) -> Config:
     """A config with some of its fields changed, whichever section they are in.
 
+    Args:
+        base: what is changed.
+        values: of a trial.
+        seed: of the run.
+
     Raises:
-        UserError: there is no such field, or a value is out of range.
+        UserError: there is no such field, a value is out of range, or does not go with the others.
     """
     changed = {name: value for name, value in values.items() if name != REPRESENTATION and "/" not in name}
     changed = {**changed, "seed": seed}
     sections = {}
     for key, section in vars(base).items():
         names = [name for name in changed if name in section.__dataclass_fields__]
-        sections[key] = dataclasses.replace(section, **{name: changed.pop(name) for name in names})
+        given = {name: changed.pop(name) for name in names}
+        # What KerasTuner was told.
+        read = {name: _parsed(section, name, text) for name, text in given.items() if isinstance(text, str)}
+        sections[key] = dataclasses.replace(section, **given | read)
     if changed:
         raise UserError(
             f"{next(iter(changed))} is no option of {base.family}; `python -m sepnet.train --help` lists them"
@@ -133,10 +193,74 @@ def with_values(base: Config, values: Mapping[str, Any], seed: int) -> Config:
     return Config(**sections)
 
 
-def _value(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return {"true": True, "false": False, "none": None}.get(text.lower(), text)
+class _NoKnob(Exception):
+    """Says what is wrong with a knob."""
+
+
+def _section_of(name: str, families: Sequence[str]):
+    """The section of the config that has a field, with a search that may change it."""
+    if name in CHOSEN or name == REPRESENTATION:
+        instead = CHOSEN.get(name, "--representations")
+        raise UserError(f"--knob {name} is what a search sets itself; use {instead} instead")
+    sections = {"data": Data, "training": Training, **{family: FAMILIES[family] for family in families}}
+    having = {key for key, section in sections.items() if name in section.__dataclass_fields__}
+    lacking = [family for family in families if family not in having]
+    if not having - set(FAMILIES) and lacking:
+        known = {field for section in sections.values() for field in section.__dataclass_fields__} - set(CHOSEN)
+        known -= set(Data.__dataclass_fields__) - set(OF_TRAINING)
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = (
+            f"did you mean {close[0]}?" if close and close[0] != name else "`python -m sepnet.train --help` lists them"
+        )
+        raise UserError(f"--knob {name} is no option of {' and '.join(lacking)}; {hint}")
+    if "data" in having and name not in OF_TRAINING:
+        flag = f"--{name.replace('_', '-')}"
+        raise UserError(f"--knob {name} changes what val_mse is measured on; give all models one {flag} instead")
+    return sections[next(key for key in sections if key in having)]
+
+
+def _kind(field: dataclasses.Field) -> type | None:
+    """The type of a field's single values; None of one that takes several."""
+    kinds = typing.get_args(field.type) if isinstance(field.type, types.UnionType) else (field.type,)
+    return next((kind for kind in kinds if kind in (bool, int, float, str)), None)
+
+
+def _value(section, name: str, text: str) -> Any:
+    """A value of a field, as `_parsed`, that this field takes."""
+    try:
+        value = _parsed(section, name, text)
+        section(**{name: value})
+    except ValueError as error:
+        raise _NoKnob(f", and {text!r} is no value of {name}") from error
+    except UserError as error:
+        raise _NoKnob(f": {error}") from error
+    return value
+
+
+def _parsed(section, name: str, text: str) -> Any:
+    """What a text says of a field.
+
+    Raises:
+        ValueError: it is of another type, or no finite number.
+    """
+    field = section.__dataclass_fields__[name]
+    kind = _kind(field)
+    if text.lower() == NONE and isinstance(field.type, types.UnionType):
+        return None
+    if not text or kind is None:
+        raise ValueError
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise ValueError
+        return text.lower() == "true"
+    value = kind(text)
+    # KerasTuner counts in 64 bits.
+    if (kind is float and not math.isfinite(value)) or (kind is int and not -(2**63) <= value < 2**63):
+        raise ValueError
+    return value
+
+
+def _told(values: Iterable[Any]) -> list[Any]:
+    """Values as KerasTuner takes them: it knows no None, and no values of several types."""
+    values = list(values)
+    return [NONE if value is None else str(value) for value in values] if None in values else values

@@ -28,6 +28,8 @@ MOST_STARTS = 5
 # How processes end: for a mistake of the user (see `pipelines.errors.run_command`); a run that found the disk full, a
 # quota used up, or a file larger than is allowed.
 USER_ERROR_STATUS, NO_SPACE_STATUS = 2, 28
+# What marks the line in which they say why.
+ERROR = "error: "
 
 
 def is_chief() -> bool:
@@ -130,7 +132,7 @@ class LocalWorkers:
     """Workers on this machine, each a process that runs the same command.
 
     Args:
-        arguments: of the command, without `--workers`.
+        arguments: of the command.
         number: how many.
         search: folder of the search.
     """
@@ -201,9 +203,10 @@ class LocalWorkers:
 
 
 def last_words(log: pathlib.Path) -> str:
-    """The last line that a process has left in its log, without the word that marks an error; "" if there is none."""
+    """The last error that a process has left in its log, or else its last line; "" if there is none."""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1].removeprefix("error: ") if lines else ""
+    errors = [line for line in lines if line.startswith(ERROR)]
+    return (errors or lines or [""])[-1].removeprefix(ERROR)
 
 
 def _own_gpu(index: int) -> dict[str, str]:

@@ -5,6 +5,7 @@ import collections
 import keras_tuner
 import pytest
 
+from pipelines.errors import UserError
 from tuner.oracles import OBJECTIVE, make_oracle
 from tuner.search_space import Knob, Space
 
@@ -22,15 +23,17 @@ def deeper_is_better(values):
 def search(tmp_path):
     """Asks an oracle until it has no more, tells it the errors, and returns all trials in order; None is a failure."""
 
-    def ask(strategy, space, *, restart_after=None, max_trials=20, max_epochs=9):
+    def ask(strategy, space, *, restart_after=None, max_trials=20, max_epochs=9, name="search"):
         def make():
             options = {"max_trials": max_trials, "max_epochs": max_epochs, "seed": 3}
             oracle = make_oracle(strategy, space, **options)
             oracle.verbose = 0
-            oracle._set_project_dir(str(tmp_path), strategy)
+            oracle._set_project_dir(str(tmp_path), name)
             return oracle
 
         oracle, number = make(), 0
+        if (tmp_path / name / "oracle.json").exists():
+            oracle.reload()
         while (trial := oracle.create_trial("tuner0")).status == "RUNNING":
             number += 1
             if number == restart_after:
@@ -108,3 +111,33 @@ def test_hyperband_goes_on_with_the_best_of_few(search, restart_after):
     assert sorted(map(model_of, rounds[3])) == [("waveform", 3), ("waveform", 4), ("waveform", 5)]
     assert list(map(model_of, rounds[9])) == list(map(model_of, rounds[27])) == [("waveform", 5)]
     assert [model_of(trial) for trial in trials if trial.status == "FAILED"] == [("stft", 5)]
+
+
+@pytest.mark.parametrize("name", ["a [1] $b", "caf\udce9"])
+@pytest.mark.parametrize("strategy", ["grid", "random", "bayesian"])
+def test_a_search_that_is_done_goes_on_with_more_depths_and_trials(search, strategy, name):
+    small = Space({"waveform": range(1, 3)}, (Knob("learning_rate", (0.1, 0.2)),))
+    large = Space({"waveform": range(1, 4), "stft": range(1, 3)}, (Knob("learning_rate", (0.1, 0.2, 0.3)),))
+    first = search(strategy, small, max_trials=3, name=name)
+    assert len(first) == (4 if strategy == "grid" else 3)
+    trials = search(strategy, large, max_trials=12, name=name)
+    assert [trial.get_state()["hyperparameters"]["values"] for trial in trials[: len(first)]] == [
+        trial.hyperparameters.values for trial in first
+    ]
+    assert [trial.score for trial in trials[: len(first)]] == [trial.score for trial in first]
+    tried = {tuple(sorted(trial.hyperparameters.values.items())) for trial in trials}
+    assert len(tried) == len(trials) == (15 if strategy == "grid" else 12)
+    assert {values[-1] for values in tried} == {("representation", "waveform"), ("representation", "stft")}
+
+
+def test_more_trials_are_those_of_a_search_that_asked_for_them_at_once(search):
+    space = Space({"waveform": range(1, 9)}, (Knob("learning_rate", low=1e-4, high=1e-2, log=True),))
+    search("random", space, max_trials=2, name="grown")
+    grown, whole = (search("random", space, max_trials=6, name=name) for name in ("grown", "whole"))
+    assert [trial.hyperparameters.values for trial in grown] == [trial.hyperparameters.values for trial in whole]
+
+
+def test_a_trial_of_another_space_is_refused(search):
+    search("random", SMALL, max_trials=3)
+    with pytest.raises(UserError, match="is none of this search; search anew under another --name"):
+        search("random", Space({"mel": range(1, 5)}), max_trials=3)

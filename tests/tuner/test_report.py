@@ -19,7 +19,7 @@ from sepnet.train import main as train
 from tests.page_reader import content, read_page
 from tests.tuner.synthetic import errors_of, write_search, write_trial, write_whole_search
 from tuner import pictures
-from tuner.analysis import analyse
+from tuner.analysis import COSTS, analyse
 from tuner.answer import answer_text, print_answer, records
 from tuner.page import meter_text
 from tuner.publish import write_report
@@ -237,3 +237,62 @@ def test_help_is_of_this_command(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     assert "training-joules: energy to train" in " ".join(capsys.readouterr().out.split())
+
+
+def test_nothing_is_divided_by_zero(tmp_path):
+    """Songs that are silent, energy that nobody counts, and steps that take no time."""
+    folder = write_search(tmp_path / "search")
+    costs = dict.fromkeys(("separation_joules", "training_joules", "separation_seconds", "gflop_per_second"), 0.0)
+    costs |= dict.fromkeys(("peak_bytes", "planned_training_bytes", "training_seconds", "parameters"), 0)
+    for depth in (1, 2):
+        write_trial(folder, "stft", depth, np.zeros((1, 3, 4)), costs=costs, silence=0.0)
+    for cost in COSTS:
+        page = read_page(write_report(folder, cost, audio=False))
+        assert len(page.named("img")) == 4
+    text = answer_text(analyse(read_search(folder)))[0]
+    assert text.startswith("Best: stft 1, val_mse 0.00000, as silence and below mixture/num_sources. No model has")
+    write_trial(folder, "stft", 3, np.full((1, 3, 4), 0.01), silence=0.0)
+    write_report(folder, audio=False)
+    shutil.rmtree(folder / "trial_0000")
+    shutil.rmtree(folder / "trial_0001")
+    assert "0.01000, ABOVE silence and 3.0 dB ABOVE mixture" in answer_text(analyse(read_search(folder)))[0]
+
+
+def test_errors_that_are_no_numbers_are_failures(tmp_path, capsys):
+    folder = write_search(tmp_path / "search")
+    write_trial(folder, "stft", 1, np.full((2, 3, 4), np.nan))
+    write_trial(folder, "stft", 2, np.full((1, 3, 4), np.inf), status="FAILED")
+    write_trial(folder, "stft", 3, status="FAILED")
+    write_trial(folder, "stft", 4, status="FAILED", outcome={"status": "failed", "reason": ""})
+    reasons = [trial.reason for trial in read_search(folder).trials]
+    assert [trial.status for trial in read_search(folder).trials] == ["failed"] * 4
+    assert reasons[0].startswith("seed 0: its val_mse is nan") and reasons[1].startswith("seed 0: its val_mse is inf")
+    assert reasons[2] == reasons[3] == "no reason was kept; see log.txt of its runs"
+    write_report(folder)
+    # JSON knows no such numbers.
+    json.loads((folder / "trials.json").read_text(), parse_constant=pytest.fail)
+
+
+def test_values_with_markup_are_shown_as_they_are(tmp_path, capsys):
+    folder = write_search(tmp_path / "a [red] $x$ :100:")
+    shown = "learning_rate=[bold]$a_{ :smile:"
+    write_trial(folder, "stft", 1, errors_of(0.002), knobs={"learning_rate": shown.partition("=")[2]})
+    reason = "a [b] $c\nnext\x1b[31m"
+    write_trial(folder, "stft", 2, status="FAILED", outcome={"status": "failed", "reason": reason})
+    page = read_page(write_report(folder, audio=False))
+    assert len(page.named("img")) == 4
+    assert ["stft 2", "0001", r"failed: a [b] $c\nnext\x1b[31m"] in page.rows
+    print_answer(read_search(folder), "joules")
+    said = "".join(capsys.readouterr().out.split())
+    for text in ("a [red] $x$ :100:", shown, r"a [b] $c\nnext\x1b[31m"):
+        assert "".join(text.split()) in said
+
+
+@pytest.mark.parametrize("content", ["", "epoch\n1\n", "epoch,val_mse\n1,x\n", "epoch,val_mse\n1,nan\n", None])
+def test_a_damaged_history_is_one_line(tmp_path, content):
+    folder = write_search(tmp_path / "search")
+    write_trial(folder, "stft", 1, errors_of(0.002))
+    path = folder / "trial_0000" / "seed_1" / "history.csv"
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(UserError, match="history.csv"):
+        write_report(folder, audio=False)

@@ -1,0 +1,120 @@
+"""What a search was told, as `search.json` keeps it: the same command goes on with it, and one that asks for more."""
+
+import argparse
+import contextlib
+import json
+import math
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pipelines.errors import UserError
+from sepnet.config import Config
+from tuner.records import read_search, read_settings
+from tuner.search_space import Space, families_of, parse_knobs
+
+# The strategies that draw as many models as they are told.
+DRAWING = ("random", "bayesian")
+NUM_TRIALS = 20
+
+
+def given_settings(
+    arguments: argparse.Namespace, bases: Mapping[str, Config], space: Space, memory_bytes: int | None
+) -> dict[str, Any]:
+    """What the answer of a search depends on, as it was given, never what this machine is."""
+    settings = {
+        "strategy": arguments.strategy,
+        "depths": {name: list(values) for name, values in space.depths.items()},
+        "knobs": arguments.knob,
+        "seeds": arguments.seeds,
+        "max_trials": num_trials(arguments),
+        "search_seed": None if arguments.strategy == "grid" else arguments.search_seed,
+        "memory": memory_bytes,
+        "try_anyway": arguments.try_anyway,
+        "configs": {name: json.loads(base.to_json()) for name, base in bases.items()},
+    }
+    return json.loads(json.dumps(settings))
+
+
+def num_trials(arguments: argparse.Namespace) -> int | None:
+    """How many models are drawn, where the strategy has to be told."""
+    if arguments.strategy not in DRAWING:
+        return None
+    return NUM_TRIALS if arguments.max_trials is None else arguments.max_trials
+
+
+def is_new(folder: pathlib.Path, settings: Mapping[str, Any], report: Callable[[str], None]) -> bool:
+    """Whether settings are to be written: those of a search that begins, or of one that grows.
+
+    Args:
+        folder: of the search.
+        settings: as `given_settings` makes them.
+        report: is called with a line for people where the search goes on.
+
+    Raises:
+        UserError: it was begun with others, or is damaged.
+    """
+    before = read_settings(folder)
+    if before is None:
+        return True
+    search, old, new = read_search(folder), _comparable(before, settings), _comparable(settings, settings)
+    changed = _differences(old, new)
+    grown = {name for name, values in changed.items() if _is_more(name, *values, old)}
+    # (The config of a representation that is added says no more than its depths.)
+    told = {name: values for name, values in changed.items() if name not in grown or not name.startswith("configs")}
+    texts = [f"{name} was {json.dumps(was)} and is {json.dumps(now)}" for name, (was, now) in told.items()]
+    if settings["strategy"] == "hyperband" and changed and grown == set(changed):
+        raise UserError(
+            f"{'; '.join(texts)}: --strategy hyperband has chosen among what there was, and {folder} cannot grow; go "
+            "on with the old settings, or take another --name"
+        )
+    if grown != set(changed):
+        raise UserError(
+            f"{folder} was begun with other settings: {'; '.join(texts)}; go on with the old ones, or take another "
+            "--name"
+        )
+    if grown - {"seeds"} and len(search.trials) >= (settings["max_trials"] or math.inf):
+        raise UserError(
+            f"{'; '.join(texts)}: all {len(search.trials)} models of {folder} are drawn already; raise --max-trials as "
+            "well"
+        )
+    report(f"{folder}: going on" + (f" with more: {'; '.join(texts)}" if texts else ""))
+    return bool(grown)
+
+
+def _comparable(settings: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings in one form, whatever version wrote them.
+
+    An older `memory_bytes` may be this machine's own, a `max_trials` that no strategy asks for is nobody's wish, and
+    what was not written is taken to be as it is now.
+    """
+    names = {*settings, "memory", "search_seed"} - {"memory_bytes"}
+    found = {name: settings.get(name, new.get(name)) for name in names}
+    if new["strategy"] not in DRAWING:
+        found["max_trials"] = None
+    # Those that cannot be read differ as they are.
+    with contextlib.suppress(UserError):
+        knobs = parse_knobs(found.get("knobs") or (), families_of(new["depths"]))
+        found["knobs"] = {knob.name: list(knob.values) or [f"{knob.low}:{knob.high}:{knob.log}"] for knob in knobs}
+    return found
+
+
+def _is_more(name: str, was: Any, now: Any, old: Mapping[str, Any]) -> bool:
+    """Whether a setting differs by what is added to it alone, so that all that there is stays in the answer."""
+    part, _, inside = name.partition(".")
+    representations = old.get("depths")
+    is_known = not isinstance(representations, dict) or inside.partition(".")[0] in representations
+    if part in ("depths", "configs") and not is_known:
+        return was is None
+    if part in ("depths", "knobs"):
+        return isinstance(was, list) and isinstance(now, list) and all(value in now for value in was)
+    return part in ("seeds", "max_trials") and isinstance(was, int) and isinstance(now, int) and was < now
+
+
+def _differences(old: Any, new: Any, name: str = "") -> dict[str, tuple[Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        found = {}
+        for key in sorted({*old, *new}):
+            found |= _differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
+        return found
+    return {} if old == new else {name: (old, new)}
