@@ -14,7 +14,7 @@ import soundfile
 
 from pipelines import audio
 from pipelines.errors import UserError, one_line
-from sepnet.separator import Separator
+from sepnet.separator import Separator, only_sound
 from sepnet.serving.errors import BAD_REQUEST, INTERNAL, TOO_LARGE, UNSUPPORTED, ApiError
 from sepnet.serving.options import ServeOptions
 from sepnet.serving.runner import Runner
@@ -165,14 +165,12 @@ class Song:
         if info.num_samples > most_samples and not info.is_guess:
             raise too_long
         num_samples = 0
-        for block in recording.blocks():
+        for block in only_sound(recording.blocks(), info.sample_rate, info.num_channels):
             if self._is_given_up.is_set():
                 break
             num_samples += len(block)
             if num_samples > most_samples:
                 raise too_long
-            if not np.isfinite(block).all():
-                raise ApiError(BAD_REQUEST, "the song holds NaN or infinity")
         return num_samples
 
     def _separate(self, runner: Runner, options: ServeOptions) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 import tempfile
 import threading
 import zipfile
@@ -117,6 +118,12 @@ WRONG = {
     "job": ("/separate?job=..%2Fx", encoded(noise(100, 1)), 400, "job"),
     "no samples": ("/separate", encoded(noise(0, 1)), 400, "no samples"),
     "NaN": ("/separate", encoded(noise(100, 1) * np.nan, subtype="FLOAT"), 400, "NaN or infinity"),
+    "noise of a broken converter": (
+        "/separate",
+        encoded(np.append(np.zeros((300_000, 1)), [[1e25]], axis=0), subtype="FLOAT"),
+        400,
+        "1e+25 times full scale, first at 27.211 s",
+    ),
     "channels": ("/separate", encoded(noise(100, 9)), 415, "9 channels"),
     "rate": ("/separate", encoded(noise(100, 1), 100), 415, "100 Hz"),
     "hours": ("/separate", encoded(np.zeros((3600 * 8000, 1)), 8000, "FLAC"), 413, "longer than 60 s"),
@@ -215,3 +222,12 @@ def test_a_client_that_goes_away_leaves_nothing(server, tmp_path, monkeypatch):
         assert list(tmp_path.iterdir())
     eventually(lambda: not list(tmp_path.iterdir()))
     assert server.get("/separate/jobs/goes-away").json()["state"] in ("gone", "done")
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf, 1e25])
+def test_stems_that_are_no_sound_are_an_error_and_no_file(gain_model, broken):
+    folder = gain_model({"vocals": broken, "rest": 0.5}, sample_rate=8000)
+    with running(ServeOptions(saved_models=folder.parent)) as server:
+        answer = server.post("/separate?encoding=FLOAT", data=encoded(noise(100, 1), 8000))
+        assert answer.status_code == 400
+        assert re.match("the model makes .* of the audio as vocals, first at 0.000 s", answer.json()["error"])
