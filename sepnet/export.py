@@ -10,6 +10,7 @@ from typing import Any
 
 from pipelines.errors import UserError
 from pipelines.files import whole_folder
+from sepnet.checksums import write_checksums
 from sepnet.config import read_run_config
 from sepnet.signatures import BYTES, SERVING_DEFAULT, TENSOR, WAV, serving_functions
 from sepnet.warmup import WARMUP, write_warmup
@@ -91,6 +92,7 @@ def export_model(model, folder: pathlib.Path, contract: Mapping[str, Any]) -> pa
         path.write_text(json.dumps(contract, indent=2))
         requests = _warmup_requests(contract["sample_rate"], model.input_shape[-1])
         write_warmup(temporary / WARMUP, folder.name, requests)
+        write_checksums(temporary)
     return version
 
 
@@ -112,7 +114,9 @@ def versions(folder: pathlib.Path) -> list[int]:
     """The versions of a model that are there, in ascending order."""
     if not folder.is_dir():
         return []
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+    # Of digits alone, as they are written here: no "007", and none of the other digits that Unicode has.
+    names = (path.name for path in folder.iterdir())
+    return sorted(int(name) for name in names if name.isascii() and name.isdigit() and name == str(int(name)))
 
 
 def newest_version(path: pathlib.Path) -> pathlib.Path:

@@ -6,10 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.errors import UserError
+from pipelines.errors import UserError, one_line
+from sepnet.checksums import check_checksums
 from sepnet.config import Config
-from sepnet.export import newest_version, read_contract
+from sepnet.contract import check_contract
+from sepnet.export import CONTRACT, newest_version, read_contract
 from sepnet.signatures import SERVING_DEFAULT
+
+# What TensorFlow's loader, which looks for no mistakes, raises at a graph or at weights that are damaged.
+LOADING_ERRORS = (AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+LONGEST_REASON = 200
 
 
 class SavedModel:
@@ -32,14 +38,25 @@ class SavedModel:
         import tensorflow as tf
 
         self.path = newest_version(pathlib.Path(path))
-        self.contract: dict[str, Any] = read_contract(self.path)
+        self.contract: dict[str, Any] = check_contract(read_contract(self.path), str(self.path / CONTRACT))
+        check_checksums(self.path)
         try:
             # The loaded object must outlive its signatures.
             self._loaded = tf.saved_model.load(str(self.path))
             self.signatures = self._loaded.signatures
             self._signature = self.signatures[SERVING_DEFAULT]
-        except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
-            raise UserError(f"cannot load the SavedModel {self.path}: it is damaged; export it again") from error
+            taken = self._signature.structured_input_signature[1]["mixture"].shape[-1]
+            given = set(self._signature.structured_outputs)
+        except (*LOADING_ERRORS, tf.errors.OpError) as error:
+            reason = one_line(error)[:LONGEST_REASON]
+            raise UserError(
+                f"cannot load the SavedModel {self.path}: it is damaged ({reason}); export it again"
+            ) from error
+        if taken != self.contract["num_channels"] or not given.issuperset(self.contract["sources"]):
+            raise UserError(
+                f"{self.path / CONTRACT} is damaged: the model takes {taken} channels and gives "
+                f"{', '.join(sorted(given))}; export the model again"
+            )
 
     @property
     def name(self) -> str:

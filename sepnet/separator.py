@@ -165,7 +165,7 @@ class Separator:
                 f"the audio has {num_channels} channels at {sample_rate} Hz; expected [num_samples, num_channels] with "
                 f"1 to {MOST_CHANNELS} channels, and a rate above 0"
             )
-        counter = Counter(_only_sound(blocks, sample_rate, num_channels))
+        counter = Counter(only_sound(blocks, sample_rate, num_channels))
         tape = Tape(resample(counter, sample_rate, self.sample_rate, num_channels))
         separated = self._run_exactly(tape) if self.is_exact else self._run_fading(tape)
         stems = resample_stems(separated, self.sample_rate, sample_rate, num_channels)
@@ -231,8 +231,12 @@ class Separator:
         }
 
 
-def _only_sound(blocks: Iterable[np.ndarray], sample_rate: int, num_channels: int) -> Iterator[np.ndarray]:
-    """Passes blocks on; one sample that is no number would make a whole receptive field of every stem none."""
+def only_sound(blocks: Iterable[np.ndarray], sample_rate: int, num_channels: int) -> Iterator[np.ndarray]:
+    """Passes blocks on; one sample that is no number would make a whole receptive field of every stem none.
+
+    Raises:
+        UserError: a block has another shape, or holds NaN, infinity or what is louder than any sound.
+    """
     num_samples = 0
     for block in blocks:
         if block.ndim != 2 or block.shape[1] != num_channels:

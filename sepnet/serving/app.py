@@ -8,13 +8,14 @@ from typing import Any
 import anyio.to_thread
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.gzip import GZipMiddleware
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 import sepnet
 from pipelines.errors import UserError
-from sepnet.serving.errors import BAD_REQUEST, INTERNAL, ApiError, error_response
+from sepnet.serving.errors import BAD_REQUEST, INTERNAL, NOT_ALLOWED, ApiError, error_response
 from sepnet.serving.guard import Gate, Guard
 from sepnet.serving.metrics import Metrics
 from sepnet.serving.options import ServeOptions
@@ -24,7 +25,9 @@ from sepnet.serving.runner import Runner
 from sepnet.serving.separation import Separation
 from sepnet.serving.store import ModelStore
 
-LOGGER = logging.getLogger("uvicorn.error")
+LOGGER = logging.getLogger(__name__)
+# Numbers and base64 hardly shrink further at the higher levels, which take several times as long.
+GZIP_LEVEL = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +76,9 @@ def build_service(options: ServeOptions) -> Service:
     app.mount("/static", static_files())
     _answer_errors_alike(app)
     _describe_errors(app)
-    return Service(Guard(app, gate), gate, store)
+    # Stems are left as they are.
+    packing = GZipMiddleware(app, compresslevel=GZIP_LEVEL)
+    return Service(Guard(packing, gate), gate, store)
 
 
 def _answer_errors_alike(app: FastAPI) -> None:
@@ -95,11 +100,20 @@ def _answer_errors_alike(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def unknown(request, error: HTTPException) -> Response:
-        message = f"{error.detail}: {request.method} {request.url.path}"
+        headers = dict(error.headers or {})
+        if error.status_code == NOT_ALLOWED:
+            allowed = headers.get("Allow", "GET").split(", ")
+            if "GET" in allowed:
+                # The guard turns one into the other.
+                allowed = ["GET", "HEAD", *[method for method in allowed if method not in ("GET", "HEAD")]]
+            headers["Allow"] = ", ".join(allowed)
+            if request.method == "OPTIONS":
+                return Response(status_code=204, headers=headers)
+        message = f"{request.method} {request.url.path}"
         if request.url.path.startswith("/v1/"):
             # TensorFlow Serving's answer, whatever is wrong with a route of its own.
-            return error_response(ApiError(BAD_REQUEST, f"Malformed request: {request.method} {request.url.path}"))
-        return error_response(ApiError(error.status_code, message, dict(error.headers or {})))
+            return error_response(ApiError(BAD_REQUEST, f"Malformed request: {message}", headers))
+        return error_response(ApiError(error.status_code, f"{error.detail}: {message}", headers))
 
     @app.exception_handler(ClientDisconnect)
     async def gone(*_) -> Response:

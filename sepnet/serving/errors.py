@@ -3,8 +3,11 @@
 import orjson
 from starlette.responses import Response
 
+from pipelines.errors import one_line
+
 BAD_REQUEST = 400
 NOT_FOUND = 404
+NOT_ALLOWED = 405
 TIMEOUT = 408
 TOO_LARGE = 413
 UNSUPPORTED = 415
@@ -35,4 +38,6 @@ def unavailable(message: str, retry_seconds: float = 1) -> ApiError:
 
 def error_response(error: ApiError) -> Response:
     """The answer for an error."""
-    return Response(orjson.dumps({"error": error.message}), error.status, error.headers, media_type="application/json")
+    return Response(
+        orjson.dumps({"error": one_line(error.message)}), error.status, error.headers, media_type="application/json"
+    )

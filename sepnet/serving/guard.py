@@ -4,11 +4,12 @@ import asyncio
 import hmac
 import re
 import time
-from urllib.parse import urlsplit
 
+import anyio.to_thread
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sepnet.serving.encodings import Gunzip, is_gzip, with_plain_accept_encoding
 from sepnet.serving.errors import TIMEOUT, TOO_LARGE, ApiError, error_response, unavailable
 from sepnet.serving.metrics import Metrics
 from sepnet.serving.options import ServeOptions
@@ -17,7 +18,8 @@ from sepnet.serving.runner import Runner
 # What a load balancer asks while the server is shutting down, and without a token.
 OPEN_ROUTES = ("/healthz", "/readyz")
 PREDICT, SONG = "predict", "separate"
-PREDICT_PATH = re.compile(r"/v1/models/.*:predict")
+# A line feed may stand anywhere in the path of a request, and the routes' own patterns let one stand at the end.
+PREDICT_PATH = re.compile(r"/v1/models/.*:predict\n?", re.DOTALL)
 SECURITY_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -113,11 +115,13 @@ class Guard:
         try:
             self._check(scope, kind)
             if kind:
+                body = _Body(receive, gate, kind, is_gzip(scope))
                 gate.enter(kind)
                 entered = True
-                body = _Body(receive, gate, kind)
                 receive = body
-            await self._app(scope, receive, send)
+            # What is answered to HEAD is what GET would answer; that its body is not sent, the protocol sees to.
+            method = "GET" if scope["method"] == "HEAD" else scope["method"]
+            await self._app(with_plain_accept_encoding({**scope, "method": method}), receive, send)
         except ApiError as error:
             await error_response(error)(scope, receive, send)
         finally:
@@ -131,55 +135,73 @@ class Guard:
         if self._gate.is_draining:
             raise unavailable("the server is shutting down", 5)
         if options.token is not None and not _is_page(scope):
-            given = headers.get("authorization", "")
-            if not hmac.compare_digest(given.encode(), f"Bearer {options.token}".encode()):
+            given = headers.get("authorization", "").encode("latin-1")
+            if not hmac.compare_digest(given, f"Bearer {options.token}".encode()):
                 raise ApiError(401, "expected `Authorization: Bearer TOKEN`", {"WWW-Authenticate": "Bearer"})
-        origin = headers.get("origin")
-        if origin and urlsplit(origin).netloc != headers.get("host"):
+        origin, host = headers.get("origin"), headers.get("host")
+        if origin and origin.partition("://")[2] != host:
             # Any page of the internet could otherwise let its visitors' browsers work here.
-            raise ApiError(403, f"requests from pages of {origin} are not answered")
+            raise ApiError(
+                403,
+                f"requests from pages of {origin} are not answered, for this is {host}; "
+                "a proxy has to hand on the Host that its visitors ask for",
+            )
         length = headers.get("content-length", "")
         if kind and length.isdigit() and int(length) > self._gate.most_bytes[kind]:
             raise ApiError(TOO_LARGE, f"the body has {length} bytes; expected at most {self._gate.most_bytes[kind]}")
 
 
 class _Body:
-    """Hands a body on, and stops one that is too large, too slow or one too many."""
+    """Hands a body on, unpacked, and stops one that is too large, too slow or one too many."""
 
-    def __init__(self, receive: Receive, gate: Gate, kind: str):
+    def __init__(self, receive: Receive, gate: Gate, kind: str, is_packed: bool):
         self._receive, self._gate, self._kind = receive, gate, kind
         self._begin = time.monotonic()
-        self._num_bytes = 0
-        self._is_complete = False
+        self._unpack = Gunzip() if is_packed else None
+        self._num_received = self._num_bytes = 0
+        self._has_come = self._is_complete = False
         self.held_bytes = 0
 
     async def __call__(self) -> Message:
         if self._is_complete:
             # What comes now is that the client has gone away, whenever that is.
             return await self._receive()
-        options, most_bytes = self._gate.options, self._gate.most_bytes[self._kind]
-        deadline = self._begin + options.stall_seconds + self._num_bytes / options.min_bytes_per_second
+        most_bytes, data = self._gate.most_bytes[self._kind], b""
+        if not (self._unpack and self._unpack.has_more):
+            message = await self._next()
+            if message["type"] == "http.disconnect":
+                return message
+            data = message.get("body", b"")
+            self._num_received += len(data)
+            self._has_come = not message.get("more_body", False)
+        if self._unpack:
+            # In pieces, so that what unpacks to far too much is stopped before it is there.
+            data = await anyio.to_thread.run_sync(self._unpack, data, self._has_come)
+        self._is_complete = self._has_come and not (self._unpack and self._unpack.has_more)
+        self._num_bytes += len(data)
+        if max(self._num_bytes, self._num_received) > most_bytes:
+            unpacked = ", unpacked" if self._unpack else ""
+            raise ApiError(TOO_LARGE, f"the body has more than {most_bytes} bytes{unpacked}")
+        if self._kind == PREDICT:
+            self.held_bytes += len(data)
+            self._gate.hold(len(data))
+        return {"type": "http.request", "body": data, "more_body": not self._is_complete}
+
+    async def _next(self) -> Message:
+        options = self._gate.options
+        deadline = self._begin + options.stall_seconds + self._num_received / options.min_bytes_per_second
         left = min(deadline - time.monotonic(), options.stall_seconds)
         try:
-            message = await asyncio.wait_for(self._receive(), max(left, 0))
+            return await asyncio.wait_for(self._receive(), max(left, 0))
         except asyncio.TimeoutError as error:
-            raise ApiError(TIMEOUT, f"the body comes too slowly: {self._num_bytes} bytes until now") from error
-        num_bytes = len(message.get("body", b""))
-        self._num_bytes += num_bytes
-        self._is_complete = not message.get("more_body", False)
-        if self._num_bytes > most_bytes:
-            raise ApiError(TOO_LARGE, f"the body has more than {most_bytes} bytes")
-        if self._kind == PREDICT:
-            self.held_bytes += num_bytes
-            self._gate.hold(num_bytes)
-        return message
+            raise ApiError(TIMEOUT, f"the body comes too slowly: {self._num_received} bytes until now") from error
 
 
 def _kind(scope: Scope) -> str | None:
     """What a request is to the limits: one with a large body, or none."""
     if scope["method"] != "POST":
         return None
-    if scope["path"] == "/separate":
+    if scope["path"].removesuffix("\n") == "/separate":
         return SONG
     return PREDICT if PREDICT_PATH.fullmatch(scope["path"]) else None
 

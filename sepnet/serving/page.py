@@ -1,5 +1,6 @@
 """The page, what it asks for, and the routes that tell how the server is."""
 
+import json
 import pathlib
 import threading
 from typing import Any
@@ -27,9 +28,10 @@ def page_routes(store: ModelStore, gate: Gate, metrics: Metrics) -> APIRouter:
     async def page() -> Response:
         return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
 
-    @router.get("/models")
-    async def models() -> list[dict[str, Any]]:
-        return [version.summary() for version in store.newest()]
+    @router.get("/models", response_model=list[dict[str, Any]])
+    async def models() -> Response:
+        # In ASCII, since a contract may hold halves of characters.
+        return Response(json.dumps([version.summary() for version in store.newest()]), media_type="application/json")
 
     @router.get("/demo-song", response_class=FileResponse)
     async def demo_song() -> Response:

@@ -3,8 +3,7 @@
 import asyncio
 import collections
 import contextlib
-import pathlib
-import re
+import logging
 import time
 import zipfile
 from collections.abc import AsyncIterator
@@ -18,12 +17,14 @@ from starlette.types import Receive, Scope, Send
 
 from sepnet.serving.disconnect import disconnected
 from sepnet.serving.errors import BAD_REQUEST, NOT_FOUND, UNSUPPORTED, ApiError, unavailable
+from sepnet.serving.file_names import disposition, safe_name, song_name
 from sepnet.serving.options import MIB, ServeOptions
 from sepnet.serving.rest import ERRORS
 from sepnet.serving.runner import Runner
-from sepnet.serving.songs import DONE, FAILED, GONE, HEADER_BYTES, SEPARATING, Song
+from sepnet.serving.songs import DONE, FAILED, GONE, HEADER_BYTES, Song, cannot_keep
 from sepnet.serving.store import ModelStore
 
+LOGGER = logging.getLogger(__name__)
 JOB = r"[A-Za-z0-9_-]{8,64}"
 # Progress can be asked for a while after the end.
 MOST_JOBS = 256
@@ -77,7 +78,7 @@ class Separation:
             media_type = request.headers.get("content-type", "").partition(";")[0]
             if media_type.startswith("multipart/"):
                 raise ApiError(UNSUPPORTED, "send the file itself as the body, as `curl --data-binary @song.mp3` does")
-            return StemsResponse(self, request, model, stem, encoding, _file_name(name), job)
+            return StemsResponse(self, request, model, stem, encoding, song_name(name), job)
 
         @router.get("/jobs/{job}")
         async def progress(job: Annotated[str, Path(pattern=f"^{JOB}$")]) -> dict[str, Any]:
@@ -106,7 +107,10 @@ class Separation:
             sources = list(version.contract["sources"])
             if stem is not None and stem not in sources:
                 raise ApiError(BAD_REQUEST, f"no stem {stem!r}; {model} has {', '.join(sources)}")
-            song = Song(version, sources if stem is None else [stem], encoding, notify)
+            try:
+                song = Song(version, sources if stem is None else [stem], encoding, notify)
+            except OSError as error:
+                raise cannot_keep(error) from error
             try:
                 self._remember(job, song)
                 yield song, changed
@@ -142,11 +146,15 @@ class StemsResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._separation.song(*self._wanted) as (song, changed):
-            await self._receive(song)
+            try:
+                await self._receive(song)
+            except OSError as error:
+                raise cannot_keep(error) from error
             thread = self._separation.begin(song)
             gone = asyncio.ensure_future(disconnected(receive))
             try:
-                await _until(song, changed, gone, lambda: song.state in (SEPARATING, DONE, FAILED, GONE))
+                # What is wrong shows at the first block, while there still is a status to say.
+                await _until(song, changed, gone, lambda: song.num_done or song.state in (DONE, FAILED, GONE))
                 if song.error:
                     raise song.error
                 if not gone.done():
@@ -172,8 +180,10 @@ class StemsResponse(Response):
 
     async def _send(self, song: Song, changed: asyncio.Event, gone: asyncio.Future, send: Send) -> None:
         headers = [(b"content-type", b"application/zip" if self._is_zip else b"audio/wav")]
-        file_name = f"{self._name}.stems.zip" if self._is_zip else f"{self._name}.{song.sources[0]}.wav"
-        headers.append((b"content-disposition", f'attachment; filename="{file_name}"'.encode()))
+        file_name = f"{self._name}.stems.zip" if self._is_zip else f"{self._name}.{_wav_name(song, song.sources[0])}"
+        headers.append((b"content-disposition", disposition(file_name).encode()))
+        if song.remarks:
+            headers.append((b"x-remarks", song.remarks.encode("ascii", "backslashreplace")))
         headers.append((b"x-seconds", f"{song.num_samples / song.sample_rate:.3f}".encode()))
         if not self._is_zip:
             headers.append((b"content-length", str(HEADER_BYTES + song.stem_bytes).encode()))
@@ -187,6 +197,9 @@ class StemsResponse(Response):
                 waited_seconds, num_bytes = waited_seconds + time.monotonic() - begin, num_bytes + len(chunk)
                 if self._separation.is_too_slow(waited_seconds, num_bytes):
                     return
+        if song.error:
+            # Its client only sees that there is no end.
+            LOGGER.warning("a song broke off: %s", song.error.message)
         if song.error or gone.done():
             # Without an end the client knows that this is not all.
             return
@@ -218,7 +231,7 @@ async def _zip(song: Song, changed: asyncio.Event, gone: asyncio.Future) -> Asyn
     pipe = _Pipe()
     with zipfile.ZipFile(pipe, "w", zipfile.ZIP_STORED) as archive:
         for source in song.sources:
-            entry = zipfile.ZipInfo(f"{source}.wav")
+            entry = zipfile.ZipInfo(_wav_name(song, source))
             entry.file_size = HEADER_BYTES + song.stem_bytes
             with archive.open(entry, "w") as file:
                 async with contextlib.aclosing(_wav(song, source, changed, gone)) as chunks:
@@ -262,7 +275,5 @@ async def _next_change(changed: asyncio.Event, gone: asyncio.Future) -> None:
     changed.clear()
 
 
-def _file_name(name: str) -> str:
-    """A name that can stand in a header and in any folder: its last part without its ending, what is harmless of it."""
-    last = pathlib.PurePosixPath(name.replace("\\", "/")).stem
-    return re.sub(r"[^A-Za-z0-9 _.-]", "_", last).strip(" .")[:100] or "song"
+def _wav_name(song: Song, source: str) -> str:
+    return f"{safe_name(source, f'stem {song.sources.index(source) + 1}')}.wav"

@@ -1,5 +1,6 @@
 """The process that serves: connections that do not block others, and an end that lets running requests finish."""
 
+import copy
 import gc
 import os
 import socket
@@ -9,6 +10,7 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+import sepnet.serving
 from sepnet.serving.app import Service, build_service
 from sepnet.serving.options import ServeOptions
 
@@ -103,12 +105,20 @@ def make_server(options: ServeOptions) -> tuple[DrainingServer, Service]:
         http=patient_protocol(options.stall_seconds),
         ws="none",
         lifespan="on",
+        log_config=_log_config(),
         log_level="warning",
         backlog=2048,
         server_header=False,
         timeout_graceful_shutdown=5,
     )
     return DrainingServer(config, service, options.drain_seconds), service
+
+
+def _log_config() -> dict:
+    """Uvicorn's, and this package tells what it loads in the same place."""
+    config = copy.deepcopy(uvicorn.config.LOGGING_CONFIG)
+    config["loggers"][sepnet.serving.__name__] = {"handlers": ["default"], "level": "INFO"}
+    return config
 
 
 def work(options: ServeOptions, listener: socket.socket) -> None:

@@ -1,6 +1,8 @@
 """A song on the server: checked, separated in a thread, its stems in files that may be sent while they grow."""
 
 import contextlib
+import io
+import logging
 import pathlib
 import struct
 import tempfile
@@ -11,24 +13,21 @@ import numpy as np
 import soundfile
 
 from pipelines import audio
-from pipelines.errors import UserError
-from sepnet.separator import Separator
-from sepnet.serving.errors import BAD_REQUEST, TOO_LARGE, UNSUPPORTED, ApiError
+from pipelines.errors import UserError, one_line
+from sepnet.separator import Separator, only_sound
+from sepnet.serving.errors import BAD_REQUEST, INTERNAL, TOO_LARGE, UNSUPPORTED, ApiError
 from sepnet.serving.options import ServeOptions
 from sepnet.serving.runner import Runner
 from sepnet.serving.versions import LoadedVersion
 from sepnet.signatures import SERVING_DEFAULT
 
+LOGGER = logging.getLogger(__name__)
 # What stems may be written as: bytes of a sample, and the number that WAV gives to such samples.
 ENCODINGS = {"PCM_16": (2, 1), "PCM_24": (3, 1), "FLOAT": (4, 3)}
 HEADER_BYTES = 44
 MOST_WAV_BYTES = (1 << 32) - 1
 MOST_CHANNELS = 8
 LOWEST_RATE, HIGHEST_RATE = 1000, 384_000
-# FFmpeg's formats that hold the audio themselves. It also reads playlists, which name other files and addresses: a
-# client could let the server fetch those.
-FORMATS = "mov,mp4,matroska,webm,mp3,aac,ogg,flac,wav,aiff,asf,avi,mpegts,mpeg,amr,ac3,eac3,caf,wv,ape,flv,tta"
-
 WAITING, CHECKING, SEPARATING, DONE, FAILED, GONE = "waiting", "checking", "separating", "done", "failed", "gone"
 
 
@@ -38,6 +37,7 @@ class Song:
     Attributes:
         state: what happens to it now.
         error: what the client is told, where it has failed.
+        remarks: what could not be decoded of the upload, and what was passed over; "" if nothing was.
         sample_rate: Hz, once it is being separated.
         num_channels: likewise.
         num_samples: likewise.
@@ -60,6 +60,7 @@ class Song:
         self.upload = pathlib.Path(self._folder.name, "upload")
         self.state = WAITING
         self.error: ApiError | None = None
+        self.remarks = ""
         self.sample_rate = self.num_channels = self.num_samples = self.num_done = 0
         self._is_given_up = threading.Event()
 
@@ -98,6 +99,7 @@ class Song:
             "seconds_done": self.num_done / rate,
             **self._model,
             "error": self.error.message if self.error else "",
+            "remarks": self.remarks,
         }
 
     def run(self, runner: Runner, options: ServeOptions) -> None:
@@ -113,13 +115,13 @@ class Song:
         except ApiError as error:
             self._fail(error)
         except UserError as error:
-            # Where the file lies on the server is no business of the client.
-            self._fail(ApiError(BAD_REQUEST, str(error).replace(str(self.upload), "the song")))
+            self._fail(ApiError(BAD_REQUEST, one_line(error)))
         except OSError as error:
-            self._fail(ApiError(507, f"the server cannot keep the song: {error.strerror}"))
+            self._fail(cannot_keep(error))
         except Exception:
-            self._fail(ApiError(500, "the server failed at this song; its log says more"))
-            raise
+            # Nobody else would hear of it: what a thread raises, its client is not told.
+            LOGGER.exception("cannot separate a song")
+            self._fail(ApiError(INTERNAL, "the server failed at this song; its log says more"))
 
     def _set(self, state: str) -> None:
         self.state = state
@@ -131,10 +133,27 @@ class Song:
 
     def _check(self, options: ServeOptions) -> None:
         """Reads the song once, so that it is known to be whole, and how long it is, before the first byte is sent."""
-        if _check_format(self.upload) == "MP3":
-            # By its suffix `pipelines.audio` knows who reads it best.
-            self.upload = self.upload.rename(self.upload.with_suffix(".mp3"))
-        info = audio.probe(self.upload)
+        with contextlib.ExitStack() as stack:
+            try:
+                recording = self._open(stack)
+            except UserError as error:
+                raise ApiError(UNSUPPORTED, one_line(error)) from error
+            num_samples = self._measure(recording, options)
+            self.remarks = one_line(recording.remarks())
+        info = recording.info
+        self.sample_rate, self.num_channels, self.num_samples = info.sample_rate, info.num_channels, num_samples
+        if self.stem_bytes + HEADER_BYTES > MOST_WAV_BYTES:
+            raise ApiError(TOO_LARGE, "a stem would not fit into a WAV file of 4 GB; ask for encoding=PCM_16")
+
+    def _open(self, stack: contextlib.ExitStack) -> audio.Recording:
+        """Opens the upload until the stack is closed."""
+        file = stack.enter_context(self.upload.open("rb"))
+        # Where it lies on the server is no business of the client.
+        return stack.enter_context(audio.open_audio(file, "the song"))
+
+    def _measure(self, recording: audio.Recording, options: ServeOptions) -> int:
+        """Returns how many samples a recording has."""
+        info = recording.info
         most_samples = int(options.max_song_seconds * info.sample_rate)
         if not (1 <= info.num_channels <= MOST_CHANNELS and LOWEST_RATE <= info.sample_rate <= HIGHEST_RATE):
             raise ApiError(
@@ -143,46 +162,30 @@ class Song:
                 f"channels and {LOWEST_RATE} to {HIGHEST_RATE} Hz",
             )
         too_long = ApiError(TOO_LARGE, f"the song is longer than {options.max_song_seconds:g} s")
-        if info.num_samples > most_samples:
+        if info.num_samples > most_samples and not info.is_guess:
             raise too_long
         num_samples = 0
-        for block in audio.read_blocks(self.upload):
+        for block in only_sound(recording.blocks(), info.sample_rate, info.num_channels):
             if self._is_given_up.is_set():
-                return
+                break
             num_samples += len(block)
             if num_samples > most_samples:
                 raise too_long
-            if not np.isfinite(block).all():
-                raise ApiError(BAD_REQUEST, "the song holds NaN or infinity")
-        if not num_samples:
-            raise ApiError(BAD_REQUEST, "the song holds no samples")
-        self.sample_rate, self.num_channels, self.num_samples = info.sample_rate, info.num_channels, num_samples
-        if self.stem_bytes + HEADER_BYTES > MOST_WAV_BYTES:
-            raise ApiError(TOO_LARGE, "a stem would not fit into a WAV file of 4 GB; ask for encoding=PCM_16")
+        return num_samples
 
     def _separate(self, runner: Runner, options: ServeOptions) -> None:
         separator = Separator(_OnRunner(self._version, runner, options))
         with contextlib.ExitStack() as stack:
-            files = {
-                source: stack.enter_context(
-                    soundfile.SoundFile(
-                        str(self.stem_path(source)),
-                        "w",
-                        self.sample_rate,
-                        self.num_channels,
-                        self.encoding,
-                        endian="LITTLE",
-                        format="RAW",
-                    )
-                )
-                for source in self.sources
-            }
-            blocks = separator.separate_blocks(audio.read_blocks(self.upload), self.sample_rate, self.num_channels)
-            for stems in blocks:
+            files = {source: stack.enter_context(self.stem_path(source).open("wb")) for source in self.sources}
+            recording = self._open(stack)
+            for stems in separator.separate_blocks(recording.blocks(), self.sample_rate, self.num_channels):
                 if self._is_given_up.is_set():
                     return
                 for source, file in files.items():
-                    file.write(stems[source])
+                    # Files are written by Python, since libsndfile does not say why it cannot: a full disk has a name.
+                    samples = io.BytesIO()
+                    soundfile.write(samples, stems[source], self.sample_rate, self.encoding, "LITTLE", "RAW")
+                    file.write(samples.getbuffer())
                     file.flush()
                 self.num_done += len(stems[self.sources[0]])
                 self._notify()
@@ -202,16 +205,6 @@ class _OnRunner:
         return self._runner.submit(self._version, SERVING_DEFAULT, inputs, num_samples, self._limit).result()
 
 
-def _check_format(path: pathlib.Path) -> str:
-    """Returns libsndfile's name of a file's format, or "" where FFmpeg has to read it."""
-    import av
-
-    try:
-        with soundfile.SoundFile(str(path)) as file:
-            return file.format
-    except soundfile.LibsndfileError:
-        try:
-            av.open(str(path), options={"format_whitelist": FORMATS, "protocol_whitelist": "file"}).close()
-        except (av.FFmpegError, UnicodeDecodeError) as error:
-            raise ApiError(UNSUPPORTED, "the body is no audio file that libsndfile or FFmpeg reads") from error
-        return ""
+def cannot_keep(error: OSError) -> ApiError:
+    """What the client is told where the server has no room for a song or its stems."""
+    return ApiError(507, f"the server cannot keep the song: {error.strerror}")

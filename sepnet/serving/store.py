@@ -9,13 +9,14 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from pipelines.errors import UserError
+from pipelines.errors import UserError, one_line
 from sepnet.export import versions
 from sepnet.serving.errors import BAD_REQUEST, NOT_FOUND, ApiError
 from sepnet.serving.options import ServeOptions
 from sepnet.serving.versions import AVAILABLE, END, LOADING, UNLOADING, LoadedVersion, fingerprint
 
-LOGGER = logging.getLogger("uvicorn.error")
+LOGGER = logging.getLogger(__name__)
+GRAPH = "saved_model.pb"
 
 
 @dataclasses.dataclass
@@ -50,6 +51,8 @@ class ModelStore:
         self._models: dict[str, dict[int, _Entry]] = {}
         self._retired: list[tuple[_Entry, LoadedVersion]] = []
         self._has_garbage = False
+        # What was said last of a folder, so that it is not said at every look.
+        self._told: dict[str, str] = {}
         self._stop = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="models", daemon=True)
 
@@ -70,21 +73,46 @@ class ModelStore:
 
     def scan(self) -> None:
         """Looks at the folder once."""
-        root = self._options.saved_models
-        folders = {}
-        # Of what vanishes meanwhile, nothing is left to serve.
-        with contextlib.suppress(OSError):
-            folders = {path.name: path for path in root.iterdir() if path.is_dir() and path.name[0] != "."}
+        folders = self._folders()
         for name in sorted(set(folders) | set(self._models)):
             self._scan_model(name, folders.get(name))
         if self._has_garbage:
             # A model is a circle of references, and too large to wait until Python looks for those by itself.
             self._has_garbage = False
             gc.collect()
+        self._tell("", "" if self.newest() else _why_none(self._options.saved_models))
+
+    def _folders(self) -> dict[str, pathlib.Path]:
+        """The folders of models, by name."""
+        folders = {}
+        # Of what vanishes meanwhile, nothing is left to serve.
+        with contextlib.suppress(OSError):
+            folders = {
+                path.name: path
+                for path in self._options.saved_models.iterdir()
+                if path.name[0] != "." and path.is_dir() and self._can_be_named(path.name)
+            }
+        return folders
+
+    def _can_be_named(self, name: str) -> bool:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            self._tell(name, "is left out: its name is no UTF-8, so no client could ask for it; rename the folder")
+            return False
+        return True
+
+    def _tell(self, name: str, text: str) -> None:
+        """Logs what is to be known of a folder, "" for the folder of all, unless that was said last."""
+        if self._told.get(name, "") == text:
+            return
+        self._told[name] = text
+        if text:
+            LOGGER.warning("%s %s", one_line(self._options.saved_models / name), one_line(text))
 
     def _scan_model(self, name: str, folder: pathlib.Path | None) -> None:
         labelled = {number for (model, _), number in self._options.labels.items() if model == name}
-        numbers = versions(folder) if folder else []
+        numbers = self._versions(name, folder) if folder else []
         wanted: set[int] = set()
         for number in reversed(numbers):
             newest_are_there = len(wanted) >= self._options.num_versions
@@ -93,11 +121,24 @@ class ModelStore:
         for number in set(self._models.get(name, ())) - wanted:
             self._retire(name, number)
 
+    def _versions(self, name: str, folder: pathlib.Path) -> list[int]:
+        """The versions of a model; none if its folder cannot be read."""
+        try:
+            numbers = versions(folder)
+        except OSError as error:
+            self._tell(name, f"cannot be read: {error.strerror}")
+            return []
+        # What belongs to a version is told of below, with the folder that should have been named.
+        is_other = not numbers and not name.isdigit() and not _holds_graph(folder.parent)
+        self._tell(name, f"holds no version of a model; expected {name}/1/{GRAPH} and so on" if is_other else "")
+        return numbers
+
     def _keep(self, name: str, number: int, path: pathlib.Path) -> bool:
         """Loads a version unless it is there as it is on the disk; returns whether it serves."""
         try:
             seen = fingerprint(path)
         except OSError:
+            # It is vanishing.
             return False
         with self._lock:
             entry = self._models.setdefault(name, {}).setdefault(number, _Entry(LOADING))
@@ -109,10 +150,15 @@ class ModelStore:
             loaded = LoadedVersion(name, number, path)
         except Exception as error:
             # Whatever a damaged file makes libraries do, the other models are served.
-            if not isinstance(error, UserError):
-                LOGGER.exception("cannot load %s", path)
+            LOGGER.error(
+                "cannot load %s, version %d: %s",
+                name,
+                number,
+                one_line(error),
+                exc_info=not isinstance(error, UserError),
+            )
             with self._lock:
-                entry.seen, entry.error_code, entry.error_message = seen, "FAILED_PRECONDITION", str(error)
+                entry.seen, entry.error_code, entry.error_message = seen, "FAILED_PRECONDITION", one_line(error)
                 if entry.loaded is None:
                     entry.state = END
                 # One that was in memory before its files changed goes on.
@@ -124,6 +170,7 @@ class ModelStore:
             entry.error_code, entry.error_message = "OK", ""
             if replaced and replaced.leases:
                 self._retired.append((_Entry(UNLOADING), replaced))
+        LOGGER.info("%s %s, version %d", "loaded anew:" if replaced else "loaded", one_line(name), number)
         return True
 
     def _retire(self, name: str, number: int) -> None:
@@ -137,6 +184,7 @@ class ModelStore:
             entry.state = UNLOADING if loaded.leases else END
             if loaded.leases:
                 self._retired.append((entry, loaded))
+        LOGGER.info("removed %s, version %d", one_line(name), number)
 
     @contextlib.contextmanager
     def lease(self, name: str, number: int | None = None, label: str | None = None) -> Iterator[LoadedVersion]:
@@ -202,3 +250,21 @@ class ModelStore:
                 for name, entries in self._models.items()
             }
         return [max(loaded, key=lambda version: version.number) for _, loaded in sorted(models.items()) if loaded]
+
+
+def _why_none(root: pathlib.Path) -> str:
+    """Says that a folder has no model that can be asked, and what to do."""
+    try:
+        is_model = any(path.name.isdigit() and _holds_graph(path) for path in root.iterdir())
+    except OSError as error:
+        return f"cannot be read, so no model is served: {error.strerror}"
+    above = root.resolve().parent
+    if _holds_graph(root):
+        return f"is one version of a model, so no model is served; name the folder of models instead: {above.parent}"
+    if is_model:
+        return f"is itself a model, so no model is served; name its parent instead: {above}"
+    return "holds no model that can be served; waiting for one, as sepnet.train exports it"
+
+
+def _holds_graph(folder: pathlib.Path) -> bool:
+    return (folder / GRAPH).is_file()

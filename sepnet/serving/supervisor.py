@@ -60,9 +60,11 @@ def _listen(options: ServeOptions) -> socket.socket:
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
     try:
         return socket.create_server((options.host, options.port), family=family, backlog=2048)
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        # A name that cannot be one in the internet at all is a `ValueError`.
+        reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(
-            f"cannot listen on {options.host} port {options.port}: {error.strerror}; choose others by --host and --port"
+            f"cannot listen on {options.host} port {options.port}: {reason}; choose others by --host and --port"
         ) from error
 
 

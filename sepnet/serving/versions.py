@@ -1,5 +1,6 @@
 """One version of a model in memory: its signatures, its contract, and who is using it."""
 
+import json
 import pathlib
 from typing import Any
 
@@ -57,7 +58,9 @@ class LoadedVersion:
     def summary(self) -> dict[str, Any]:
         """What a person wants to know of the model, for the page."""
         keys = ("family", "depth", "sources", "sample_rate", "num_channels", "metrics", "baselines", "costs")
-        return {key: self.contract.get(key) for key in keys} | {"name": self.name, "version": self.number}
+        summary = {key: self.contract.get(key) for key in keys} | {"name": self.name, "version": self.number}
+        # What is no number, browsers do not read.
+        return json.loads(json.dumps(summary), parse_constant=lambda _: None)
 
 
 def fingerprint(path: pathlib.Path) -> tuple:

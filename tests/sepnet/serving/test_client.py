@@ -1,9 +1,12 @@
 """A song separated on a server, in blocks, gives what the model gives on this machine."""
 
 import base64
+import contextlib
+import gzip
 import http.server
 import json
 import shutil
+import socket
 import threading
 
 import numpy as np
@@ -12,7 +15,9 @@ import soundfile
 import tensorflow as tf
 
 from pipelines.errors import UserError
-from sepnet.client import RemoteModel
+from sepnet import client
+from sepnet.client import TOKEN_VARIABLE, RemoteModel, bearer_token
+from sepnet.export import CONTRACT
 from sepnet.separate import main as separate
 from sepnet.separator import Separator
 from sepnet.serving.options import ServeOptions
@@ -111,16 +116,25 @@ class TensorFlowServing(http.server.BaseHTTPRequestHandler):
         """Says nothing."""
 
 
+@contextlib.contextmanager
+def answering(handler):
+    """The address of a server whose requests a handler answers."""
+    found = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=found.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{found.server_port}/prefix"
+    finally:
+        found.shutdown()
+        found.server_close()
+        thread.join()
+
+
 @pytest.fixture
 def tensorflow_serving():
     """The address of a server that speaks TensorFlow Serving's protocol, written from its documentation."""
-    found = http.server.ThreadingHTTPServer(("127.0.0.1", 0), TensorFlowServing)
-    thread = threading.Thread(target=found.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{found.server_port}/prefix"
-    found.shutdown()
-    found.server_close()
-    thread.join()
+    with answering(TensorFlowServing) as url:
+        yield url
 
 
 def test_any_server_of_the_protocol_will_do_though_it_be_busy_or_break_off(tensorflow_serving, monkeypatch):
@@ -145,7 +159,8 @@ def test_a_model_of_an_older_export_is_told_of(exported, tmp_path):
     model = tf.saved_model.load(str(exported["unet_1d"] / "1"))
     version = tmp_path / "older" / "1"
     tf.saved_model.save(model, str(version), {"serving_default": model.signatures["serving_default"]})
-    shutil.copytree(exported["unet_1d"] / "1" / "assets.extra", version / "assets.extra")
+    (version / "assets.extra").mkdir()
+    shutil.copy(exported["unet_1d"] / "1" / CONTRACT, version / CONTRACT)
     with running(ServeOptions(saved_models=tmp_path)) as other:
         assert other.predict("older", {"instances": [[[0.5, 0.5]]]}).status_code == 200
         with pytest.raises(UserError, match='"contract" not found in signature def.*has to be exported again'):
@@ -154,14 +169,200 @@ def test_a_model_of_an_older_export_is_told_of(exported, tmp_path):
 
 def test_what_users_get_wrong_is_told_in_one_line(server, tensorflow_serving):
     for url, name, message in (
-        ("localhost:8501", None, "is no address of a server"),
         ("http://127.0.0.1:9", "demo", "cannot reach http://127.0.0.1:9: .*; is the server running"),
         (server.url, "none", "answered 404: Could not find any versions of model none"),
+        (server.url, "\ud800 caf\udce9", "answered 404: Could not find any versions of model"),
+        (server.url, "", "the model's name is empty"),
         (tensorflow_serving, None, "name the model by --model if this is a TensorFlow Serving"),
     ):
         with pytest.raises(UserError, match=message) as raised:
             RemoteModel(url, name)
         assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        " ",
+        "localhost",
+        "localhost:8501",
+        "//localhost:8501",
+        "http:",
+        "http://",
+        "http:///models",
+        "http:localhost",
+        "http://h:99999",
+        "http://h:-1",
+        "http://h:eight",
+        "http://h:8501:8501",
+        "http://[::1",
+        "http://::1]",
+        "http://[nowhere]:8501",
+        "http:// h",
+        "http://h ",
+        "http://h\n",
+        "http://h/a b",
+        "http://\u00fc\u00fc.example",
+        "http://a..b",
+        f"http://{'a' * 64}",
+        "ftp://h",
+        "file:///etc/passwd",
+        "ws://h",
+        "http://user@h",
+        "http://user:secret@h:8501",
+        "http://h?x=1",
+        "http://h/#part",
+        "http://h\0",
+    ],
+)
+def test_what_is_no_address_is_refused_before_anything_is_asked(url, monkeypatch):
+    monkeypatch.setattr(socket, "create_connection", None)
+    with pytest.raises(
+        UserError, match="is no address of a server .*; expected one like http://localhost:8501"
+    ) as told:
+        RemoteModel(url, "demo")
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("path", ["", "/", "/prefix", "/prefix/"])
+def test_an_address_may_end_with_a_path_and_a_slash(server, path):
+    with pytest.raises(UserError) if "prefix" in path else contextlib.nullcontext():
+        assert RemoteModel(server.url.upper().replace("HTTP", "hTTp") + path, "unet_1d").name == "unet_1d"
+
+
+def test_tokens(monkeypatch):
+    monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
+    assert bearer_token() is None and bearer_token("s3cret") == "s3cret"
+    monkeypatch.setenv(TOKEN_VARIABLE, "")
+    assert bearer_token() is None
+    monkeypatch.setenv(TOKEN_VARIABLE, "else")
+    assert bearer_token() == "else" and bearer_token("s3cret") == "s3cret"
+    for token in ("", " ", "two words", "t\u00fcr", "line\nfeed", "\udce9"):
+        with pytest.raises(UserError, match="the token (is empty|holds something else)") as told:
+            RemoteModel("http://127.0.0.1:9", "demo", token=token)
+        assert "\n" not in str(told.value) and (not token.strip() or token not in str(told.value))
+    monkeypatch.setenv(TOKEN_VARIABLE, "t\u00fcr")
+    with pytest.raises(UserError, match="SEPNET_TOKEN holds something else"):
+        RemoteModel("http://127.0.0.1:9", "demo")
+
+
+class Strange(TensorFlowServing):
+    """Answers predictions of stems, or all, with bytes that the test chooses."""
+
+    answer = b""
+    is_always = False
+
+    def do_GET(self):
+        self._say() if self.is_always else super().do_GET()
+
+    def do_POST(self):
+        length = int(self.headers["Content-Length"])
+        body = self.rfile.peek(length)[:length]
+        if self.is_always or b'"tensor"' in body:
+            self.rfile.read(length)
+            self._say()
+        else:
+            super().do_POST()
+
+    def _say(self):
+        self.close_connection = True
+        self.wfile.write(self.answer)
+
+
+def answered(status, body, *lines):
+    """An answer as it stands on the wire."""
+    return "\r\n".join([f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *lines, "", ""]).encode() + body
+
+
+def stem(array, **more):
+    """The answer of a server that knows the source `half`."""
+    data = base64.b64encode(tf.io.serialize_tensor(array).numpy()).decode()
+    return answered("200 OK", json.dumps({"outputs": [{"b64": data}], **more}).encode())
+
+
+HTML = b"<html>\n<body>Bad Gateway</body>\n</html>"
+NO_JSON = "with something else than JSON; is this the address"
+NO_MODEL = "answered something else than a server of models does"
+STRANGE = {
+    "html": (answered("200 OK", HTML), NO_JSON),
+    "nothing": (answered("200 OK", b""), NO_JSON),
+    "no content": (b"HTTP/1.1 204 No Content\r\n\r\n", "answered 204 No Content"),
+    "half of json": (answered("200 OK", b'{"outputs": ['), NO_JSON),
+    "bytes": (answered("200 OK", bytes(range(256))), NO_JSON),
+    "deep": (answered("200 OK", b"[" * 100_000), NO_JSON),
+    "bad gateway": (answered("502 Bad Gateway", HTML), f"answered 502 Bad Gateway {NO_JSON}"),
+    "timeout": (answered("504 Gateway Time-out", HTML), f"answered 504 Gateway Timeout {NO_JSON}"),
+    "unknown status": (answered("599 x", HTML), f"answered 599 {NO_JSON}"),
+    "redirect": (answered("302 Found", b"", "Location: https://else.example/"), "redirected to https://else.example/"),
+    "redirect nowhere": (answered("308 x", b""), "redirected to elsewhere"),
+    "error in lines": (answered("400 x", b'{"error": "one\\ntwo"}'), r"answered 400: one\\ntwo"),
+    "error as a list": (answered("400 x", b'["one"]'), "answered 400: "),
+    "list": (answered("200 OK", b"[]"), NO_MODEL),
+    "null": (answered("200 OK", b"null"), NO_MODEL),
+    "number": (answered("200 OK", b"7"), NO_MODEL),
+    "no outputs": (answered("200 OK", b'{"predictions": []}'), NO_MODEL),
+    "empty outputs": (answered("200 OK", b'{"outputs": []}'), NO_MODEL),
+    "other outputs": (answered("200 OK", b'{"outputs": {"a": [{"b64": ""}], "b": [{"b64": ""}]}}'), NO_MODEL),
+    "numbers": (answered("200 OK", b'{"outputs": [[0.5, 0.5]]}'), NO_MODEL),
+    "no base64": (answered("200 OK", b'{"outputs": [{"b64": "*"}]}'), NO_MODEL),
+    "no tensor": (answered("200 OK", b'{"outputs": [{"b64": "eHh4"}]}'), "is no float32"),
+    "other shape": (stem(np.zeros((1, 2), "f")), "is no float32"),
+    "other type": (stem(np.zeros((100, 2))), "is no float32"),
+    "no gzip": (answered("200 OK", b"{}", "Content-Encoding: gzip"), NO_JSON),
+    "half of gzip": (answered("200 OK", gzip.compress(b"{}")[:-3], "Content-Encoding: gzip"), NO_JSON),
+}
+
+
+@pytest.fixture(params=[False, True], ids=["of a block", "of all"])
+def strange(request):
+    """The address of a server that answers strangely."""
+    handler = type("Handler", (Strange,), {"is_always": request.param})
+    with answering(handler) as url:
+        yield url, handler
+
+
+@pytest.mark.parametrize("case", STRANGE)
+def test_an_answer_that_cannot_be_understood_is_one_line(strange, case):
+    url, handler = strange
+    handler.answer, message = STRANGE[case]
+    # What would be stems is no list of versions either.
+    message = NO_MODEL if handler.is_always and message == "is no float32" else message
+    with pytest.raises(UserError, match=message) as told:
+        Separator(RemoteModel(url, "a model"))(noise(100, 2), 8000)
+    assert "\n" not in str(told.value) and len(str(told.value)) < 500
+
+
+@pytest.mark.parametrize("answer", [b"", answered("200 OK", b"{}")[:-1], b"no HTTP at all\r\n\r\n"])
+def test_a_server_that_always_breaks_off_is_one_line(strange, answer, monkeypatch):
+    url, handler = strange
+    handler.answer = answer
+    monkeypatch.setattr(client.time, "sleep", lambda _: None)
+    with pytest.raises(UserError, match=f"cannot reach {url}: .+; is the server running") as told:
+        Separator(RemoteModel(url, "a model"))(noise(100, 2), 8000)
+    assert "\n" not in str(told.value)
+
+
+def test_an_answer_that_a_proxy_has_packed_unasked_is_read(strange):
+    url, handler = strange
+    if handler.is_always:
+        pytest.skip("the answers are as many as questions")
+    packed = stem(noise(100, 2)).partition(b"\r\n\r\n")[2]
+    handler.answer = answered("200 OK", gzip.compress(packed), "Content-Encoding: gzip")
+    stems = Separator(RemoteModel(url, "a model"))(noise(100, 2), 8000)
+    np.testing.assert_array_equal(stems["half"], noise(100, 2))
+
+
+@pytest.mark.parametrize(
+    "contract",
+    [{}, [], None, {"sources": []}, TensorFlowServing.contract | {"sample_rate": 1e9}, float("nan")],
+    ids=str,
+)
+def test_a_contract_from_a_server_is_checked_as_one_from_a_file_is(contract):
+    handler = type("Handler", (TensorFlowServing,), {"contract": contract})
+    with answering(handler) as url, pytest.raises(UserError, match=f"a model on {url} is damaged: ") as told:
+        RemoteModel(url, "a model")
+    assert "\n" not in str(told.value)
 
 
 def test_the_command_separates_by_a_server_as_by_itself(server, exported, tmp_path):

@@ -230,6 +230,17 @@ def test_pages_of_other_hosts_are_not_answered(server):
     """Else any page of the internet could let its visitors' browsers work here."""
     assert server.post(PREDICT, data=GOOD, headers={"Origin": "https://elsewhere.example"}).status_code == 403
     assert server.post(PREDICT, data=GOOD, headers={"Origin": server.url}).status_code == 200
+    for origin in ("null", "http://[", "http://", f"{server.url}.example", server.url.partition("//")[2], "\u00fc"):
+        answer = server.post(PREDICT, data=GOOD, headers={"Origin": origin.encode()})
+        assert answer.status_code == 403 and "a proxy has to hand on the Host" in answer.json()["error"]
+
+
+def test_behind_a_proxy_the_page_needs_the_host_that_its_visitors_ask_for(server):
+    """What proxies send of themselves, and what README asks of them; a client can send any other header, too."""
+    page = {"Origin": "https://music.example"}
+    forwarded = {"X-Forwarded-Host": "music.example", "X-Forwarded-Proto": "https"}
+    assert server.post(PREDICT, data=GOOD, headers=page | {"Host": "backend:8501"} | forwarded).status_code == 403
+    assert server.post(PREDICT, data=GOOD, headers=page | {"Host": "music.example"}).status_code == 200
 
 
 def test_on_its_end_running_requests_finish_and_new_ones_get_503(options, held):

@@ -12,6 +12,9 @@ import psutil
 import pytest
 import requests
 
+from pipelines.errors import UserError
+from sepnet.client import TOKEN_VARIABLE
+from sepnet.serve import main as serve
 from sepnet.serving.options import ServeOptions
 from sepnet.serving.supervisor import SHORTEST_LIFE_SECONDS
 from tests.conftest import REPOSITORY
@@ -83,7 +86,9 @@ def test_sigterm_lets_running_requests_finish(command):
     thread.join()
     assert answers == [(200, 44 + 4 * 12 * 60 * 8000)]
     assert process.wait(30) == 0
-    assert "Traceback" not in process.stderr.read()
+    said = process.stderr.read()
+    # Twice: the process that was killed, and its successor.
+    assert said.count("loaded unet_1d, version 1\n") == 2 and "Traceback" not in said
 
 
 def test_what_hinders_the_start_is_said_in_one_line(run, tmp_path):
@@ -92,13 +97,75 @@ def test_what_hinders_the_start_is_said_in_one_line(run, tmp_path):
         for arguments, message in (
             ([tmp_path, "--port", port], f"cannot listen on 127.0.0.1 port {port}: Address already in use"),
             ([tmp_path / "nowhere"], "no such folder: .*nowhere"),
-            ([tmp_path, "--port", "x"], "'x' is no port"),
-            ([tmp_path, "--label", "demo=1"], "'demo=1' is no label; expected NAME/LABEL=VERSION"),
-            ([tmp_path, "--max-batch", "0"], "'0' is no whole number above 0"),
         ):
             outcome = run("sepnet.serve", *arguments)
             assert outcome.status == 2 and outcome.stdout == ""
             assert re.fullmatch(f"error: .*{message}.*\n", outcome.stderr), outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([""], "an empty argument"),
+        (["nowhere"], "no such folder: nowhere"),
+        (["caf\udce9"], "no such folder: caf"),
+        (["x" * 5000], "no such folder: xxx"),
+        (["nul\0"], "no such folder: nul"),
+        ([".", "--port", "x"], "'x' is no port"),
+        ([".", "--port", "65536"], "'65536' is no port; expected 0 to 65535"),
+        ([".", "--port", ""], "an empty argument after --port"),
+        ([".", "--port", "9" * 5000], "is no port"),
+        ([".", "--host", ""], "an empty argument after --host"),
+        ([".", "--host", "a..b"], "cannot listen on a..b port 0"),
+        ([".", "--host", "no such host"], "cannot listen on no such host port 0"),
+        ([".", "--host", "[::1]"], r"cannot listen on \[::1\] port 0"),
+        ([".", "--host", "192.0.2.1"], "cannot listen on 192.0.2.1 port 0: Cannot assign"),
+        ([".", "--token", ""], "an empty argument after --token"),
+        ([".", "--token", "t\u00fcr"], "the token holds something else"),
+        ([".", "--label", "x"], "'x' is no label; expected NAME/LABEL=VERSION"),
+        ([".", "--label", "demo=1"], "'demo=1' is no label"),
+        ([".", "--label", "demo/stable"], "'demo/stable' is no label"),
+        ([".", "--label", "demo/stable="], "is no label"),
+        ([".", "--label", "demo/stable=-1"], "is no label"),
+        ([".", "--label", "demo/stable=\u00b2"], "is no label"),
+        ([".", "--label", "/stable=1"], "is no label"),
+        ([".", "--label", f"demo/stable={'9' * 5000}"], "is no label"),
+        ([".", "--label", "demo/a=1", "--label", "demo/a=2"], "--label demo/a was given 2 times"),
+        ([".", "--max-batch", "0"], "'0' is no whole number above 0"),
+        ([".", "--max-song-mb", "inf"], "'inf' is no whole number above 0"),
+        ([".", "models"], "unrecognized arguments: models"),
+    ],
+)
+def test_options_that_cannot_be_meant_are_refused_in_one_line(arguments, message, monkeypatch):
+    monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
+    with pytest.raises(UserError, match=message) as told:
+        serve([*arguments, *(["--port", "0"] if "--port" not in arguments else [])])
+    assert "\n" not in str(told.value)
+
+
+def test_a_variable_that_holds_no_token_is_refused(monkeypatch):
+    monkeypatch.setenv(TOKEN_VARIABLE, "t\u00fcr")
+    with pytest.raises(UserError, match="SEPNET_TOKEN holds something else"):
+        serve(["."])
+
+
+def test_the_command_tells_that_it_has_no_model_and_what_to_name_instead(saved_models):
+    """As it is started by mistake with the folder of one model."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sepnet.serve", str(saved_models / "unet_1d"), "--port", "0"],
+        cwd=REPOSITORY,
+        # JAX, where a test has imported it, lets TensorFlow greet.
+        env={name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        line = process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        rest = process.communicate(timeout=60)[1]
+    assert line.endswith(f"unet_1d is itself a model, so no model is served; name its parent instead: {saved_models}\n")
+    assert process.returncode == 0 and rest == ""
 
 
 def test_it_listens_to_this_machine_alone_unless_told_otherwise():

@@ -1,7 +1,8 @@
 """Whole songs through `POST /separate`: stems like those of the same model without a server, while they are made."""
 
-import dataclasses
+import contextlib
 import io
+import re
 import tempfile
 import threading
 import zipfile
@@ -102,7 +103,7 @@ def test_blocks_are_sent_as_they_are_ready_and_progress_can_be_asked_for(saved_m
 
 WRONG = {
     "no audio": ("/separate", b"no audio at all" * 100, 415, "no audio file"),
-    "nothing": ("/separate", b"", 415, "no audio file"),
+    "nothing": ("/separate", b"", 415, "the song is empty; expected an audio file"),
     # FFmpeg would open what a playlist names, behind whatever it begins with.
     "playlist": ("/separate", b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/x.wav\n", 415, "no audio file"),
     "playlist behind a tag": (
@@ -117,6 +118,12 @@ WRONG = {
     "job": ("/separate?job=..%2Fx", encoded(noise(100, 1)), 400, "job"),
     "no samples": ("/separate", encoded(noise(0, 1)), 400, "no samples"),
     "NaN": ("/separate", encoded(noise(100, 1) * np.nan, subtype="FLOAT"), 400, "NaN or infinity"),
+    "noise of a broken converter": (
+        "/separate",
+        encoded(np.append(np.zeros((300_000, 1)), [[1e25]], axis=0), subtype="FLOAT"),
+        400,
+        "1e+25 times full scale, first at 27.211 s",
+    ),
     "channels": ("/separate", encoded(noise(100, 9)), 415, "9 channels"),
     "rate": ("/separate", encoded(noise(100, 1), 100), 415, "100 Hz"),
     "hours": ("/separate", encoded(np.zeros((3600 * 8000, 1)), 8000, "FLAC"), 413, "longer than 60 s"),
@@ -141,14 +148,64 @@ def test_a_wav_header_that_claims_hours_gets_what_is_there(server):
     assert answer.status_code == 200 and len(answer.content) == 44 + 2 * 8000
 
 
-def test_what_is_longer_than_its_header_claims_is_stopped_at_the_limit(server, monkeypatch):
+def test_what_is_longer_than_its_header_claims_is_stopped_at_the_limit(server):
     """Hours of silence are a few kilobytes, whatever the header says of them."""
-    probe = audio.probe
-    monkeypatch.setattr(audio, "probe", lambda path: dataclasses.replace(probe(path), num_samples=1))
-    silence = encoded(np.zeros((3600 * 8000, 1)), 8000, "FLAC")
+    silence = bytearray(encoded(np.zeros((3600 * 8000, 1)), 8000, "FLAC"))
     assert len(silence) < 200_000
-    answer = server.post("/separate?model=unet_1d", data=silence)
+    # The last 36 bits of these eight bytes are the length; 0 says that it is unknown.
+    assert int.from_bytes(silence[18:26], "big") & ((1 << 36) - 1) == 3600 * 8000
+    silence[21:26] = bytes([silence[21] & 0xF0, 0, 0, 0, 0])
+    answer = server.post("/separate?model=unet_1d", data=bytes(silence))
     assert answer.status_code == 413 and "longer than 60 s" in answer.json()["error"]
+
+
+def test_what_nobody_foresaw_in_a_song_is_one_line_and_in_the_log(server, monkeypatch, caplog):
+    def fail(*_):
+        raise RuntimeError("unforeseen\nin two lines")
+
+    song = encoded(noise(100, 1))
+    with monkeypatch.context() as patch:
+        patch.setattr(audio.Recording, "blocks", fail)
+        answer = server.post("/separate?model=unet_1d", data=song)
+    assert answer.status_code == 500
+    assert answer.json() == {"error": "the server failed at this song; its log says more"}
+    (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert record.getMessage() == "cannot separate a song" and record.exc_info[0] is RuntimeError
+    assert server.post("/separate?model=unet_1d", data=song).status_code == 200
+
+
+@contextlib.contextmanager
+def no_file_larger_than(num_bytes):
+    """Writing ends there with an error, as on a disk that is full."""
+    resource = pytest.importorskip("resource")
+    unchanged = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, unchanged[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unchanged)
+
+
+def test_a_disk_without_room_is_told(server, monkeypatch, tmp_path, caplog):
+    """For the song, for its stems, and for their folder."""
+    silence = encoded(np.zeros((25 * SAMPLE_RATE, 2)), SAMPLE_RATE, "FLAC")
+    song = encoded(noise(60_000, 1))
+    with no_file_larger_than(100_000):
+        for address, data in (("/separate?model=unet_1d", song), ("/separate?model=unet_1d&stem=drums", silence)):
+            answer = server.post(address, data=data)
+            assert answer.status_code == 507
+            assert answer.json()["error"] == "the server cannot keep the song: File too large"
+    # One block and a bit, each sample of which has 8 bytes.
+    with no_file_larger_than(8 * 11 * SAMPLE_RATE), pytest.raises(requests.RequestException):
+        server.post("/separate?model=unet_1d&stem=vocals&encoding=FLOAT&job=full-disk", data=silence)
+    assert "a song broke off: the server cannot keep the song: File too large" in caplog.messages
+    progress = server.get("/separate/jobs/full-disk").json()
+    assert (progress["state"], progress["error"]) == ("failed", "the server cannot keep the song: File too large")
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+        answer = server.post("/separate?model=unet_1d", data=silence)
+    assert answer.status_code == 507
+    assert answer.json()["error"] == "the server cannot keep the song: No such file or directory"
 
 
 def test_a_form_is_refused_with_what_to_do(server):
@@ -165,3 +222,12 @@ def test_a_client_that_goes_away_leaves_nothing(server, tmp_path, monkeypatch):
         assert list(tmp_path.iterdir())
     eventually(lambda: not list(tmp_path.iterdir()))
     assert server.get("/separate/jobs/goes-away").json()["state"] in ("gone", "done")
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf, 1e25])
+def test_stems_that_are_no_sound_are_an_error_and_no_file(gain_model, broken):
+    folder = gain_model({"vocals": broken, "rest": 0.5}, sample_rate=8000)
+    with running(ServeOptions(saved_models=folder.parent)) as server:
+        answer = server.post("/separate?encoding=FLOAT", data=encoded(noise(100, 1), 8000))
+        assert answer.status_code == 400
+        assert re.match("the model makes .* of the audio as vocals, first at 0.000 s", answer.json()["error"])

@@ -1,13 +1,19 @@
 """Models that come, change, break and go while requests run."""
 
+import json
+import logging
+import os
 import shutil
+import sys
 import threading
 import weakref
+from urllib.parse import quote
 
 import pytest
 
 from sepnet.export import CONTRACT
 from sepnet.serving.options import ServeOptions
+from sepnet.serving.store import ModelStore
 from tests.sepnet.helpers import noise
 from tests.sepnet.serving.conftest import eventually, running
 from tests.sepnet.serving.test_separate_route import encoded
@@ -162,3 +168,121 @@ def test_models_that_are_gone_leave_the_memory(server, place):
     assert server.post("/separate?job=remembered", data=encoded(noise(100, 1))).status_code == 200
     place[0].joinpath("model", "1").rename(place[0] / ".away")
     eventually(lambda: reference() is None)
+
+
+@pytest.fixture
+def looked(caplog):
+    """A store that is told when to look at its folder; gives what it logs of that, and has nothing more to say."""
+    caplog.set_level(logging.INFO, "sepnet.serving")
+
+    def look(store):
+        caplog.clear()
+        store.scan()
+        said = [record.getMessage() for record in caplog.records]
+        caplog.clear()
+        store.scan()
+        assert not caplog.records
+        return said
+
+    return look
+
+
+def test_each_model_that_comes_changes_breaks_or_goes_is_logged_once(place, looked):
+    root, add = place
+    store = ModelStore(ServeOptions(saved_models=root))
+    assert looked(store) == ["loaded model, version 1"]
+    add(2, 3.0)
+    assert looked(store) == ["loaded model, version 2", "removed model, version 1"]
+    shutil.rmtree(root / "model" / "2" / "variables")
+    (said,) = looked(store)
+    assert said.startswith("cannot load model, version 2: ") and "damaged" in said
+    add(3, 3.0)
+    assert looked(store) == ["loaded model, version 3", "removed model, version 2"]
+    contract = root / "model" / "3" / CONTRACT
+    contract.write_text(contract.read_text() + "\n")
+    assert looked(store) == ["loaded anew: model, version 3"]
+    shutil.rmtree(root / "model")
+    assert looked(store) == [
+        "removed model, version 3",
+        f"{root} holds no model that can be served; waiting for one, as sepnet.train exports it",
+    ]
+    (root / "model").mkdir()
+    add(1, 2.0)
+    assert looked(store) == ["loaded model, version 1"]
+
+
+def test_a_folder_without_a_model_says_so_with_what_to_do(place, tmp_path, looked):
+    root, _ = place
+    for name, message in (
+        ("", "holds no model that can be served; waiting for one"),
+        ("model", f"is itself a model, so no model is served; name its parent instead: {root}"),
+        ("model/1", f"is one version of a model, so no model is served; name the folder of models instead: {root}"),
+        ("gone", "cannot be read, so no model is served: No such file or directory"),
+    ):
+        folder = root / name if name else tmp_path / "empty"
+        if not name:
+            folder.mkdir()
+        (said,) = looked(ModelStore(ServeOptions(saved_models=folder)))
+        assert said.startswith(f"{folder} {message}")
+
+
+def test_folders_that_hold_no_version_are_left_out_with_a_line(place, looked):
+    root, _ = place
+    for name in ("notes", "numbers/\u00b2", "numbers/007", "numbers/-1", "straight"):
+        (root / name).mkdir(parents=True)
+    (root / "straight" / "saved_model.pb").write_bytes(b"")
+    (root / "file").write_bytes(b"")
+    store = ModelStore(ServeOptions(saved_models=root))
+    assert looked(store) == [
+        "loaded model, version 1",
+        *(
+            f"{root / name} holds no version of a model; expected {name}/1/saved_model.pb and so on"
+            for name in ("notes", "numbers", "straight")
+        ),
+    ]
+    assert [version.name for version in store.newest()] == ["model"]
+
+
+NAMES = ["100% b", "blank  s", "\u00e9\u3000\u00fc", "a:b", "#?&+", "line\nfeed", "$x", "\U0001f600" * 60]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file systems of other systems refuse such names")
+def test_models_of_any_name_are_served_and_of_no_name_left_out(place, caplog):
+    root, _ = place
+    for name in NAMES:
+        shutil.copytree(root / "model", root / name)
+    nameless = os.fsencode(root) + b"/caf\xe9"
+    shutil.copytree(os.fsencode(root / "model"), nameless)
+    with running(ServeOptions(saved_models=root)) as server:
+        assert {model["name"] for model in server.get("/models").json()} == {"model", *NAMES}
+        for name in NAMES:
+            answer = server.predict(quote(name, safe=""), GOOD)
+            assert answer.status_code == 200 and answer.json()["predictions"][0]["vocals"][0] == [0.5, -0.5]
+            assert server.get(f"/v1/models/{quote(name, safe='')}").status_code == 200
+            song = server.post(f"/separate?model={quote(name, safe='')}&stem=vocals", data=encoded(noise(10, 1)))
+            assert song.status_code == 200
+    said = [record.getMessage() for record in caplog.records]
+    assert (
+        f"{root}/caf\\udce9 is left out: its name is no UTF-8, so no client could ask for it; rename the folder" in said
+    )
+    assert "\n" not in "".join(said)
+
+
+@pytest.mark.parametrize("key", ["sources", "sample_rate", "num_channels", "grid_samples", "context_samples"])
+@pytest.mark.parametrize("value", [None, "", "missing", 0, -1, True, 1.5, 1e300, float("nan"), 1 << 70, [], {}, [""]])
+def test_a_contract_that_no_model_can_have_is_refused(place, key, value):
+    root, _ = place
+    path = root / "model" / "1" / CONTRACT
+    contract = json.loads(path.read_text())
+    if (key, value) == ("context_samples", 0) or (key == "context_samples" and value in (None, 1 << 70)):
+        pytest.skip("that can be")
+    contract[key] = value
+    if value == "missing":
+        del contract[key]
+    path.write_text(json.dumps(contract))
+    store = ModelStore(ServeOptions(saved_models=root))
+    store.scan()
+    (status,) = store.status("model")["model_version_status"]
+    assert status["state"] == "END" and not store.newest()
+    message = status["status"]["error_message"]
+    assert f"is damaged: {key} is " in message and "\n" not in message

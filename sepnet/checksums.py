@@ -1,0 +1,35 @@
+"""Checksums of what TensorFlow loads, as `sha256sum -c` reads them, for it aborts where some of that is damaged."""
+
+import hashlib
+import pathlib
+
+from pipelines.errors import UserError
+
+CHECKSUMS = pathlib.PurePath("assets.extra", "SHA256SUMS")
+# The weights themselves have checksums of TensorFlow's own.
+CHECKED = ("saved_model.pb", "variables/variables.index")
+
+
+def write_checksums(version: pathlib.Path) -> None:
+    """Writes the checksums of a SavedModel beside its contract."""
+    (version / CHECKSUMS).write_text(_checksums(version))
+
+
+def check_checksums(version: pathlib.Path) -> None:
+    """Compares a SavedModel with its checksums; one of an older export has none.
+
+    Raises:
+        UserError: they differ.
+    """
+    path = version / CHECKSUMS
+    try:
+        if not path.exists() or path.read_bytes() == _checksums(version).encode():
+            return
+        reason = f"{' or '.join(CHECKED)} is not what {CHECKSUMS} says"
+    except OSError as error:
+        reason = f"{error.filename}: {error.strerror}"
+    raise UserError(f"{version} is damaged ({reason}); export the model again")
+
+
+def _checksums(version: pathlib.Path) -> str:
+    return "".join(f"{hashlib.sha256((version / name).read_bytes()).hexdigest()}  {name}\n" for name in CHECKED)
