@@ -270,18 +270,20 @@ def test_models_of_any_name_are_served_and_of_no_name_left_out(place, caplog):
 
 @pytest.mark.parametrize("key", ["sources", "sample_rate", "num_channels", "grid_samples", "context_samples"])
 @pytest.mark.parametrize("value", [None, "", "missing", 0, -1, True, 1.5, 1e300, float("nan"), 1 << 70, [], {}, [""]])
-def test_a_contract_that_no_model_can_have_is_refused(place, key, value):
+def test_only_a_contract_that_a_model_can_have_is_loaded(place, key, value):
     root, _ = place
     path = root / "model" / "1" / CONTRACT
     contract = json.loads(path.read_text())
-    if (key, value) == ("context_samples", 0) or (key == "context_samples" and value in (None, 1 << 70)):
-        pytest.skip("that can be")
     contract[key] = value
     if value == "missing":
         del contract[key]
     path.write_text(json.dumps(contract))
     store = ModelStore(ServeOptions(saved_models=root))
     store.scan()
+    # 1 << 70 is more than any block has, as is `None`: then blocks are faded into each other.
+    if key == "context_samples" and (value is None or value is not True and value in (0, 1 << 70)):
+        assert [version.name for version in store.newest()] == ["model"]
+        return
     (status,) = store.status("model")["model_version_status"]
     assert status["state"] == "END" and not store.newest()
     message = status["status"]["error_message"]
