@@ -384,6 +384,7 @@ def _recording(file: io.BufferedReader, name: str, stack: contextlib.ExitStack) 
     if is_ogg:
         info = dataclasses.replace(info, num_samples=num_samples, is_guess=True)
     decoder = Decoder(stream)
+    decoder.begin(stream, is_short_vorbis=most_samples is not None)
     num_tracks = len(container.streams.audio)
     remark = f"of its {num_tracks} sound tracks the first was read" if num_tracks > 1 else ""
 
@@ -392,7 +393,7 @@ def _recording(file: io.BufferedReader, name: str, stack: contextlib.ExitStack) 
         for link, most in links:
             try:
                 following = stack.enter_context(open_container(link))
-                decoder.next_stream(first_stream(following, name))
+                decoder.begin(first_stream(following, name), is_short_vorbis=most is not None)
             except (av.FFmpegError, UserError) as error:
                 decoder.stop(reason_of(error))
                 return

@@ -59,13 +59,36 @@ class Decoder:
         self._frame_samples = 0
         self._keeps_gaps = format_of(stream.container) in KEEP_GAPS
         self._resampler = self._resampled = None
-        _check_frames(stream)
+        self._is_first_packet_silent = False
+        self.begin(stream)
+
+    def begin(self, stream, *, is_short_vorbis: bool = False) -> None:
+        """Begins with a stream: the first one, or one that follows.
+
+        Args:
+            stream: PyAV's, of which nothing was decoded yet.
+            is_short_vorbis: it lies on one page, of which FFmpeg takes the wrong end away. Nothing is taken away then,
+                and of what comes the first samples are right, as many as the page says.
+        """
+        options = {}
+        if stream.codec_context.name == "flac":
+            # Damage would be noise.
+            options["err_detect"] = "crccheck"
+        if is_short_vorbis:
+            options["flags2"] = "skip_manual"
+        stream.codec_context.options = options
+        # By Vorbis' specification the first packet gives no samples.
+        self._is_first_packet_silent = is_short_vorbis
 
     def decode(self, packet) -> Iterator[np.ndarray]:
         """Yields the samples of a packet, float32 `[num_samples, num_channels]`; an empty packet ends its stream."""
         import av
 
         try:
+            if self._is_first_packet_silent:
+                self._is_first_packet_silent = False
+                packet.decode()
+                return
             chunks = [(self._gap_before(frame, packet.is_corrupt), self._samples(frame)) for frame in packet.decode()]
         except (av.FFmpegError, ValueError):
             self._lose(packet)
@@ -85,10 +108,6 @@ class Decoder:
             self.num_samples += sum(map(len, rest))
             yield from rest
         self._next_time = None
-
-    def next_stream(self, stream) -> None:
-        """Goes on with a stream that follows the one before."""
-        _check_frames(stream)
 
     def stop(self, reason: str) -> None:
         """Notes that nothing more can be read, and why."""
@@ -276,12 +295,6 @@ def decoding(name: str) -> Iterator[None]:
             f"cannot decode {name}: {reason_of(error)}; "
             "it is no audio file, or not a complete one: put a good copy in its place"
         ) from error
-
-
-def _check_frames(stream) -> None:
-    """Lets the decoder of a FLAC look at the checksums of frames: damage would be noise."""
-    if stream.codec_context.name == "flac":
-        stream.codec_context.options = {"err_detect": "crccheck"}
 
 
 def _to_float(frame) -> np.ndarray:

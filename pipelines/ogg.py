@@ -49,8 +49,8 @@ def ogg_links(file: BinaryIO) -> Iterator[tuple[BinaryIO, int | None]]:
     """Yields the links of a file or pipe, from where it stands, in order; each is read up before the next.
 
     Yields:
-        A file for each link, and the number of samples at which to cut what it gives, None to take all: FFmpeg does not
-        find the end of Vorbis that fits into one page.
+        A file for each link; and of Vorbis that may lie on one page, of which FFmpeg does not find the end, the number
+        of samples, else None.
     """
     pieces = _pieces(file)
     first = next(pieces, b"")

@@ -6,7 +6,7 @@ import pathlib
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import keras
 import numpy as np
@@ -66,6 +66,7 @@ class Recorder(keras.callbacks.Callback):
     @property
     def best(self) -> dict[str, Any]:
         """The figures of the best epoch, counted from 1."""
+        # All are finite: see `on_epoch_end`.
         index = int(np.argmin(self.history["val_mse"]))
         figures = {name: values[index] for name, values in self.history.items()}
         return {"epoch": index + 1} | {name: value for name, value in figures.items() if name.startswith("val_")}
@@ -93,7 +94,27 @@ class Recorder(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self._begin = self._now()
 
+    def refuse(self, what: str) -> NoReturn:
+        """Ends a run that has diverged; its files stay as the last good epoch left them.
+
+        Raises:
+            UserError: always; it says `what` is no number, where, which weights are good, and what to do.
+        """
+        optimizer = self.model.optimizer
+        good = f"{self.best_weights} is good, of epoch {self.best['epoch']}" if self.num_epochs else "there is none"
+        raise UserError(
+            f"{what} in epoch {self.num_epochs + 1}, at step {int(optimizer.iterations)}, with a learning rate of "
+            f"{float(optimizer.learning_rate):.2g}; the last good checkpoint: {good}; start again with a lower "
+            "--learning-rate"
+        )
+
     def on_epoch_end(self, epoch, logs=None):
+        for name, value in logs.items():
+            if not math.isfinite(value):
+                self.refuse(f"{name} is {value}")
+        for weight in self.model.model.weights:
+            if not np.isfinite(np.asarray(weight)).all():
+                self.refuse(f"the weights {weight.path} hold NaN or infinity")
         for name, value in logs.items():
             self.history.setdefault(name, []).append(float(value))
         if self.best["epoch"] == self.num_epochs:
@@ -110,23 +131,15 @@ class Recorder(keras.callbacks.Callback):
 
 
 class Halt(keras.callbacks.Callback):
-    """Stops at the first loss that is no number, before it reaches a checkpoint."""
+    """Stops at the first loss that is no number, long before an epoch ends."""
 
     def __init__(self, recorder: Recorder):
         super().__init__()
         self.recorder = recorder
 
     def on_train_batch_end(self, batch, logs=None):
-        if math.isfinite(logs["loss"]):
-            return
-        optimizer = self.model.optimizer
-        good = self.recorder.best_weights
-        raise UserError(
-            f"the loss is {logs['loss']} at step {int(optimizer.iterations)}, with a learning rate of "
-            f"{float(optimizer.learning_rate):.2g}; "
-            + (f"the last good checkpoint is {good}" if good.exists() else "there is no checkpoint yet")
-            + ": start again with a lower --learning-rate"
-        )
+        if not math.isfinite(logs["loss"]):
+            self.recorder.refuse(f"loss is {logs['loss']}")
 
 
 class Budget(keras.callbacks.Callback):

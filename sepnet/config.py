@@ -25,6 +25,8 @@ FORMS = ("blocks", "jansson", "spleeter")
 # The other forms have one convolution, strided or transposed, in each level.
 BLOCK_OPTIONS = ("convolutions", "downsampling", "upsampling", "upsampling_kernel_size")
 LOSSES = ("mse", "l1", "magnitude_mse", "magnitude_l1", "multi_resolution_stft")
+# No song is longer than a day, and no sound card is faster than this.
+MOST_SECONDS, MOST_HZ = 86_400.0, 1_536_000
 PRESETS = importlib.resources.files("sepnet") / "presets"
 
 
@@ -63,11 +65,13 @@ class Data(Section):
         ("vocals", "drums", "bass", "other"),
         "names of the sources, with commas; one may be a sum of stems: vocals,accompaniment=drums+bass+other",
     )
-    sample_rate: int | None = option(None, "Hz; songs of another rate are converted once (default: theirs)", at_least=1)
+    sample_rate: int | None = option(
+        None, "Hz; songs of another rate are converted once (default: theirs)", at_least=1, at_most=MOST_HZ
+    )
     num_channels: int = option(2, "audio channels of the model", choices=(1, 2))
-    segment_seconds: float = option(2.0, "length of a training segment", at_least=0.01)
+    segment_seconds: float = option(2.0, "length of a training segment", at_least=0.01, at_most=MOST_SECONDS)
     validation_segments: int = option(48, "fixed segments that val_mse is measured on", at_least=1)
-    validation_seconds: float = option(4.0, "length of a validation segment", at_least=0.01)
+    validation_seconds: float = option(4.0, "length of a validation segment", at_least=0.01, at_most=MOST_SECONDS)
     reader: str = option("auto", "what reads the files", choices=("auto", "tensorflow-io", "portable"))
     skip_bad: bool = option(False, "leave out songs that cannot be used, instead of stopping")
 
@@ -200,7 +204,7 @@ class Training(Section):
     precision: str = option("float32", "precision of features", choices=("float32", "mixed_bfloat16", "mixed_float16"))
     xla: bool = option(False, "compile the training step with XLA; on two CPU cores it is slower than TensorFlow alone")
     remix: bool = option(True, "mix stems of different songs of the batch")
-    random_gain_db: float = option(6.0, "stems are made louder or softer by up to this", at_least=0.0)
+    random_gain_db: float = option(6.0, "stems are made louder or softer by up to this", at_least=0.0, at_most=120.0)
     channel_swap: bool = option(True, "exchange left and right at random")
     polarity: bool = option(True, "invert stems at random")
     seed: int = option(0, "seed of weights, segments and augmentation", at_least=0, at_most=2**32 - 1)
@@ -378,7 +382,7 @@ def _add_section(parser: argparse.ArgumentParser, sections: Mapping[str, type[Se
 
 def _list_of(kind: type):
     def values(text: str) -> tuple:
-        return tuple(map(kind, text.split(",")))
+        return tuple(kind(value.strip()) for value in text.split(","))
 
     return values
 
@@ -416,6 +420,10 @@ def _check(field: dataclasses.Field, value: Any) -> None:
     kind, limits, flag = _kind(field), field.metadata, _flag(field.name)
     if not isinstance(value, (int, float) if kind is float else kind) or (kind is not bool and isinstance(value, bool)):
         raise UserError(f"{flag} takes a {kind.__name__}, not {value!r}")
+    if kind is str and not value.strip():
+        raise UserError(f"{flag} is empty; leave it out, or give it a value")
+    if kind is float and not math.isfinite(value):
+        raise UserError(f"{flag} is {value}; it must be a finite number")
     if limits["choices"] and value not in limits["choices"]:
         raise UserError(f"{flag} is {value!r}; choose one of {', '.join(map(str, limits['choices']))}")
     if limits["at_least"] is not None and not value >= limits["at_least"]:

@@ -76,9 +76,16 @@ def export_model(model, folder: pathlib.Path, contract: Mapping[str, Any]) -> pa
     Returns:
         Folder of the new version, for what `sepnet.signatures` describes; TensorFlow Serving warms itself up with what
         lies beside the contract.
+
+    Raises:
+        UserError: its weights are not finite, or the folder cannot be written.
     """
+    import numpy as np
     import tensorflow as tf
 
+    for weight in model.weights:
+        if not np.isfinite(np.asarray(weight)).all():
+            raise UserError(f"the weights {weight.path} hold NaN or infinity, so nothing is exported; train anew")
     contract = {"format": CONTRACT_FORMAT, **contract}
     functions = serving_functions(model, json.dumps(contract), contract["sample_rate"])
     version = folder / str(max(versions(folder), default=0) + 1)

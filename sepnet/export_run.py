@@ -4,7 +4,8 @@ import argparse
 import pathlib
 from collections.abc import Sequence
 
-from pipelines.errors import CommandParser, run_command
+from pipelines.errors import CommandParser, run_command, user_path
+from sepnet.keras_settings import load_keras
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -14,6 +15,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         UserError: the run has not finished.
     """
     arguments = _parser().parse_args(argv)
+    load_keras()
     from sepnet.export import export_run
 
     print(export_run(arguments.run, arguments.to or pathlib.Path("saved_models") / arguments.run.name))
@@ -23,8 +25,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(
         prog="python -m sepnet.export_run", description=__doc__.partition(": ")[2], allow_abbrev=False
     )
-    parser.add_argument("run", type=pathlib.Path, help="runs/NAME")
-    parser.add_argument("--to", type=pathlib.Path, metavar="FOLDER", help="the model's folder [saved_models/NAME]")
+    parser.add_argument("run", type=user_path, help="runs/NAME")
+    parser.add_argument("--to", type=user_path, metavar="FOLDER", help="the model's folder [saved_models/NAME]")
     return parser
 
 

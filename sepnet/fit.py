@@ -1,9 +1,10 @@
 """Training: from a config and tracks to weights, figures and files in `runs/<name>/`. Shared by train and tuner."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import keras
 import tensorflow as tf
@@ -18,6 +19,7 @@ from sepnet.config import Config, Training
 from sepnet.devices import several_devices
 from sepnet.energy import EnergyMeter
 from sepnet.losses import make_loss
+from sepnet.memory import available_bytes
 from sepnet.models import build_network
 from sepnet.models.network import Network
 from sepnet.provenance import provenance
@@ -60,10 +62,15 @@ def fit(
         resume: goes on from the run's last checkpoint.
 
     Raises:
-        UserError: a split is empty, the depth does not fit the segment, the checkpoint cannot be used, or the loss is
-            no number.
+        UserError: a split is empty, the depth does not fit the segment, the checkpoint cannot be used, a loss, a figure
+            or a weight is no number, or there is not enough memory.
     """
     check_fit(config, tracks)
+    with _enough_memory():
+        return _fit(config, tracks, run, resume)
+
+
+def _fit(config: Config, tracks: Mapping[str, Sequence[Track]], run: pathlib.Path, resume: bool) -> Result:
     training, sample_rate = config.training, tracks["train"][0].sample_rate
     keras.utils.set_random_seed(training.seed)
     keras.config.set_dtype_policy(training.precision)
@@ -142,6 +149,22 @@ def _train(config: Config, network: Network, trainer: Trainer, recorder: Recorde
         )
 
 
+@contextlib.contextmanager
+def _enough_memory() -> Iterator[None]:
+    """Turns the back ends' errors of memory into a `UserError`."""
+    try:
+        yield
+    except (MemoryError, tf.errors.ResourceExhaustedError, RuntimeError) as error:
+        # JAX has no class for it.
+        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise UserError(
+            "there is not enough memory for this training; lower --batch-size, --segment-seconds, --base-filters or "
+            "--depth, or save some with --recompute or --precision mixed_bfloat16 (`python -m sepnet.plan` says what a "
+            "depth takes)"
+        ) from error
+
+
 def check_fit(config: Config, tracks: Mapping[str, Sequence[Track]]) -> None:
     """Checks that there is something to train on, that the depth fits the segment, and that options go together.
 
@@ -159,6 +182,12 @@ def check_fit(config: Config, tracks: Mapping[str, Sequence[Track]]) -> None:
             f"({segment_samples} samples): the largest depth is {largest}; lower --depth or raise --segment-seconds"
         )
     training = config.training
+    batch_bytes = 4 * training.batch_size * segment_samples * config.data.num_channels * len(config.data.stems)
+    if batch_bytes > available_bytes("cpu"):
+        raise UserError(
+            f"a batch of {training.batch_size} segments of {config.data.segment_seconds:g} s alone takes "
+            f"{batch_bytes / 1e9:,.1f} GB, more memory than there is; lower --batch-size or --segment-seconds"
+        )
     if training.batch_size % training.devices:
         raise UserError(f"--batch-size {training.batch_size} cannot be split over --devices {training.devices}")
     weights = training.source_weights

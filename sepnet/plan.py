@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from pipelines.errors import CommandParser, UserError, run_command
 from sepnet.config import Config, add_flags, config_from_flags
+from sepnet.keras_settings import load_keras
 from sepnet.memory import UNITS, counted_device, parse_memory
 
 SAMPLE_RATE = 44_100
@@ -21,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         UserError: the options do not go together, or a depth does not fit the segment.
     """
     arguments = _parser().parse_args(argv)
+    load_keras()
     config, memory_bytes = config_from_flags(arguments), parse_memory(arguments.memory)
     sample_rate = config.data.sample_rate or SAMPLE_RATE
     largest = config.model.largest_depth(round(config.data.segment_seconds * sample_rate))

@@ -14,7 +14,7 @@ def data_root(data: Data) -> pathlib.Path:
     """The folder of songs: the config's, or that of the demo songs, which are made on first use."""
     from pipelines.demo_songs.synthesis import demo_songs_path
 
-    return pathlib.Path(data.data) if data.data else demo_songs_path()
+    return demo_songs_path() if data.data is None else pathlib.Path(data.data).expanduser()
 
 
 def config_tracks(data: Data) -> dict[str, list[Track]]:

@@ -1,12 +1,15 @@
 """`python -m sepnet.train`: trains a U-Net of any depth and exports it as a SavedModel."""
 
 import argparse
+import dataclasses
 import itertools
+import math
 import pathlib
 from collections.abc import Sequence
 
-from pipelines.errors import CommandParser, run_command
+from pipelines.errors import CommandParser, run_command, user_path
 from sepnet.config import Config, add_flags, config_from_flags, read_run_config, refuse_config_flags
+from sepnet.keras_settings import load_keras
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -16,15 +19,24 @@ def main(argv: Sequence[str] | None = None) -> None:
         UserError: the options do not go together, or the data cannot be used.
     """
     arguments = _parser().parse_args(argv)
-    if arguments.resume:
+    if arguments.resume is not None:
         refuse_config_flags(arguments, "--resume takes its options from the run")
         config, run = read_run_config(arguments.resume), arguments.resume
         name = arguments.name or run.name
     else:
-        config = config_from_flags(arguments)
+        config = _findable(config_from_flags(arguments))
         name = arguments.name or f"{config.family}_depth{config.model.depth}"
         run = free_folder(arguments.runs, name)
-    train(config, run, arguments.saved_models / name, resume=bool(arguments.resume))
+    train(config, run, arguments.saved_models / name, resume=arguments.resume is not None)
+
+
+def _findable(config: Config) -> Config:
+    """The config with the folder of songs by its whole path, for `--resume` from another folder."""
+    data = config.data.data
+    if data is None or not pathlib.Path(data).expanduser().is_dir():
+        return config
+    path = str(pathlib.Path(data).expanduser().resolve())
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, data=path))
 
 
 def train(config: Config, run: pathlib.Path, saved_model: pathlib.Path, *, resume: bool = False):
@@ -49,6 +61,7 @@ def train(config: Config, run: pathlib.Path, saved_model: pathlib.Path, *, resum
     print(f"{run}: songs from {root} ({counts})", flush=True)
 
     # TensorFlow takes seconds to load: only after everything that can be refused without it.
+    load_keras()
     from sepnet.export import export_run
     from sepnet.fit import fit
 
@@ -62,8 +75,6 @@ def train(config: Config, run: pathlib.Path, saved_model: pathlib.Path, *, resum
 
 def print_result(result, sources: Sequence[str]) -> None:
     """Prints `val_mse` of the model beside the baselines, for each source."""
-    import math
-
     from rich.console import Console
     from rich.table import Table
 
@@ -78,22 +89,31 @@ def print_result(result, sources: Sequence[str]) -> None:
     console = Console()
     console.print(table)
     for name, figures in result.baselines.items():
-        gain_db = 10 * math.log10(figures["val_mse"] / result.metrics["val_mse"])
-        print(f"The model is {abs(gain_db):.1f} dB {'below' if gain_db >= 0 else 'ABOVE'} {name}.")
+        print(comparison(name, figures["val_mse"], result.metrics["val_mse"]))
     print(f"SI-SDR of the model: {result.metrics['val_si_sdr']:.1f} dB")
+
+
+def comparison(name: str, baseline: float, model: float) -> str:
+    """Says how the errors of a baseline and a model compare, both mean squares."""
+    if not baseline:
+        return f"Nothing can be said against {name}, which makes no error: the validation songs are silent."
+    if not model:
+        return f"The model makes no error, unlike {name}."
+    gain_db = 10 * math.log10(baseline / model)
+    return f"The model is {abs(gain_db):.1f} dB {'below' if gain_db >= 0 else 'ABOVE'} {name}."
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(prog="python -m sepnet.train", description=__doc__.partition(": ")[2], allow_abbrev=False)
     parser.add_argument("--name", help="of the run and the model (default: family and depth)")
-    parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs"), help="folder of runs [runs]")
+    parser.add_argument("--runs", type=user_path, default=pathlib.Path("runs"), help="folder of runs [runs]")
     parser.add_argument(
         "--saved-models",
-        type=pathlib.Path,
+        type=user_path,
         default=pathlib.Path("saved_models"),
         help="folder of models [saved_models]",
     )
-    parser.add_argument("--resume", type=pathlib.Path, metavar="RUN", help="go on with runs/NAME, whatever ended it")
+    parser.add_argument("--resume", type=user_path, metavar="RUN", help="go on with runs/NAME, whatever ended it")
     add_flags(parser)
     return parser
 

@@ -23,6 +23,7 @@ import time
 from collections.abc import Sequence
 
 from pipelines.errors import CommandParser, run_command
+from sepnet.keras_settings import load_keras
 from tuner.records import RECORD
 from tuner.workers import NO_SPACE_STATUS, end_with_parent
 
@@ -53,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(folder: pathlib.Path) -> None:
+    load_keras()
     from pipelines.files import folder_lock, whole_file
     from sepnet.config import read_run_config
     from sepnet.costs import costs

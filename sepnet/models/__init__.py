@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from pipelines.errors import UserError
 from sepnet.config import Config
+from sepnet.keras_settings import load_keras
 
 # Each builds a `Network`: waveform in, stems out.
 MODELS = {
@@ -22,6 +23,7 @@ def builder(family: str) -> Callable:
     """
     if family not in MODELS:
         raise UserError(f"unknown family {family!r}; choose one of {', '.join(MODELS)}")
+    load_keras()
     module, function = MODELS[family].split(":")
     return getattr(importlib.import_module(module), function)
 

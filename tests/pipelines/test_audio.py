@@ -196,3 +196,16 @@ def test_a_pipe_without_audio_is_named():
         pipe = io.BufferedReader(io.BytesIO(content))
         with pytest.raises(UserError, match=message), audio.open_audio(pipe, "the pipe") as recording:
             list(recording.blocks())
+
+
+@pytest.mark.parametrize("num_channels", [1, 2])
+@pytest.mark.parametrize("kind", ["tone", "noise", "silence"])
+@pytest.mark.parametrize("num_samples", [1, 100, 1000, 5000, 10_001, 20_000, 30_011])
+def test_vorbis_on_one_page_ends_where_libvorbis_ends_it(tmp_path, kind, num_samples, num_channels):
+    time = np.arange(num_samples) / 44_100
+    noise = np.random.default_rng(0).uniform(-0.3, 0.3, num_samples)
+    sound = {"tone": 0.3 * np.sin(2 * np.pi * 440 * time), "noise": noise, "silence": 0 * time}[kind]
+    path = tmp_path / "short.ogg"
+    soundfile.write(path, np.stack([sound] * num_channels, axis=1), 44_100, "VORBIS")
+    expected, _ = soundfile.read(path, dtype="float32", always_2d=True)
+    np.testing.assert_allclose(np.concatenate(list(audio.read_blocks(path))), expected, rtol=0, atol=1e-5)

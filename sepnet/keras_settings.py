@@ -1,0 +1,35 @@
+"""Keras as this project needs it, whatever the user's environment and settings file (`~/.keras/keras.json`) say."""
+
+import os
+
+from pipelines.errors import UserError
+
+BACKENDS = ("tensorflow", "jax")
+
+
+def load_keras() -> None:
+    """Imports Keras with the axes and the precision that the networks are written for; the back end stays the user's.
+
+    Every command that builds a network calls it before anything else imports Keras, and `sepnet.models` for Python.
+
+    Raises:
+        UserError: the back end that is asked for is none of the project's, or is not installed, or the settings file
+            cannot be used.
+    """
+    # It is for code that was written for Keras 2, and another package would take the place of this one.
+    os.environ.pop("TF_USE_LEGACY_KERAS", None)
+    asked_for = "KERAS_BACKEND" if "KERAS_BACKEND" in os.environ else "~/.keras/keras.json"
+    expected = f"expected one of {', '.join(BACKENDS)}: set KERAS_BACKEND"
+    try:
+        import keras
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"the back end of Keras that {asked_for} asks for is not installed: there is no {error.name}; {expected}, "
+            "or install it (pip install 'sepnet[jax]')"
+        ) from error
+    except (ValueError, AttributeError, AssertionError) as error:
+        raise UserError(f"Keras cannot start as {asked_for} asks ({error}); mend that, or {expected}") from error
+    if keras.config.backend() not in BACKENDS:
+        raise UserError(f"the back end of Keras is {keras.config.backend()}, by {asked_for}; {expected}")
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_floatx("float32")
