@@ -100,18 +100,17 @@ class Recorder(keras.callbacks.Callback):
         Raises:
             UserError: always; it says `what` is no number, where, which weights are good, and what to do.
         """
-        optimizer = self.model.optimizer
-        good = f"{self.best_weights} is good, of epoch {self.best['epoch']}" if self.num_epochs else "there is none"
+        good = f"are in {self.best_weights}, of epoch {self.best['epoch']}" if self.num_epochs else "there are none"
         raise UserError(
-            f"{what} in epoch {self.num_epochs + 1}, at step {int(optimizer.iterations)}, with a learning rate of "
-            f"{float(optimizer.learning_rate):.2g}; the last good checkpoint: {good}; start again with a lower "
-            "--learning-rate"
+            f"{what} in epoch {self.num_epochs + 1}, at step {int(self.model.optimizer.iterations)}, so nothing is "
+            f"exported; the last good weights {good}; start again with a lower --learning-rate"
         )
 
     def on_epoch_end(self, epoch, logs=None):
-        for name, value in logs.items():
-            if not math.isfinite(value):
-                self.refuse(f"{name} is {value}")
+        # Said of the figure that counts, where that is one of them.
+        for name in sorted(logs, key=lambda name: name != "val_mse"):
+            if not math.isfinite(logs[name]):
+                self.refuse(f"{name} is {logs[name]}")
         for weight in self.model.model.weights:
             if not np.isfinite(np.asarray(weight)).all():
                 self.refuse(f"the weights {weight.path} hold NaN or infinity")
