@@ -2,6 +2,7 @@
 
 import csv
 import math
+import os
 import pathlib
 import sys
 import time
@@ -246,7 +247,7 @@ class Board(keras.callbacks.Callback):
         super().__init__()
         import tensorflow as tf
 
-        self.writer = tf.summary.create_file_writer(str(folder))
+        self.writer = tf.summary.create_file_writer(os.fsencode(folder))
         self.picture = folder / "example.png"
         self.example = {name: np.asarray(value[:1]) for name, value in example.items()}
         self.sample_rate = sample_rate

@@ -11,7 +11,7 @@ import math
 import pathlib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.errors import UserError
@@ -345,6 +345,21 @@ def config_from_flags(arguments: argparse.Namespace) -> Config:
     )
 
 
+def add_flags_of(parser: argparse.ArgumentParser, section: type[Section], names: Sequence[str]) -> None:
+    """Gives a parser the flags of some fields of a section."""
+    _add_section(parser, {section.__name__.lower(): section}, names)
+
+
+def section_from_flags(section: type[Section], arguments: argparse.Namespace) -> Section:
+    """Makes a section from what `add_flags_of` has put into a command line.
+
+    Raises:
+        UserError: a value out of range.
+    """
+    given = vars(arguments)
+    return section(**{name: given[name] for name in section.__dataclass_fields__ if name in given})
+
+
 def refuse_config_flags(arguments: argparse.Namespace, reason: str) -> None:
     """Raises a `UserError` if a flag of the config was given where the config comes from elsewhere."""
     known = {name for section in (Data, Training, *FAMILIES.values()) for name in section.__dataclass_fields__}
@@ -357,12 +372,19 @@ def _names(section: Section) -> list[str]:
     return [field.name for field in dataclasses.fields(section)]
 
 
-def _add_section(parser: argparse.ArgumentParser, sections: Mapping[str, type[Section]]) -> None:
-    """Adds a group of flags; a field that several families share becomes one flag that names each default."""
+def _add_section(
+    parser: argparse.ArgumentParser, sections: Mapping[str, type[Section]], names: Sequence[str] | None = None
+) -> None:
+    """Adds a group of flags; a field that several families share becomes one flag that names each default.
+
+    Of the fields, None takes all `names`.
+    """
     group = parser.add_argument_group(" and ".join(sections))
     fields: dict[str, dict[str, dataclasses.Field]] = {}
     for name, section in sections.items():
         for field in dataclasses.fields(section):
+            if names is not None and field.name not in names:
+                continue
             fields.setdefault(field.name, {})[name] = field
     for name, by_section in fields.items():
         field = next(iter(by_section.values()))

@@ -5,7 +5,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.errors import CommandParser, UserError, positive, run_command
+from pipelines.errors import CommandParser, UserError, positive, run_command, user_path
+from sepnet.config import Data, add_flags_of, section_from_flags
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -28,15 +29,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("--compare needs museval's figures; leave out --quick")
 
     from pipelines.files import check_writable
-    from pipelines.tracks import load_tracks
-    from sepnet.config import Data
     from sepnet.scoring.scores import Job
     from sepnet.scoring.songs import evaluate
-    from sepnet.tracks import data_root
+    from sepnet.tracks import config_tracks, data_of, data_root
 
-    root = data_root(Data(data=arguments.data))
-    stems = [stem for group in parts.values() for stem in group]
-    tracks = load_tracks(root, sources=stems)[arguments.split]
+    data = data_of(parts, section_from_flags(Data, arguments))
+    root, tracks, parts = data_root(data), config_tracks(data)[arguments.split], data.parts
     if not tracks:
         raise UserError(f"{root} has no song in its {arguments.split} split; choose another with --split")
     output = arguments.output or pathlib.Path("evaluations", f"{root.resolve().name}-{arguments.split}")
@@ -88,11 +86,11 @@ def _compare(figures: Mapping[str, Any], tracks: Sequence, sources: Sequence[str
 
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(prog="python -m sepnet.evaluate", description=__doc__.partition(": ")[2], allow_abbrev=False)
-    parser.add_argument("models", type=pathlib.Path, nargs="+", metavar="MODEL", help="saved_models/NAME")
-    parser.add_argument("--data", help="folder of songs (default: the demo songs)")
+    parser.add_argument("models", type=user_path, nargs="+", metavar="MODEL", help="saved_models/NAME")
+    add_flags_of(parser, Data, ("data", "sources", "sample_rate", "skip_bad"))
     parser.add_argument("--split", choices=("train", "valid", "test"), default="test", help="which songs [test]")
     parser.add_argument(
-        "-o", "--output", type=pathlib.Path, help="folder for the figures [evaluations/NAME OF THE DATA-SPLIT]"
+        "-o", "--output", type=user_path, help="folder for the figures [evaluations/NAME OF THE DATA-SPLIT]"
     )
     parser.add_argument("--quick", action="store_true", help="leave out museval, which takes most of the time")
     parser.add_argument("--compare", action="store_true", help="set the models beside published ones, and draw them")

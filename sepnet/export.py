@@ -1,14 +1,17 @@
 """SavedModels under `saved_models/<name>/<version>/`, and the contract file that says what each is."""
 
+import contextlib
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipelines.errors import UserError
+from pipelines.errors import UserError, one_line
 from pipelines.files import whole_folder
 from sepnet.checksums import write_checksums
 from sepnet.config import read_run_config
@@ -89,7 +92,7 @@ def export_model(model, folder: pathlib.Path, contract: Mapping[str, Any]) -> pa
     contract = {"format": CONTRACT_FORMAT, **contract}
     functions = serving_functions(model, json.dumps(contract), contract["sample_rate"])
     version = folder / str(max(versions(folder), default=0) + 1)
-    with whole_folder(version) as temporary:
+    with whole_folder(version) as folder_of_version, plain_path(folder_of_version) as temporary:
         # Not Keras' archive, which traces every layer on its own to look for tables of words: half of an export's time.
         module = tf.Module()
         module.weights = [variable.value for variable in model.variables]
@@ -98,9 +101,21 @@ def export_model(model, folder: pathlib.Path, contract: Mapping[str, Any]) -> pa
         path.parent.mkdir()
         path.write_text(json.dumps(contract, indent=2))
         requests = _warmup_requests(contract["sample_rate"], model.input_shape[-1])
-        write_warmup(temporary / WARMUP, folder.name, requests)
+        write_warmup(temporary / WARMUP, one_line(folder.name), requests)
         write_checksums(temporary)
     return version
+
+
+@contextlib.contextmanager
+def plain_path(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Gives a path to a folder that TensorFlow takes literally: it reads `[a]*?` as patterns, and names as UTF-8."""
+    if re.fullmatch(r"[^\[\]*?{}\\\udc80-\udcff]*", str(folder.absolute())):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as place:
+        link = pathlib.Path(place, "model")
+        link.symlink_to(folder.resolve(), target_is_directory=True)
+        yield link
 
 
 def _warmup_requests(sample_rate: int, num_channels: int) -> dict[str, dict[str, Any]]:

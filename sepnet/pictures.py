@@ -1,13 +1,29 @@
 """PNG pictures: what a run learned, and what a model makes of a song."""
 
+import io
 import pathlib
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from pipelines.errors import one_line
+
 # Of a spectrogram, what lies this far below its loudest point is black.
 DYNAMIC_RANGE_DB = 80
 BASELINE_STYLES = ("--", ":")
+
+
+def drawn(name: str) -> str:
+    """A name as matplotlib draws it letter by letter: a dollar begins no formula, and what has no letter is escaped."""
+    return one_line(name).replace("$", r"\$")
+
+
+def save(figure, target: pathlib.Path | io.BytesIO) -> None:
+    """Writes a picture, a PNG; letters that the font lacks are drawn as boxes, without a word."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        figure.savefig(target, format="png")
 
 
 def draw_losses(path: pathlib.Path, history: Mapping[str, Sequence[float]], baselines: Mapping[str, float]) -> None:
@@ -22,7 +38,7 @@ def draw_losses(path: pathlib.Path, history: Mapping[str, Sequence[float]], base
     axes.plot(_epochs(history["loss"]), history["loss"], color="0.6", label="training loss")
     axes.plot(_epochs(history["val_mse"]), history["val_mse"], color="C0", marker="o", markersize=3, label="val_mse")
     _finish_losses(figure, axes, baselines, "mean squared error")
-    figure.savefig(path)
+    save(figure, path)
 
 
 def draw_runs(path: pathlib.Path, histories: Mapping[str, Sequence[float]], baselines: Mapping[str, float]) -> None:
@@ -35,9 +51,9 @@ def draw_runs(path: pathlib.Path, histories: Mapping[str, Sequence[float]], base
     """
     figure, axes = _figure(8, 5)
     for label, values in histories.items():
-        axes.plot(_epochs(values), values, marker="o", markersize=3, label=label)
+        axes.plot(_epochs(values), values, marker="o", markersize=3, label=drawn(label))
     _finish_losses(figure, axes, baselines, "val_mse")
-    figure.savefig(path)
+    save(figure, path)
 
 
 def draw_separation(
@@ -65,7 +81,7 @@ def draw_separation(
     def spectrogram(place, audio: np.ndarray, title: str):
         axes = figure.add_subplot(place)
         draw_spectrogram(axes, audio, sample_rate, loudest_db)
-        axes.set_title(title, fontsize="small", loc="left")
+        axes.set_title(drawn(title), fontsize="small", loc="left")
         axes.set_ylabel("kHz")
         return axes
 
@@ -76,7 +92,7 @@ def draw_separation(
         right = spectrogram(grid[row, 1], estimates[name], f"{name}, estimate: MSE {error:.5f}")
     left.set_xlabel("seconds")
     right.set_xlabel("seconds")
-    figure.savefig(path)
+    save(figure, path)
 
 
 def draw_spectrogram(axes, audio: np.ndarray, sample_rate: int, loudest_db: float) -> None:
@@ -105,7 +121,7 @@ def _epochs(values: Sequence[float]) -> np.ndarray:
 
 def _finish_losses(figure, axes, baselines: Mapping[str, float], ylabel: str) -> None:
     for (name, value), style in zip(baselines.items(), BASELINE_STYLES, strict=False):
-        axes.axhline(value, color="black", linestyle=style, linewidth=1, label=name)
+        axes.axhline(value, color="black", linestyle=style, linewidth=1, label=drawn(name))
     axes.set(xlabel="epoch", ylabel=ylabel, yscale="log")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3, which="both")

@@ -10,7 +10,7 @@ from pipelines.errors import UserError, one_line
 from sepnet.checksums import check_checksums
 from sepnet.config import Config
 from sepnet.contract import check_contract
-from sepnet.export import CONTRACT, newest_version, read_contract
+from sepnet.export import CONTRACT, newest_version, plain_path, read_contract
 from sepnet.signatures import SERVING_DEFAULT
 
 # What TensorFlow's loader, which looks for no mistakes, raises at a graph or at weights that are damaged.
@@ -41,8 +41,9 @@ class SavedModel:
         self.contract: dict[str, Any] = check_contract(read_contract(self.path), str(self.path / CONTRACT))
         check_checksums(self.path)
         try:
-            # The loaded object must outlive its signatures.
-            self._loaded = tf.saved_model.load(str(self.path))
+            with plain_path(self.path) as path:
+                # The loaded object must outlive its signatures.
+                self._loaded = tf.saved_model.load(str(path))
             self.signatures = self._loaded.signatures
             self._signature = self.signatures[SERVING_DEFAULT]
             taken = self._signature.structured_input_signature[1]["mixture"].shape[-1]
@@ -94,8 +95,9 @@ def read_models(
     Raises:
         UserError: there is no SavedModel, it is not one of this project's, or the models have different sources.
     """
-    short = len({path.name for path in paths}) == len(paths)
-    models = {path.name if short else str(path): newest_version(path) for path in paths}
+    names = [path.resolve().name for path in paths]
+    short = len(set(names)) == len(paths)
+    models = {name if short else str(path): newest_version(path) for name, path in zip(names, paths, strict=True)}
     parts = [_read_parts(version) for version in models.values()]
     if any(other != parts[0] for other in parts):
         listed = " and ".join(", ".join(names) for names in parts)

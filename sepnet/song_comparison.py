@@ -10,6 +10,7 @@ import numpy as np
 
 from pipelines.errors import UserError
 from pipelines.songs import Song, Track, read_track
+from sepnet.config import Data
 from sepnet.listen import stretch_of
 
 BLOCK_SECONDS = 5
@@ -59,22 +60,26 @@ class Comparison:
         }
 
 
-def find_track(song: str, data: str | None, stems: Sequence[str]) -> Track:
+def find_track(song: str, data: Data) -> Track:
     """Finds a song by the path of its folder, or by its name in a data folder.
+
+    Args:
+        song: path or name.
+        data: where to look for names, the stems that the song must hold, and how songs are read there.
 
     Raises:
         UserError: there is no such song, or it lacks a stem.
     """
     from pipelines import audio
-    from pipelines.tracks import load_tracks
-    from sepnet.config import Data
-    from sepnet.tracks import data_root
+    from sepnet.tracks import config_tracks, data_root
 
-    folder = pathlib.Path(song)
-    if data is None and folder.is_dir():
-        return read_track(Song(folder.resolve().name, "test", folder), stems, audio.measure)
-    root = data_root(Data(data=data))
-    tracks = [track for split in load_tracks(root, sources=stems).values() for track in split]
+    folder = pathlib.Path(song).expanduser()
+    if data.data is None and folder.is_dir():
+        if data.sample_rate is not None:
+            raise UserError(f"--sample-rate is for songs of --data, and {song} is read as it is; leave it out")
+        return read_track(Song(folder.resolve().name, "test", folder), data.stems, audio.measure)
+    root = data_root(data)
+    tracks = [track for split in config_tracks(data).values() for track in split]
     found = [track for track in tracks if track.name == song]
     if not found:
         names = ", ".join(repr(track.name) for track in tracks[:3])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sepnet.pictures import draw_spectrogram, loudest_level_db
+from sepnet.pictures import draw_spectrogram, drawn, loudest_level_db, save
 from sepnet.song_comparison import Comparison
 
 # A waveform is drawn as the range of the samples in so many steps of time.
@@ -28,9 +28,9 @@ def draw_song(target: pathlib.Path | io.BytesIO, comparison: Comparison, sources
     from matplotlib.figure import Figure
     from matplotlib.gridspec import GridSpec
 
-    drawn = list(comparison.sources) if sources is None else list(sources)
+    chosen = list(comparison.sources) if sources is None else list(sources)
     with_mixture = sources is None
-    num_columns, num_rows = 1 + 2 * len(comparison.estimates), 2 * (len(drawn) + with_mixture)
+    num_columns, num_rows = 1 + 2 * len(comparison.estimates), 2 * (len(chosen) + with_mixture)
     size = (max(2.3 * num_columns, 8), 1.3 * num_rows + 0.3)
     figure = Figure(figsize=size, dpi=110, layout="constrained")
     grid = GridSpec(num_rows, num_columns, figure=figure)
@@ -50,19 +50,19 @@ def draw_song(target: pathlib.Path | io.BytesIO, comparison: Comparison, sources
             spectrum.set_xlabel("seconds", fontsize="small")
 
     if with_mixture:
-        title = f"{comparison.song}, {comparison.stretch}: mixture"
+        title = f"{drawn(comparison.song)}, {comparison.stretch}: mixture"
         draw(0, slice(None), comparison.mixture, title, _peak([comparison.mixture]))
-    for place, source in enumerate(drawn):
+    for place, source in enumerate(chosen):
         row, true = 2 * (place + with_mixture), comparison.sources[source]
         estimates = {name: stems[source] for name, stems in comparison.estimates.items()}
         peak = _peak([true, *estimates.values()])
-        draw(row, 0, true, f"{source}, true", peak)
+        draw(row, 0, true, f"{drawn(source)}, true", peak)
         for number, (name, estimate) in enumerate(estimates.items()):
             error = float(np.mean((estimate - true) ** 2))
-            short = _shortened(name)
+            short = drawn(_shortened(name))
             draw(row, 1 + 2 * number, estimate, f"{short}\nMSE {error:.5f}", peak)
             draw(row, 2 + 2 * number, estimate - true, f"{short}\nless true", peak)
-    figure.savefig(target, format="png")
+    save(figure, target)
 
 
 def _draw_waveform(axes, audio: np.ndarray, sample_rate: int, peak: float) -> None:

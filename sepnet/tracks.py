@@ -1,10 +1,12 @@
 """The songs that a config asks for, and whole songs in memory."""
 
+import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from pipelines.errors import UserError
 from pipelines.songs import MIXTURE, Track
 from pipelines.tracks import load_tracks
 from sepnet.config import Data
@@ -20,6 +22,26 @@ def data_root(data: Data) -> pathlib.Path:
 def config_tracks(data: Data) -> dict[str, list[Track]]:
     """The tracks of every split; errors as of `pipelines.tracks.load_tracks`."""
     return load_tracks(data_root(data), sources=data.stems, sample_rate=data.sample_rate, skip_bad=data.skip_bad)
+
+
+def data_of(parts: Mapping[str, Sequence[str]], data: Data) -> Data:
+    """The config of the songs that models are judged on: by default with the stems that the models were trained on.
+
+    Args:
+        parts: the stems whose sum each source of the models is.
+        data: what was asked for; its sources are those of a `Data` where nothing was.
+
+    Raises:
+        UserError: `data` has other sources than the models.
+    """
+    if data.sources == Data().sources:
+        return dataclasses.replace(data, sources=tuple(f"{name}={'+'.join(stems)}" for name, stems in parts.items()))
+    if set(data.parts) != set(parts):
+        raise UserError(
+            f"--sources names {', '.join(data.parts)}, and the models give {', '.join(parts)}; name these, and behind "
+            "each the stems of the songs that make it up, as in vocals=lead+choir"
+        )
+    return data
 
 
 def read_song(

@@ -76,16 +76,17 @@ def train(config: Config, run: pathlib.Path, saved_model: pathlib.Path, *, resum
 def print_result(result, sources: Sequence[str]) -> None:
     """Prints `val_mse` of the model beside the baselines, for each source."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title="val_mse on the fixed validation segments")
     table.add_column("")
     for heading in ("all", *sources):
-        table.add_column(heading, justify="right")
+        table.add_column(escape(heading), justify="right")
     rows = {f"model (epoch {result.metrics['epoch']})": result.metrics, **result.baselines}
     for name, figures in rows.items():
         values = [figures["val_mse"], *(figures[f"val_mse_{source}"] for source in sources)]
-        table.add_row(name, *(f"{value:.5f}" for value in values))
+        table.add_row(escape(name), *(f"{value:.5f}" for value in values))
     console = Console()
     console.print(table)
     for name, figures in result.baselines.items():

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from sepnet.pictures import drawn, save
 from sepnet.scoring.aggregates import HEADLINE
 from sepnet.scoring.published import read_published
 
@@ -34,16 +35,17 @@ def draw_comparison(
     for axes, source in zip(fields, sources, strict=True):
         for place, system in enumerate(systems):
             _draw_system(axes, place, system, source, "C3" if system["name"] in figures else "0.35")
-        axes.set_title(source, fontsize="medium")
+        axes.set_title(drawn(source), fontsize="medium")
         axes.set_xlabel("SDR, dB")
         axes.grid(alpha=0.3, axis="x")
         axes.set_xlim(left=max(axes.get_xlim()[0], LOWEST_DB))
-    fields[0].set_yticks(range(len(systems)), [system["name"] for system in systems], fontsize="small")
+    fields[0].set_yticks(range(len(systems)), [drawn(system["name"]) for system in systems], fontsize="small")
     for label, system in zip(fields[0].get_yticklabels(), systems, strict=True):
         label.set_color("C3" if system["name"] in figures else "black")
     title = "Boxes: the medians over frames of each song; diamonds: one published figure; red: this evaluation."
-    figure.suptitle(f"{title}\nNot to be compared: {caution}." if caution else title, fontsize="small")
-    figure.savefig(path)
+    caution = f"\n{drawn(f'Not to be compared: {caution}.')}" if caution else ""
+    figure.suptitle(f"{title}{caution}", fontsize="small")
+    save(figure, path)
 
 
 def _draw_system(axes, place: int, system: Mapping[str, Any], source: str, color: str) -> None:

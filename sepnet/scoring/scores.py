@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
+import hashlib
 import json
+import os
 import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -17,6 +19,8 @@ from pipelines.workers import Advance
 from sepnet.provenance import content_hash
 from sepnet.scoring import bss_eval
 
+# Bytes: most file systems take 255.
+LONGEST_NAME, LONGEST_BEGINNING = 250, 200
 SILENCE, MIXTURE_SHARE, RATIO_MASK = "silence", "mixture/num_sources", "ideal ratio mask"
 # Floors, the second of which is SiSEC's MIX, and a ceiling.
 BASELINES = (SILENCE, MIXTURE_SHARE, RATIO_MASK)
@@ -49,11 +53,20 @@ class Job:
 
     def figures_file(self, method: str) -> pathlib.Path:
         """Where the figures of a method are kept."""
-        return self.output / "songs" / folder_name(method) / f"{self.track.name}.json"
+        return self.output / "songs" / folder_name(method) / file_name(self.track.name)
 
     def museval_file(self, method: str) -> pathlib.Path:
         """Where museval's figures are kept, so that `museval.EvalStore.add_eval_dir` finds those of a test split."""
-        return self.output / "museval" / folder_name(method) / self.track.split / f"{self.track.name}.json"
+        return self.output / "museval" / folder_name(method) / self.track.split / file_name(self.track.name)
+
+
+def file_name(song: str) -> str:
+    """The name of a song's JSON file: a song's name may be as long as the file system allows without a suffix."""
+    name = os.fsencode(song)
+    if len(name) <= LONGEST_NAME:
+        return f"{song}.json"
+    beginning = name[:LONGEST_BEGINNING].decode(errors="ignore")
+    return f"{beginning}-{hashlib.sha256(name).hexdigest()[:8]}.json"
 
 
 def folder_name(method: str) -> str:

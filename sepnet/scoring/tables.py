@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from rich.markup import escape
+
 from sepnet.scoring.aggregates import AGGREGATES, HEADLINE, WHOLE_SONGS, mean_over_sources
 from sepnet.scoring.bss_eval import METRICS
 from sepnet.scoring.published import SOURCES, read_published
@@ -15,7 +17,7 @@ def print_whole_songs(figures: Figures, sources: Sequence[str], title: str) -> N
     table = _table(f"mean squared error, and ratios in dB: {title}", ["", "all", *sources, "SI-SDR", "SDR"])
     for name, row in figures.items():
         errors = (f"{row[key]:.5f}" for key in ("mse", *(f"mse_{source}" for source in sources)))
-        table.add_row(name, *errors, _decibels(row["si_sdr"], 1), _decibels(row["sdr"], 1))
+        table.add_row(escape(name), *errors, _decibels(row["si_sdr"], 1), _decibels(row["sdr"], 1))
     _print(table)
     print(f"errors: {WHOLE_SONGS['mse']}")
     print(f"SI-SDR and SDR: {WHOLE_SONGS['sdr']}\n")
@@ -29,14 +31,16 @@ def print_museval(figures: Figures, sources: Sequence[str]) -> None:
     for name, aggregates in measured.items():
         for metric in METRICS:
             shown = (_decibels(aggregates[HEADLINE][metric][key]) for key in ("all", *sources))
-            table.add_row(name if metric == METRICS[0] else "", metric, *shown, end_section=metric == METRICS[-1])
+            table.add_row(
+                escape(name) if metric == METRICS[0] else "", metric, *shown, end_section=metric == METRICS[-1]
+            )
     _print(table)
     table = _table("museval's SDR in dB, by every aggregate", headings, text_columns=2)
     for name, aggregates in measured.items():
         for place, aggregate in enumerate(AGGREGATES):
             shown = (_decibels(aggregates[aggregate]["SDR"][key]) for key in ("all", *sources))
             last = place == len(AGGREGATES) - 1
-            table.add_row("" if place else name, _spoken(aggregate), *shown, end_section=last)
+            table.add_row("" if place else escape(name), _spoken(aggregate), *shown, end_section=last)
     _print(table)
     for aggregate, meaning in AGGREGATES.items():
         print(f"{_spoken(aggregate)}: {meaning}")
@@ -69,7 +73,7 @@ def print_comparison(figures: Figures, sources: Sequence[str], caution: str) -> 
     table = _table("SDR in dB beside published figures", ["", "trained on", "mean", *sources, "from"], 2)
     for name, trained, sdr, mean, origin in sorted(rows, key=lambda row: (row[3] is None, row[3] or 0)):
         shown = (_decibels(sdr.get(source)) for source in sources)
-        table.add_row(name, trained, _decibels(mean), *shown, origin, style="bold" if origin == "here" else "")
+        table.add_row(escape(name), trained, _decibels(mean), *shown, origin, style="bold" if origin == "here" else "")
     _print(table)
     for line in _origin_lines(systems, origins):
         print(line)
@@ -96,9 +100,9 @@ def _table(title: str, headings: Sequence[str], text_columns: int = 1):
     from rich import box
     from rich.table import Table
 
-    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table = Table(title=escape(title), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for place, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if place < text_columns else "right", overflow="fold")
+        table.add_column(escape(heading), justify="left" if place < text_columns else "right", overflow="fold")
     return table
 
 
