@@ -243,7 +243,7 @@ def test_folders_that_hold_no_version_are_left_out_with_a_line(place, looked):
     assert [version.name for version in store.newest()] == ["model"]
 
 
-NAMES = ["100% b", "blank  s", "\u00e9\u3000\u00fc", "a:b", "#?&+", "line\nfeed", "$x", "\U0001f600" * 60]
+NAMES = ["a [2]", "100% b", "blank  s", "\u00e9\u3000\u00fc", "a:b", "#?&+", "line\nfeed", "$x", "\U0001f600" * 60]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file systems of other systems refuse such names")
