@@ -219,7 +219,7 @@ class DepthTuner(keras_tuner.Tuner):
         if process.returncode:
             # Not the trial's fault, perhaps.
             self._refuse_to_go_on_without(folder, values)
-            raise _NoResult(FAILED, f"seed {seed} {_how_it_ended(process.returncode, folder / LOG)}")
+            raise _NoResult(FAILED, f"seed {seed}: {_how_it_ended(process.returncode, folder / LOG)}")
 
     def _go_on_from_earlier_round(self, folder: pathlib.Path, values: Mapping[str, Any]) -> None:
         """Gives a run of a later round of Hyperband what the run of the earlier one has left, and it goes on there."""
@@ -280,5 +280,5 @@ def mean_figures(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 def _how_it_ended(status: int, log: pathlib.Path) -> str:
     if status < 0:
-        return f"was killed by signal {-status}" + (" (for memory, perhaps)" if status == -9 else "")
-    return last_words(log) or f"ended with status {status}"
+        return f"it was killed by signal {-status}" + (" (for memory, perhaps)" if status == -9 else "")
+    return last_words(log) or f"it ended with status {status}"

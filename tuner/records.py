@@ -8,7 +8,6 @@ searches/<name>/trial_*/outcome.json          status and reason of a trial that 
 searches/<name>/trial_*/seed_*/               a run of `sepnet.fit`, and its record.json
 """
 
-import argparse
 import dataclasses
 import json
 import math
@@ -267,13 +266,6 @@ def _seed_of(path: pathlib.Path) -> str:
     return path.parent.name.removeprefix("seed_")
 
 
-def given_path(text: str) -> pathlib.Path:
-    """The type of folders on a command line, for `argparse`: an empty one, of an unset variable, is none."""
-    if not text:
-        raise argparse.ArgumentTypeError("it is empty; give the path of a folder")
-    return pathlib.Path(text)
-
-
 def write_json(path: pathlib.Path, values: Any) -> None:
     """Writes a file of the search, whole or not at all."""
     with whole_file(path) as temporary:
@@ -282,12 +274,14 @@ def write_json(path: pathlib.Path, values: Any) -> None:
 
 # Deeper than any file of a search, and as deep as all that shows one can go.
 _MOST_LEVELS = 50
-# Squares of larger ones are no numbers.
-_LARGEST = 1e100
+# Squares of larger ones are no numbers, and NumPy counts in 64 bits.
+_LARGEST, _LARGEST_INTEGER = 1e100, 2**63 - 1
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST
+    if isinstance(value, float):
+        return abs(value) < _LARGEST
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _LARGEST_INTEGER
 
 
 def _is_figure(value: Any) -> bool:
@@ -305,7 +299,7 @@ def _is_metric(value: Any) -> bool:
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+    return isinstance(value, int) and _is_figure(value)
 
 
 def _is_text(value: Any) -> bool:

@@ -4,9 +4,9 @@ import argparse
 import os
 from collections.abc import Sequence
 
-from pipelines.errors import CommandParser, one_line, run_command
+from pipelines.errors import CommandParser, one_line, run_command, user_path
 from tuner.analysis import COSTS, DEFAULT_COST
-from tuner.records import given_path, read_search
+from tuner.records import read_search
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(prog="python -m tuner.report", description=__doc__.partition(": ")[2], allow_abbrev=False)
-    parser.add_argument("folder", type=given_path, metavar="DIR", help="searches/NAME")
+    parser.add_argument("folder", type=user_path, metavar="DIR", help="searches/NAME")
     costs = "; ".join(f"{name}: {cost.help}" for name, cost in COSTS.items())
     parser.add_argument(
         "--cost",

@@ -8,11 +8,11 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.errors import CommandParser, UserError, one_line, positive, run_command
+from pipelines.errors import CommandParser, UserError, one_line, positive, run_command, user_path
 from sepnet.config import FAMILIES, Config, add_flags, config_from_flags
 from sepnet.memory import available_bytes, counted_device, parse_memory
 from tuner.analysis import COSTS, DEFAULT_COST
-from tuner.records import FAILED, SETTINGS, given_path, read_search, write_json
+from tuner.records import FAILED, SETTINGS, read_search, write_json
 from tuner.search_space import CHOSEN, REPRESENTATIONS, Knob, Space, families_of, parse_knobs
 from tuner.settings import DRAWING, NUM_TRIALS, given_settings, is_new, num_trials
 
@@ -230,7 +230,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(prog="python -m tuner.search", description=__doc__.partition(": ")[2], allow_abbrev=False)
     add = parser.add_argument
     add("--name", default="depth", help="of the search; the same command again goes on with it [depth]")
-    add("--searches", type=given_path, default=pathlib.Path("searches"), help="folder of searches [searches]")
+    add("--searches", type=user_path, default=pathlib.Path("searches"), help="folder of searches [searches]")
     add("--families", metavar="A,B", help=f"{', '.join(FAMILIES)} (default: both)")
     add("--representations", metavar="A,B", help=f"{', '.join(REPRESENTATIONS)} (default: waveform,stft)")
     add("--depths", metavar="A-B", help="depths to try (default: 1 to the largest that the segment has room for)")
@@ -253,7 +253,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--export", choices=EXPORTS, help="write SavedModels of the best models, of the front, or of all")
     add(
         "--saved-models",
-        type=given_path,
+        type=user_path,
         default=pathlib.Path("saved_models"),
         help="folder of models [saved_models]",
     )

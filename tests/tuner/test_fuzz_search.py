@@ -30,7 +30,7 @@ JUNK = [None, True, 0, -1, 3, 2**70, 10**4000, 0.5, -0.5, 1e-300, 1e99, 1e308, f
 JUNK += ["x", "é\ud800\n", "COMPLETED", "FAILED", "a" * 9999, [], {}, [[]], [None], {"": {}}, {"a": [0]}, ["0", "0"]]
 # Too deep for Python's own writer.
 DEEP, DEEPEST = "<deep>", b"[" * 5000 + b"]" * 5000
-QUICK, MANY = 250, 20_000
+QUICK, MANY = 200, 20_000
 
 
 @pytest.fixture(scope="module")

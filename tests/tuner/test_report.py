@@ -296,3 +296,12 @@ def test_a_damaged_history_is_one_line(tmp_path, content):
     path.unlink() if content is None else path.write_text(content)
     with pytest.raises(UserError, match="history.csv"):
         write_report(folder, audio=False)
+
+
+@pytest.mark.parametrize("silence", [2**70, -1.0, True, "0.008", None, float("nan")])
+def test_figures_that_are_none_are_named(tmp_path, silence):
+    folder = write_search(tmp_path / "search")
+    for depth in (1, 2):
+        write_trial(folder, "stft", depth, errors_of(0.002), silence=silence)
+    with pytest.raises(UserError, match=r"record.json is damaged \(at baselines.silence.val_mse\)"):
+        write_report(folder, audio=False)
