@@ -57,6 +57,8 @@ def export_run(run: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
         summary = json.loads((run / "summary.json").read_text())
     except FileNotFoundError as error:
         raise UserError(f"{error.filename} is not there; give the folder of a finished run") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{run / 'summary.json'} cannot be read ({error}); train the run anew") from error
     keras.config.set_dtype_policy("float32")
     network = build_network(config, summary["sample_rate"])
     network.model.load_weights(run / "checkpoints" / "best.weights.h5")

@@ -11,11 +11,11 @@ def parse_memory(text: str) -> int:
     """Bytes of "16GB" or "16 GiB".
 
     Raises:
-        UserError: no number with a unit.
+        UserError: no number above 0 with a unit.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([A-Za-z]+)", text)
+    match = re.fullmatch(r"(\d{1,12}(?:\.\d+)?) ?([A-Za-z]+)", text)
     units = {unit.lower(): factor for unit, factor in UNITS.items()}
-    if not match or match[2].lower() not in units:
+    if not match or match[2].lower() not in units or not float(match[1]):
         raise UserError(f"--memory is {text!r}; give a number and one of {', '.join(UNITS)}, such as 16GB")
     return round(float(match[1]) * units[match[2].lower()])
 
