@@ -7,7 +7,7 @@ import math
 import pathlib
 from collections.abc import Sequence
 
-from pipelines.errors import CommandParser, run_command, user_path
+from pipelines.errors import CommandParser, UserError, run_command, user_path
 from sepnet.config import Config, add_flags, config_from_flags, read_run_config, refuse_config_flags
 from sepnet.keras_settings import load_keras
 
@@ -19,6 +19,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         UserError: the options do not go together, or the data cannot be used.
     """
     arguments = _parser().parse_args(argv)
+    if arguments.name in (".", "..") or (arguments.name and "/" in arguments.name):
+        raise UserError(f"--name {arguments.name} is no name of a folder; --runs and --saved-models say where it lies")
     if arguments.resume is not None:
         refuse_config_flags(arguments, "--resume takes its options from the run")
         config, run = read_run_config(arguments.resume), arguments.resume

@@ -96,6 +96,12 @@ def test_options_that_mean_nothing_are_refused(values, message):
         Config.from_values(values)
 
 
+@pytest.mark.parametrize("name", ["..", ".", "a/b", "/a"])
+def test_a_name_leads_nowhere_else(place, name):
+    with pytest.raises(UserError, match=f"--name {name} is no name of a folder; --runs and --saved-models say where"):
+        train(["--data", "songs", *TINY, "--name", name])
+
+
 def test_blanks_after_commas_are_no_part_of_names(place):
     with pytest.raises(UserError, match="lacks kazoo"):
         train(["--data", "songs", *TINY, "--sources", "vocals, kazoo"])

@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import av
@@ -393,3 +394,19 @@ def test_stems_that_are_there_are_replaced(identity, tmp_path):
             "vocals.wav": num_samples,
             "rest.wav": num_samples,
         }
+
+
+def test_a_named_pipe_is_read_as_a_stream(exported, tmp_path):
+    song = tmp_path / "song.wav"
+    soundfile.write(song, tone(2, 24_000, LENGTH), 24_000, "PCM_24")
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(song.read_bytes()))
+    writer.start()
+    model = ["--model", str(exported["unet_1d"])]
+    separate([str(tmp_path / "pipe"), *model, "-o", str(tmp_path / "of the pipe")])
+    writer.join()
+    separate([str(song), *model, "-o", str(tmp_path / "of the file")])
+    for source in SOURCES:
+        stems = [tmp_path / folder / f"{source}.wav" for folder in ("of the pipe", "of the file")]
+        assert soundfile.info(stems[0]).subtype == "PCM_24"
+        np.testing.assert_array_equal(*(soundfile.read(stem)[0] for stem in stems))
