@@ -49,43 +49,10 @@ PLAIN_ENCODINGS = ("PCM_", "FLOAT", "DOUBLE")
 SUFFIXES = frozenset(
     f".{name}"
     for name in (
-        *("wav", "w64", "rf64", "flac", "mp3", "mp2", "mp1", "ogg", "oga", "spx", "opus", "aac", "m4a", "m4b", "m4v"),
-        *(
-            "mp4",
-            "aif",
-            "aiff",
-            "aifc",
-            "au",
-            "snd",
-            "caf",
-            "wma",
-            "wmv",
-            "wv",
-            "ape",
-            "tta",
-            "ac3",
-            "eac3",
-            "dts",
-            "amr",
-        ),
-        *(
-            "mka",
-            "mkv",
-            "webm",
-            "mov",
-            "avi",
-            "3gp",
-            "flv",
-            "ts",
-            "mpg",
-            "mpeg",
-            "nut",
-            "rm",
-            "dsf",
-            "dff",
-            "iff",
-            "voc",
-        ),
+        *("wav", "w64", "rf64", "aif", "aiff", "aifc", "au", "snd", "caf", "iff", "voc", "dsf", "dff"),
+        *("flac", "wv", "ape", "tta", "mp3", "mp2", "mp1", "ogg", "oga", "spx", "opus", "aac", "m4a", "m4b"),
+        *("ac3", "eac3", "dts", "wma", "amr", "rm", "mp4", "m4v", "mov", "3gp", "mka", "mkv", "webm"),
+        *("avi", "wmv", "flv", "ts", "mpg", "mpeg", "nut"),
     )
 )
 
@@ -320,7 +287,7 @@ def read_streams(
 
 
 def is_pipe(path: pathlib.Path) -> bool:
-    """Whether a path names what can be read only once: a named pipe, a socket, or a shell's `<(...)`."""
+    """Tells a path of what can be read only once from a file: a named pipe, a socket, or a shell's `<(...)`."""
     try:
         mode = path.stat().st_mode
     except OSError:

@@ -270,7 +270,7 @@ def encoding_of(context) -> str:
     is_float = sample_format in ("flt", "dbl")
     # WavPack and DTS have both kinds; DTS gives floats where it loses.
     if not codec.lossless or (is_float and codec.lossy and codec.name != "wavpack"):
-        return codec.canonical_name
+        return codec.name.removesuffix("float")
     if is_float:
         return {"flt": "FLOAT", "dbl": "DOUBLE"}[sample_format]
     return f"PCM_{_depth(context, sample_format)}"

@@ -25,7 +25,7 @@ def wav_data_offset(path: str | bytes | os.PathLike) -> int:
 
 
 def is_plain_wav(path: str | bytes | os.PathLike) -> bool:
-    """Whether tensorflow-io reads a WAV file: chunks have even sizes and end within it, and no LIST comes first."""
+    """Says if tensorflow-io reads a WAV file: chunks have even sizes and end within it, and no LIST comes first."""
     with open(path, "rb") as file:
         chunks = list(_chunks(file))
     names = [name for name, _, _ in chunks]
