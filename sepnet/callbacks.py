@@ -111,7 +111,7 @@ class Recorder(keras.callbacks.Callback):
         # Said of the figure that counts, where that is one of them.
         for name in sorted(logs, key=lambda name: name != "val_mse"):
             if not math.isfinite(logs[name]):
-                self.refuse(f"{name} is {logs[name]}")
+                self.refuse(f"the {name} is {logs[name]}")
         for weight in self.model.model.weights:
             if not np.isfinite(np.asarray(weight)).all():
                 self.refuse(f"the weights {weight.path} hold NaN or infinity")
@@ -139,7 +139,8 @@ class Halt(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         if not math.isfinite(logs["loss"]):
-            self.recorder.refuse(f"loss is {logs['loss']}")
+            rate = float(self.model.optimizer.learning_rate)
+            self.recorder.refuse(f"the loss is {logs['loss']}, with a learning rate of {rate:.2g},")
 
 
 class Budget(keras.callbacks.Callback):

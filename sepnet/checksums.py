@@ -28,7 +28,7 @@ def check_checksums(version: pathlib.Path) -> None:
         reason = f"{' or '.join(CHECKED)} is not what {CHECKSUMS} says"
     except OSError as error:
         reason = f"{error.filename}: {error.strerror}"
-    raise UserError(f"{version} is damaged ({reason}); export the model again")
+    raise UserError(f"cannot load the SavedModel {version}: it is damaged ({reason}); export it again")
 
 
 def _checksums(version: pathlib.Path) -> str:

@@ -10,7 +10,7 @@ import zipfile
 import pytest
 import soundfile
 
-from pipelines import audio, check, songs
+from pipelines import audio, songs
 from pipelines.errors import UserError
 from pipelines.songs import ProbeIndex, SongError, find_songs, how_validation_was_chosen, read_track
 from pipelines.tracks import load_tracks
@@ -210,8 +210,8 @@ def test_what_systems_leave_is_no_song(tmp_path, write_song):
     assert set(song.files()) == {*SOURCES, "mixture"}
 
 
-def test_names_may_be_any_bytes(tmp_path, write_song, fresh_cache, capsys):
-    names = [os.fsdecode(b"caf\xe9"), "a [b] $x # %d: [/]", "two\nlines", "é" * 127]
+def test_names_may_be_any_bytes(tmp_path, write_song, fresh_cache, run):
+    names = [os.fsdecode(b"caf\xe9"), "a [b] $x # %d: [bold]", "two\nlines", "é" * 127]
     for number, name in enumerate(names):
         # 24 bits have to be converted, into folders of the same names.
         write_song(tmp_path / "songs" / name, subtype="PCM_24" if number % 2 else "PCM_16", seed=number)
@@ -223,10 +223,9 @@ def test_names_may_be_any_bytes(tmp_path, write_song, fresh_cache, capsys):
         tracks["train"], sources=SOURCES, segment_samples=100, batch_size=2, num_channels=2, seed=0
     )
     next(iter(batches))
-    assert check.main([str(tmp_path / "songs"), "--all"]) == 0
-    capsys.readouterr()
-    assert check.main([str(tmp_path / "songs"), "--json"]) == 0
-    assert {song["name"] for song in json.loads(capsys.readouterr().out)["songs"]} == set(names)
+    assert run("pipelines.check", tmp_path / "songs", "--all").status == 0
+    printed = run("pipelines.check", tmp_path / "songs", "--json").stdout
+    assert {song["name"] for song in json.loads(printed)["songs"]} == set(names)
 
 
 def test_second_start_over_150_songs_is_quick(tmp_path, write_song, fresh_cache):

@@ -61,7 +61,7 @@ def test_failures_in_a_row_are_recorded_and_the_search_goes_on(run, flags, tmp_p
     assert outcome.status == 0, outcome.stderr
     trials = read_search(tmp_path / "tiny").trials
     assert [trial.status for trial in trials] == [FAILED] * 3 + [COMPLETED]
-    assert all("loss is nan" in trial.reason and "at step" in trial.reason for trial in trials[:3])
+    assert all("the loss is" in trial.reason and "at step" in trial.reason for trial in trials[:3])
 
 
 def test_what_does_not_fit_is_not_started_and_what_takes_too_much_is_killed(run, flags, tmp_path):
@@ -128,6 +128,8 @@ def run_with_little_room(flags, num_bytes):
     return subprocess.run(
         [sys.executable, "-m", "tuner.search", *flags],
         cwd=REPOSITORY,
+        # JAX, where a test has imported it, sets how much TensorFlow says; a user's shell does not have it.
+        env={name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, num_bytes)),
         stdin=subprocess.DEVNULL,
         capture_output=True,
