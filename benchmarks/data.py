@@ -18,9 +18,9 @@ RESULT = pathlib.Path("benchmarks/results/data.json")
 def main(argv=None) -> None:
     """Runs the benchmark."""
     from pipelines.cache import cache_path
+    from pipelines.copies.tracks import load_tracks
     from pipelines.demo_songs.synthesis import demo_songs_path, synthesize_songs
-    from pipelines.tracks import load_tracks
-    from sepnet.config import FAMILIES, Config
+    from sepnet.config.sections import FAMILIES, Config
 
     songs = cache_path() / f"benchmark-songs-{SAMPLE_RATE}hz-{SONG_SECONDS:.0f}s-{NUM_SONGS}"
     if not songs.exists():
@@ -48,8 +48,8 @@ def main(argv=None) -> None:
 
 def reading_rates(tracks) -> dict[str, float]:
     """Crops for a second: the chain with either reader, plain loops over the same crops, and their bytes alone."""
-    from pipelines.dataset import READERS, training_batches
-    from pipelines.wav import wav_data_offset
+    from pipelines.audio.wav import wav_data_offset
+    from pipelines.batches.dataset import READERS, training_batches
 
     options = {"sources": SOURCES, "segment_samples": SEGMENT_SAMPLES, "num_channels": 2, "seed": 0}
     iterators = {
@@ -99,9 +99,9 @@ def waiting_share(config, tracks) -> tuple[float, float]:
     """Median seconds of a training step, and the share of all steps' time that passes until the batch is there."""
     import keras
 
-    from pipelines.dataset import training_batches
-    from sepnet.fit import build_network
-    from sepnet.trainer import Trainer
+    from pipelines.batches.dataset import training_batches
+    from sepnet.training.fit import build_network
+    from sepnet.training.trainer import Trainer
 
     sample_rate = tracks["train"][0].sample_rate
     trainer = Trainer(build_network(config, sample_rate), SOURCES)

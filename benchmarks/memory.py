@@ -1,4 +1,4 @@
-"""`python -m benchmarks.memory`: what training steps take, beside what `sepnet.costs` says beforehand."""
+"""`python -m benchmarks.memory`: what training steps take, beside what `sepnet.planning.costs` says beforehand."""
 
 import argparse
 import json
@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.report import print_table, write_json
 from pipelines.errors import CommandParser, run_command
-from sepnet.config import Config, Training, section_from
+from sepnet.config.sections import Config, Training, section_from
 
 SAMPLE_RATE, STEPS = 44_100, 3
 RESULT = pathlib.Path("benchmarks/results/memory.json")
@@ -43,7 +43,7 @@ def main(argv=None) -> None:
         take = _separate_blocks if arguments.separate else _take_steps
         print(json.dumps(take(Config.from_json(arguments.measure))))
         return
-    from sepnet.costs import training_bytes
+    from sepnet.planning.costs import training_bytes
 
     rows = []
     for config in configs():
@@ -97,8 +97,8 @@ def _take_steps(config: Config) -> dict[str, int]:
     import keras
     import numpy as np
 
-    from sepnet.fit import make_trainer
     from sepnet.models import build_network
+    from sepnet.training.fit import make_trainer
 
     keras.config.set_dtype_policy(config.training.precision)
     network = build_network(config, SAMPLE_RATE)
@@ -113,8 +113,8 @@ def _take_steps(config: Config) -> dict[str, int]:
 def _separate_blocks(config: Config) -> dict[str, int]:
     import tensorflow as tf
 
-    from sepnet.costs import block_samples
     from sepnet.models import build_network
+    from sepnet.planning.costs import block_samples
 
     network = build_network(config, SAMPLE_RATE)
     separate = tf.function(network.model)
@@ -126,7 +126,7 @@ def _peaks(run: Callable[[], Any]) -> dict[str, int]:
     """Runs something a few times; see `measure`."""
     import tensorflow as tf
 
-    from sepnet.measure import peak_bytes
+    from sepnet.training.measure import peak_bytes
 
     peaks = []
     for _ in range(STEPS):

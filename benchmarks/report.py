@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sepnet.provenance import provenance
+from sepnet.measures.provenance import provenance
 
 
 def median_rate(run: Callable[[], float], repeats: int) -> float:

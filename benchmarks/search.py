@@ -15,7 +15,8 @@ from pipelines.errors import run_command
 SEARCH = ("--depths", "2-3", "--segment-seconds", "0.5", "--validation-seconds", "2")
 # What a run loads, some of it only when it comes to it; newer Pythons have no tensorflow-io.
 LIBRARIES = [name for name in ("codecarbon", "tensorflow_io") if importlib.util.find_spec(name)]
-IMPORTS = f"import {', '.join(['tuner.trial', 'sepnet.costs', 'sepnet.fit', 'sepnet.measure', *LIBRARIES])}"
+MODULES = ["tuner.trial", "sepnet.planning.costs", "sepnet.training.fit", "sepnet.training.measure", *LIBRARIES]
+IMPORTS = f"import {', '.join(MODULES)}"
 REPEATS = 3
 RESULT = pathlib.Path("benchmarks/results/search.json")
 

@@ -79,11 +79,11 @@ def main(argv=None) -> None:
 
 def measure(case: Case) -> dict:
     """Separates a song and says what it took."""
-    from sepnet.measure import peak_bytes
-    from sepnet.saved_model import SavedModel
+    from sepnet.export.saved_model import SavedModel
     from sepnet.separate import Outputs, separate_songs
-    from sepnet.separator import Separator
-    from sepnet.song_files import SongFile
+    from sepnet.separation.separator import Separator
+    from sepnet.separation.song_files import SongFile
+    from sepnet.training.measure import peak_bytes
 
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)

@@ -79,7 +79,7 @@ def clip() -> np.ndarray:
 
 def request_bodies() -> dict[str, tuple[str, bytes]]:
     """Path and body of each way to ask for the stems of the clip."""
-    from sepnet.tensor_proto import write_tensor
+    from sepnet.export.tensor_proto import write_tensor
 
     file = io.BytesIO()
     soundfile.write(file, clip(), SAMPLE_RATE, "PCM_16", format="WAV")
@@ -99,7 +99,7 @@ def request_bodies() -> dict[str, tuple[str, bytes]]:
 
 def answer_alone(model: pathlib.Path) -> None:
     """Calls the model once for each line of the standard input, and writes what it took."""
-    from sepnet.saved_model import SavedModel
+    from sepnet.export.saved_model import SavedModel
 
     saved_model, mixture = SavedModel(model), clip()[None]
     for _ in sys.stdin:

@@ -107,10 +107,10 @@ def measure(case: Case, own_rate: float) -> dict:
     import keras
     import tensorflow as tf
 
-    from sepnet.config import FAMILIES, Config, Data, Training
-    from sepnet.costs import flops
-    from sepnet.fit import make_trainer
+    from sepnet.config.sections import FAMILIES, Config, Data, Training
     from sepnet.models import build_network
+    from sepnet.planning.costs import flops
+    from sepnet.training.fit import make_trainer
 
     shape = (case.batch_size, len(Data().stems), case.segment_samples, Data().num_channels)
     batch = {"sources": np.random.default_rng(0).integers(-9999, 9999, shape).astype(np.int16)}

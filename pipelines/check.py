@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from pipelines.check_output import print_document, print_tables
 from pipelines.errors import CommandParser, UserError, run_command, user_path
-from pipelines.inspection import check_songs
-from pipelines.songs import MIXTURE
+from pipelines.songs.check_output import print_document, print_tables
+from pipelines.songs.inspection import check_songs
+from pipelines.songs.layouts import MIXTURE
 
 DEFAULT_SOURCES = "vocals,drums,bass,other"
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pipelines.copies import prepare_songs
+from pipelines.copies.make import prepare_songs
 from pipelines.errors import CommandParser, UserError, run_command, user_path
 
 

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sepnet.separator import Separator
+    from sepnet.separation.separator import Separator
 
 __all__ = ["Separator"]
 __version__ = "0.1.0"
@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str):
     # Loaded on use, so that every command's `--help` stays quick.
     if name == "Separator":
-        from sepnet.separator import Separator
+        from sepnet.separation.separator import Separator
 
         return Separator
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

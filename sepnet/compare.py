@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Sequence
 
 from pipelines.errors import CommandParser, UserError, one_line, run_command, user_path
-from sepnet.config import Data, add_flags_of, section_from_flags
+from sepnet.config.sections import Data, add_flags_of, section_from_flags
 
 SONG_SECONDS = 10
 # How songs are found and read, as in training.
@@ -37,7 +37,7 @@ def _compare_runs(runs: Sequence[pathlib.Path], picture: pathlib.Path) -> None:
     _check_comparable(summaries)
 
     from pipelines.files import whole_file
-    from sepnet.pictures import draw_runs
+    from sepnet.reports.pictures import draw_runs
 
     names = _names(list(summaries))
     histories = {
@@ -56,17 +56,17 @@ def _compare_models(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, name)
         if value is not None and not least < value < float("inf"):
             raise UserError(f"--{name} is {value:g}; expected seconds{', more than 0' if name == 'seconds' else ''}")
-    from sepnet.saved_model import read_models
-    from sepnet.song_comparison import compare_on_song, find_track
-    from sepnet.tracks import data_of
+    from sepnet.comparison.song import compare_on_song, find_track
+    from sepnet.config.songs import data_of
+    from sepnet.export.saved_model import read_models
 
     models, parts = read_models(arguments.folders)
     data = data_of(parts, section_from_flags(Data, arguments))
     track, parts = find_track(arguments.song, data), data.parts
 
     from pipelines.files import check_writable, whole_file
-    from sepnet.song_page import comparison_page
-    from sepnet.song_pictures import draw_song
+    from sepnet.comparison.song_page import comparison_page
+    from sepnet.comparison.song_pictures import draw_song
 
     check_writable(arguments.output.parent)
     seconds = SONG_SECONDS if arguments.seconds is None else arguments.seconds

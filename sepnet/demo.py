@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Sequence
 
 from pipelines.errors import CommandParser, run_command
-from sepnet.config import Config
+from sepnet.config.sections import Config
 
 PICTURE_SECONDS = 10
 
@@ -15,18 +15,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     import numpy as np
 
-    from pipelines import audio
+    from pipelines.audio import reading
     from pipelines.demo_songs.synthesis import demo_test_song
-    from sepnet.pictures import draw_separation
+    from sepnet.reports.pictures import draw_separation
     from sepnet.separate import Outputs, separate_songs
-    from sepnet.song_files import SongFile
+    from sepnet.separation.song_files import SongFile
     from sepnet.train import free_folder, train
 
     folder = arguments.folder
     run = free_folder(folder / "runs", "demo")
     version = train(Config(), run, pathlib.Path("saved_models", "demo"))
 
-    from sepnet.separator import Separator
+    from sepnet.separation.separator import Separator
 
     song = demo_test_song()
     mixture = song / "mixture.wav"
@@ -35,11 +35,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     outputs = Outputs(tuple(separator.sources))
     for error in separate_songs(separator, [SongFile(mixture, song.name)], folder / song.name, outputs).values():
         raise error
-    sample_rate = audio.probe(mixture).sample_rate
+    sample_rate = reading.probe(mixture).sample_rate
     first = slice(0, PICTURE_SECONDS * sample_rate)
 
     def read(path: pathlib.Path):
-        return np.concatenate(list(audio.read_blocks(path)))[first]
+        return np.concatenate(list(reading.read_blocks(path)))[first]
 
     picture = folder / "separation.png"
     draw_separation(

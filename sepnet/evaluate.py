@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.errors import CommandParser, UserError, positive, run_command, user_path
-from sepnet.config import Data, add_flags_of, section_from_flags
+from sepnet.config.sections import Data, add_flags_of, section_from_flags
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -16,9 +16,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         UserError: a model, the data or the output folder cannot be used, or the models have different sources.
     """
     arguments = _parser().parse_args(argv)
-    from sepnet.saved_model import read_models
-    from sepnet.scoring import bss_eval
-    from sepnet.scoring.scores import check_names
+    from sepnet.evaluation import bss_eval
+    from sepnet.evaluation.scores import check_names
+    from sepnet.export.saved_model import read_models
 
     models, parts = read_models(arguments.models)
     check_names(models)
@@ -29,9 +29,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("--compare needs museval's figures; leave out --quick")
 
     from pipelines.files import check_writable
-    from sepnet.scoring.scores import Job
-    from sepnet.scoring.songs import evaluate
-    from sepnet.tracks import config_tracks, data_of, data_root
+    from sepnet.config.songs import config_tracks, data_of, data_root
+    from sepnet.evaluation.scores import Job
+    from sepnet.evaluation.songs import evaluate
 
     data = data_of(parts, section_from_flags(Data, arguments))
     root, tracks, parts = data_root(data), config_tracks(data)[arguments.split], data.parts
@@ -48,14 +48,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _model_hash(version: pathlib.Path) -> str:
-    from sepnet.provenance import content_hash
+    from sepnet.measures.provenance import content_hash
 
     files = (path for path in version.rglob("*") if path.is_file())
     return content_hash({path.relative_to(version).as_posix(): path for path in files})
 
 
 def _print_figures(figures: Mapping[str, Any], sources: Sequence[str], title: str, output: pathlib.Path) -> None:
-    from sepnet.scoring.tables import print_museval, print_whole_songs
+    from sepnet.evaluation.tables import print_museval, print_whole_songs
 
     print_whole_songs(figures["methods"], sources, title)
     if any("museval" in row for row in figures["methods"].values()):
@@ -72,9 +72,9 @@ def _print_figures(figures: Mapping[str, Any], sources: Sequence[str], title: st
 
 def _compare(figures: Mapping[str, Any], tracks: Sequence, sources: Sequence[str], output: pathlib.Path) -> None:
     from pipelines.files import whole_file
-    from sepnet.scoring.pictures import draw_comparison
-    from sepnet.scoring.published import why_not_comparable
-    from sepnet.scoring.tables import print_comparison
+    from sepnet.evaluation.pictures import draw_comparison
+    from sepnet.evaluation.published import why_not_comparable
+    from sepnet.evaluation.tables import print_comparison
 
     measured = {name: row for name, row in figures["methods"].items() if "museval" in row}
     caution = why_not_comparable(tracks, sources)

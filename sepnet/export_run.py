@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Sequence
 
 from pipelines.errors import CommandParser, run_command, user_path
-from sepnet.keras_settings import load_keras
+from sepnet.models.keras_settings import load_keras
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     arguments = _parser().parse_args(argv)
     load_keras()
-    from sepnet.export import export_run
+    from sepnet.export.write import export_run
 
     print(export_run(arguments.run, arguments.to or pathlib.Path("saved_models") / arguments.run.name))
 

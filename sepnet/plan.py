@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 
 from pipelines.errors import CommandParser, UserError, run_command
-from sepnet.config import Config, add_flags, config_from_flags
-from sepnet.keras_settings import load_keras
-from sepnet.memory import UNITS, counted_device, parse_memory
+from sepnet.config.sections import Config, add_flags, config_from_flags
+from sepnet.measures.memory import UNITS, counted_device, parse_memory
+from sepnet.models.keras_settings import load_keras
 
 SAMPLE_RATE = 44_100
 
@@ -49,13 +49,13 @@ def make_plan(config: Config, depths: Sequence[int], sample_rate: int, memory_by
         depths: depths that fit the config's segment.
         sample_rate: Hz.
         memory_bytes: memory that a training step may take.
-        device: "cpu" or "gpu"; see `sepnet.costs`.
+        device: "cpu" or "gpu"; see `sepnet.planning.costs`.
 
     Returns:
-        What `--json` prints: the arguments; `depths`, with the fields of `sepnet.costs.Costs` and `fits`; and
+        What `--json` prints: the arguments; `depths`, with the fields of `sepnet.planning.costs.Costs` and `fits`; and
         `savings`, with `flags`, the largest `depth` that fits with them (None if none does) and its `training_bytes`.
     """
-    from sepnet.costs import costs, training_bytes, untrained
+    from sepnet.planning.costs import costs, training_bytes, untrained
 
     rows = []
     plain, *_ = ways = savings(config)

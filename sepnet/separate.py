@@ -7,11 +7,11 @@ import pathlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from pipelines.audio import is_pipe, probe, say
+from pipelines.audio.reading import is_pipe, probe, say
 from pipelines.errors import CommandParser, UserError, one_line, run_command, unforeseen
-from sepnet.outputs import KARAOKE, RESIDUAL, Outputs, check_no_input, check_template, planned_files
-from sepnet.song_files import STREAM, SongFile, named_songs
-from sepnet.stem_files import FORMAT_NAMES, MIXTURE, OPUS_RATES, STEM_MP4
+from sepnet.separation.outputs import KARAOKE, RESIDUAL, Outputs, check_no_input, check_template, planned_files
+from sepnet.separation.song_files import STREAM, SongFile, named_songs
+from sepnet.separation.stem_files import FORMAT_NAMES, MIXTURE, OPUS_RATES, STEM_MP4
 
 VOCALS = "vocals"
 
@@ -57,15 +57,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _separator(arguments: argparse.Namespace):
-    from sepnet.separator import Separator
+    from sepnet.separation.separator import Separator
 
     if arguments.server is not None:
-        from sepnet.client import RemoteModel
+        from sepnet.separation.remote_model import RemoteModel
 
         return Separator(RemoteModel(arguments.server, arguments.model, arguments.token))
     if arguments.token is not None:
         raise UserError("--token is for a server; name that by --server")
-    from sepnet.export import newest_model
+    from sepnet.export.write import newest_model
 
     return Separator(newest_model(pathlib.Path("saved_models")) if arguments.model is None else arguments.model)
 
@@ -91,7 +91,7 @@ def separate_songs(
     the song are made softer by one common gain.
 
     Args:
-        separator: `sepnet.separator.Separator`.
+        separator: `sepnet.separation.separator.Separator`.
         songs: any files that libsndfile or PyAV reads.
         output: folder, made if it is not there; what is there is replaced when a whole song is done.
         outputs: what is written.
@@ -102,7 +102,7 @@ def separate_songs(
         them, but for an only song.
 
     Raises:
-        UserError: see `sepnet.outputs.planned_files`; no song was read then.
+        UserError: see `sepnet.separation.outputs.planned_files`; no song was read then.
     """
     from pipelines.progress import progress_bar
 
@@ -144,7 +144,7 @@ def _separate_song(separator, song, output, targets, outputs: Outputs, advance: 
     import numpy as np
 
     from pipelines.files import replace_all, working_folder
-    from sepnet.stem_files import StemFiles, check_format
+    from sepnet.separation.stem_files import StemFiles, check_format
 
     with _reading(song) as (info, blocks):
         check_format(outputs.format_name, info)
@@ -162,7 +162,7 @@ def _separate_song(separator, song, output, targets, outputs: Outputs, advance: 
 
 
 def _separate_to_stream(separator, songs: Sequence[SongFile], outputs: Outputs) -> None:
-    from sepnet.stem_files import stream_wav
+    from sepnet.separation.stem_files import stream_wav
 
     if len(songs) > 1 or len(outputs.names) > 1 or outputs.format_name != "wav":
         raise UserError(
@@ -178,7 +178,7 @@ def _separate_to_stream(separator, songs: Sequence[SongFile], outputs: Outputs) 
 
 def _separate(separator, info, blocks: Iterable, outputs: Outputs) -> Iterator[dict]:
     """Blocks of the model's stems, and of what else is written."""
-    from sepnet.sample_streams import Echo
+    from sepnet.separation.sample_streams import Echo
 
     echo = Echo(blocks) if outputs.residual or outputs.format_name == STEM_MP4 else None
     for stems in separator.separate_blocks(echo or blocks, info.sample_rate, info.num_channels):
@@ -198,7 +198,7 @@ def _separate(separator, info, blocks: Iterable, outputs: Outputs) -> Iterator[d
 @contextlib.contextmanager
 def _reading(song: SongFile):
     """Gives a song's `AudioInfo` and its blocks, and says at the end what was lost."""
-    from pipelines.audio import open_audio
+    from pipelines.audio.reading import open_audio
 
     with open_audio(song.path or sys.stdin.buffer, str(song)) as recording:
         yield recording.info, recording.blocks()

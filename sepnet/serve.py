@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Sequence
 
 from pipelines.errors import CommandParser, UserError, positive, run_command
-from sepnet.client import TOKEN_VARIABLE, bearer_token
+from sepnet.separation.remote_model import TOKEN_VARIABLE, bearer_token
 
 # Of the number of a version, as in the addresses of TensorFlow Serving's API.
 MOST_DIGITS = 18
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(
             f"no such folder: {arguments.saved_models}; name that of the models, or make one by sepnet.train"
         )
-    from sepnet.serving.options import MIB, ServeOptions
+    from sepnet.serving.engine.options import MIB, ServeOptions
     from sepnet.serving.supervisor import supervise
 
     return supervise(

@@ -8,8 +8,8 @@ import pathlib
 from collections.abc import Sequence
 
 from pipelines.errors import CommandParser, UserError, run_command, user_path
-from sepnet.config import Config, add_flags, config_from_flags, read_run_config, refuse_config_flags
-from sepnet.keras_settings import load_keras
+from sepnet.config.sections import Config, add_flags, config_from_flags, read_run_config, refuse_config_flags
+from sepnet.models.keras_settings import load_keras
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -54,7 +54,7 @@ def train(config: Config, run: pathlib.Path, saved_model: pathlib.Path, *, resum
         Folder of the exported version.
     """
     from pipelines.files import check_writable
-    from sepnet.tracks import config_tracks, data_root
+    from sepnet.config.songs import config_tracks, data_root
 
     for folder in (run, saved_model):
         check_writable(folder)
@@ -64,8 +64,8 @@ def train(config: Config, run: pathlib.Path, saved_model: pathlib.Path, *, resum
 
     # TensorFlow takes seconds to load: only after everything that can be refused without it.
     load_keras()
-    from sepnet.export import export_run
-    from sepnet.fit import fit
+    from sepnet.export.write import export_run
+    from sepnet.training.fit import fit
 
     result = fit(config, tracks, run=run, resume=resume)
     version = export_run(run, saved_model)

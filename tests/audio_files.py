@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipelines.audio import read_streams
+from pipelines.audio.reading import read_streams
 
 FF = "ffmpeg -nostdin -v error -y"
 

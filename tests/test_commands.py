@@ -16,7 +16,7 @@ ONE_EPOCH = ("--epochs", "1", "--steps-per-epoch", "1")
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A small model, exported, for songs that cannot be separated."""
-    from sepnet.export import export_model
+    from sepnet.export.write import export_model
     from tests.sepnet.helpers import contract_of, small_network
 
     network = small_network("unet_1d")

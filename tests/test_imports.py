@@ -50,7 +50,7 @@ COMMANDS = sorted(filter(is_command, TREES))
 
 def test_the_commands_are_found():
     assert {"sepnet.train", "sepnet.separate", "sepnet.demo", "pipelines.check", "pipelines.prepare"} <= set(COMMANDS)
-    assert {"sepnet.config", "sepnet.fit", "sepnet.tracks"} <= imported_by("sepnet.train")
+    assert {"sepnet.config.sections", "sepnet.training.fit", "sepnet.config.songs"} <= imported_by("sepnet.train")
 
 
 @pytest.mark.parametrize("module", sorted(TREES))

@@ -235,7 +235,7 @@ class DepthTuner(keras_tuner.Tuner):
                 shutil.copyfile(earlier / name, temporary / "checkpoints" / name)
 
     def _check_that_it_fits(self, config, values: Mapping[str, Any]) -> None:
-        from sepnet.costs import training_bytes
+        from sepnet.planning.costs import training_bytes
 
         segment_samples = round(config.data.segment_seconds * self.hypermodel.sample_rate)
         largest = config.model.largest_depth(segment_samples)

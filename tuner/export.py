@@ -3,7 +3,7 @@
 import pathlib
 
 from pipelines.errors import UserError, one_line
-from sepnet.export import export_run
+from sepnet.export.write import export_run
 from tuner.analysis import analyse
 from tuner.records import Search, Trial
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from sepnet.pages import figure, page, players, table
+from sepnet.reports.pages import figure, page, players, table
 from tuner.analysis import COSTS, NUM_RESAMPLES, Answer
 from tuner.answer import (
     answer_text,

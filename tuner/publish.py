@@ -11,7 +11,7 @@ import numpy as np
 
 from pipelines.errors import UserError
 from pipelines.files import whole_file
-from sepnet.pages import audio_uri, picture_uri
+from sepnet.reports.pages import audio_uri, picture_uri
 from tuner import page, pictures
 from tuner.analysis import DEFAULT_COST, Answer, analyse
 from tuner.answer import records, summary
@@ -58,7 +58,7 @@ def _pictures(answer: Answer) -> dict[str, str]:
 
 def _examples(answer: Answer) -> list[page.Example | str]:
     """What the chosen models make of a song, ready for the page, or a line that says why there is nothing to hear."""
-    from sepnet.listen import example
+    from sepnet.comparison.run_example import example
 
     chosen = {
         candidate.trial.trial_id: candidate.trial for candidate in (answer.best, answer.near_optimal) if candidate
@@ -74,7 +74,7 @@ def _examples(answer: Answer) -> list[page.Example | str]:
 
 
 def _example(label: str, heard) -> page.Example:
-    from sepnet.pictures import draw_separation
+    from sepnet.reports.pictures import draw_separation
 
     stems = [heard.mixture, *heard.sources.values(), *heard.estimates.values()]
     # One gain for all, so that they stay comparable.

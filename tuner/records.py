@@ -5,7 +5,7 @@ Whatever a file holds, it is read here, and refused here where it is not what a 
 searches/<name>/search.json                   what is searched, and how
 searches/<name>/oracle.json, trial_*/trial.json    KerasTuner's own
 searches/<name>/trial_*/outcome.json          status and reason of a trial that has no result, and its plan if known
-searches/<name>/trial_*/seed_*/               a run of `sepnet.fit`, and its record.json
+searches/<name>/trial_*/seed_*/               a run of `sepnet.training.fit`, and its record.json
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from typing import Any
 
 from pipelines.errors import UserError, one_line
 from pipelines.files import whole_file
-from sepnet.export import RECORD
+from sepnet.export.write import RECORD
 
 SETTINGS, ORACLE, TRIAL, OUTCOME = "search.json", "oracle.json", "trial.json", "outcome.json"
 LOG = "log.txt"
@@ -37,7 +37,7 @@ class Run:
 
     Attributes:
         seed: of its weights, segments and augmentation.
-        folder: what `sepnet.fit` left.
+        folder: what `sepnet.training.fit` left.
         record: what it measured; see `tuner.trial`.
     """
 

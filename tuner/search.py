@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.errors import CommandParser, UserError, one_line, positive, run_command, user_path
-from sepnet.config import FAMILIES, Config, add_flags, config_from_flags
-from sepnet.memory import available_bytes, counted_device, parse_memory
+from sepnet.config.sections import FAMILIES, Config, add_flags, config_from_flags
+from sepnet.measures.memory import available_bytes, counted_device, parse_memory
 from tuner.analysis import COSTS, DEFAULT_COST
 from tuner.records import FAILED, SETTINGS, read_search, write_json
 from tuner.search_space import CHOSEN, REPRESENTATIONS, Knob, Space, families_of, parse_knobs
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = _folder(arguments)
     bases = _bases(arguments)
     knobs = _knobs(arguments, bases)
-    from sepnet.tracks import config_tracks
+    from sepnet.config.songs import config_tracks
 
     sample_rate = config_tracks(next(iter(bases.values())).data)["train"][0].sample_rate
     space = Space(_depths(arguments.depths, bases, sample_rate), knobs)

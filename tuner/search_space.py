@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pipelines.errors import UserError
-from sepnet.config import FAMILIES, Config, Data, Training
+from sepnet.config.sections import FAMILIES, Config, Data, Training
 from tuner.records import DEPTH, REPRESENTATION
 
 # The family of each representation, and what it fixes in the family's options.

@@ -23,7 +23,7 @@ import time
 from collections.abc import Sequence
 
 from pipelines.errors import CommandParser, run_command
-from sepnet.keras_settings import load_keras
+from sepnet.models.keras_settings import load_keras
 from tuner.records import RECORD
 from tuner.workers import NO_SPACE_STATUS, end_with_parent
 
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status if there is no room on the disk, else ends the process.
 
     Raises:
-        UserError: what `sepnet.fit` and `pipelines.tracks` raise.
+        UserError: what `sepnet.training.fit` and `pipelines.copies.tracks` raise.
     """
     folder = _parser().parse_args(argv).folder
     end_with_parent()
@@ -56,12 +56,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(folder: pathlib.Path) -> None:
     load_keras()
     from pipelines.files import folder_lock, whole_file
-    from sepnet.config import read_run_config
-    from sepnet.costs import costs
-    from sepnet.fit import fit
-    from sepnet.measure import measure_run, peak_bytes
-    from sepnet.memory import counted_device
-    from sepnet.tracks import config_tracks
+    from sepnet.config.sections import read_run_config
+    from sepnet.config.songs import config_tracks
+    from sepnet.measures.memory import counted_device
+    from sepnet.planning.costs import costs
+    from sepnet.training.fit import fit
+    from sepnet.training.measure import measure_run, peak_bytes
 
     begin = time.monotonic()
     # Where the search was killed, the process that it had started may still be about to end.

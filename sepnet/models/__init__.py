@@ -5,8 +5,8 @@ import importlib
 from collections.abc import Callable
 
 from pipelines.errors import UserError
-from sepnet.config import Config
-from sepnet.keras_settings import load_keras
+from sepnet.config.sections import Config
+from sepnet.models.keras_settings import load_keras
 
 # Each builds a `Network`: waveform in, stems out.
 MODELS = {

@@ -38,7 +38,7 @@ LOW_PASS = np.sinc(np.arange(-7, 8) / 2) * np.hanning(17)[1:-1]
 
 @dataclasses.dataclass(frozen=True)
 class BlockStyle:
-    """How the blocks of a U-Net are made; the options are those of `sepnet.config`.
+    """How the blocks of a U-Net are made; the options are those of `sepnet.config.sections`.
 
     Attributes:
         rank: 1 for waveforms, 2 for spectrograms.

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
+from pipelines.batches.spectra import magnitude, make_spectra
 from pipelines.errors import UserError
-from pipelines.spectra import magnitude, make_spectra
 from sepnet.models.blocks import BlockStyle, CropLike, PadToGrid
 from sepnet.models.network import Network, round_up
 from sepnet.models.outputs import MASKS, SplitSources, WienerStep, estimates, num_outputs, one_or_each

@@ -15,15 +15,16 @@ from starlette.responses import Response
 
 import sepnet
 from pipelines.errors import UserError
-from sepnet.serving.errors import BAD_REQUEST, INTERNAL, NOT_ALLOWED, ApiError, error_response
-from sepnet.serving.guard import Gate, Guard
-from sepnet.serving.metrics import Metrics
-from sepnet.serving.options import ServeOptions
-from sepnet.serving.page import page_routes, static_files
-from sepnet.serving.rest import rest_routes
-from sepnet.serving.runner import Runner
-from sepnet.serving.separation import Separation
-from sepnet.serving.store import ModelStore
+from sepnet.serving.engine.errors import BAD_REQUEST, INTERNAL, NOT_ALLOWED, ApiError, error_response
+from sepnet.serving.engine.gate import Gate
+from sepnet.serving.engine.metrics import Metrics
+from sepnet.serving.engine.options import ServeOptions
+from sepnet.serving.engine.runner import Runner
+from sepnet.serving.engine.store import ModelStore
+from sepnet.serving.guard import Guard
+from sepnet.serving.routes.page import page_routes, static_files
+from sepnet.serving.routes.rest import rest_routes
+from sepnet.serving.routes.separation import Separation
 
 LOGGER = logging.getLogger(__name__)
 # Numbers and base64 hardly shrink further at the higher levels, which take several times as long.

@@ -9,15 +9,12 @@ import anyio.to_thread
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sepnet.serving.encodings import Gunzip, is_gzip, with_plain_accept_encoding
-from sepnet.serving.errors import TIMEOUT, TOO_LARGE, ApiError, error_response, unavailable
-from sepnet.serving.metrics import Metrics
-from sepnet.serving.options import ServeOptions
-from sepnet.serving.runner import Runner
+from sepnet.serving.engine.errors import TIMEOUT, TOO_LARGE, ApiError, error_response, unavailable
+from sepnet.serving.engine.gate import PREDICT, SONG, Gate
+from sepnet.serving.routes.encodings import Gunzip, is_gzip, with_plain_accept_encoding
 
 # What a load balancer asks while the server is shutting down, and without a token.
 OPEN_ROUTES = ("/healthz", "/readyz")
-PREDICT, SONG = "predict", "separate"
 # A line feed may stand anywhere in the path of a request, and the routes' own patterns let one stand at the end.
 PREDICT_PATH = re.compile(r"/v1/models/.*:predict\n?", re.DOTALL)
 SECURITY_HEADERS = [
@@ -30,51 +27,6 @@ SECURITY_HEADERS = [
         b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     ),
 ]
-
-
-class Gate:
-    """Who is inside, and whether more may come in.
-
-    Attributes:
-        is_draining: whether the server is shutting down: who is inside finishes, others get 503.
-        inside: number of requests that are being answered.
-    """
-
-    def __init__(self, options: ServeOptions, metrics: Metrics, runner: Runner):
-        self.options, self.metrics, self.runner = options, metrics, runner
-        self.is_draining = False
-        self.inside = 0
-        self._held_bytes = 0
-        self._requests = {PREDICT: 0, SONG: 0}
-        self._most_requests = {PREDICT: options.max_requests, SONG: options.max_songs}
-        self.most_bytes = {PREDICT: options.max_predict_bytes, SONG: options.max_song_bytes}
-
-    def enter(self, kind: str) -> None:
-        """Takes a place for a request with a body.
-
-        Raises:
-            ApiError: there is none left.
-        """
-        if self._requests[kind] >= self._most_requests[kind]:
-            raise unavailable(f"{self._most_requests[kind]} requests are inside already", self.runner.wait_seconds())
-        self._requests[kind] += 1
-        self.metrics.songs.set(self._requests[SONG])
-
-    def leave(self, kind: str, held_bytes: int) -> None:
-        """Gives the place back, and the memory of the body."""
-        self._requests[kind] -= 1
-        self._held_bytes -= held_bytes
-        self.metrics.songs.set(self._requests[SONG])
-
-    def hold(self, num_bytes: int) -> None:
-        """Counts bytes of a body that is kept in memory; the caller gives them back when it leaves.
-
-        Raises:
-            ApiError: all bodies together are too large.
-        """
-        self._held_bytes += num_bytes
-        if self._held_bytes > self.options.max_held_bytes:
-            raise unavailable("the requests inside take too much memory", self.runner.wait_seconds())
 
 
 class Guard:

@@ -12,7 +12,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 import sepnet.serving
 from sepnet.serving.app import Service, build_service
-from sepnet.serving.options import ServeOptions
+from sepnet.serving.engine.options import ServeOptions
 
 # How long a client that was refused may go on sending before it is cut off: it should have time to read why.
 LINGER_SECONDS = 2.0

@@ -8,7 +8,7 @@ import sys
 import time
 
 from pipelines.errors import UserError
-from sepnet.serving.options import ServeOptions
+from sepnet.serving.engine.options import ServeOptions
 
 # One that ends sooner than this has not served: to start it again and again would help nobody.
 SHORTEST_LIFE_SECONDS = 5.0

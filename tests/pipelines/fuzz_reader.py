@@ -15,7 +15,7 @@ import numpy as np
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from pipelines import audio
+from pipelines.audio import reading
 from pipelines.errors import UserError
 
 # Libraries take half a gigabyte of addresses before anything is read.
@@ -70,11 +70,11 @@ def outcome(content: bytes, as_pipe: bool) -> str:
     """Reads a file: "read", or "refused"."""
     file = io.BufferedReader(_Pipe(content) if as_pipe else io.BytesIO(content))
     try:
-        with audio.open_audio(file, "the file") as recording:
+        with reading.open_audio(file, "the file") as recording:
             for block in recording.blocks():
                 assert block.dtype == np.float32
                 assert block.shape == (len(block), recording.info.num_channels)
-                assert len(block) <= audio.BLOCK_SAMPLES
+                assert len(block) <= reading.BLOCK_SAMPLES
         assert "\n" not in recording.remarks()
     except UserError as error:
         assert "\n" not in str(error)

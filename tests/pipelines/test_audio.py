@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipelines import audio
+from pipelines.audio import reading
 from pipelines.errors import UserError
 from tests.pipelines.bad_songs import remux
 
@@ -22,10 +22,10 @@ from tests.pipelines.bad_songs import remux
 def test_reads_what_soundfile_reads(tmp_path, name, subtype, num_channels):
     path = tmp_path / name
     soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, (10_001, num_channels)), 22050, subtype)
-    info = audio.probe(path)
+    info = reading.probe(path)
     assert (info.sample_rate, info.num_channels, info.num_samples) == (22050, num_channels, 10_001)
     assert (info.container, info.encoding) == (name[2:], subtype.replace("VORBIS", "vorbis"))
-    blocks = list(audio.read_blocks(path, block_samples=1000))
+    blocks = list(reading.read_blocks(path, block_samples=1000))
     assert [len(block) for block in blocks] == [1000] * 10 + [1]
     expected, _ = soundfile.read(path, dtype="float32", always_2d=True)
     np.testing.assert_allclose(np.concatenate(blocks), expected, rtol=0, atol=1e-5 if subtype == "VORBIS" else 0)
@@ -33,17 +33,17 @@ def test_reads_what_soundfile_reads(tmp_path, name, subtype, num_channels):
 
 
 def test_reads_the_first_stream_of_several(real_track):
-    info = audio.probe(real_track)
-    assert info == audio.AudioInfo(44100, 2, 268_288, "aac", "mov")
-    blocks = list(audio.read_blocks(real_track, block_samples=100_000))
+    info = reading.probe(real_track)
+    assert info == reading.AudioInfo(44100, 2, 268_288, "aac", "mov")
+    blocks = list(reading.read_blocks(real_track, block_samples=100_000))
     assert [len(block) for block in blocks] == [100_000, 100_000, 68_288]
-    [streams] = audio.read_streams(real_track, block_samples=268_288)
+    [streams] = reading.read_streams(real_track, block_samples=268_288)
     np.testing.assert_array_equal(np.concatenate(blocks), streams[0])
 
 
 def test_reads_all_streams_in_equal_blocks(real_track):
-    assert [info.num_samples for info in audio.probe_streams(real_track)] == [268_288] * 5
-    blocks = list(audio.read_streams(real_track, block_samples=50_001))
+    assert [info.num_samples for info in reading.probe_streams(real_track)] == [268_288] * 5
+    blocks = list(reading.read_streams(real_track, block_samples=50_001))
     assert [[len(samples) for samples in block] for block in blocks] == [[50_001] * 5] * 5 + [[18_283] * 5]
     mixture, *sources = (np.concatenate(stream) for stream in zip(*blocks, strict=True))
     # The streams stand in their order: the last four make up the first, but for the losses of AAC.
@@ -59,7 +59,7 @@ def test_no_part_of_a_truncated_file_passes_for_the_whole(tmp_path, real_track, 
     with path.open("r+b") as file:
         file.truncate(int(path.stat().st_size * share))
     with pytest.raises(UserError, match="cut.stem.mp4"):
-        for _ in audio.read_streams(path):
+        for _ in reading.read_streams(path):
             pass
 
 
@@ -70,14 +70,14 @@ def test_a_packet_that_breaks_off_is_said(tmp_path, real_track, index_in_front):
     with path.open("r+b") as file:
         file.truncate(path.stat().st_size - 100)
     notes = []
-    assert sum(len(block[0]) for block in audio.read_streams(path, note=notes.append)) > 260_000
+    assert sum(len(block[0]) for block in reading.read_streams(path, note=notes.append)) > 260_000
     assert notes and all("could not be decoded" in note for note in notes)
 
 
 def test_header_that_claims_more_than_there_is(real_track, monkeypatch):
-    monkeypatch.setattr(audio, "stated_length", lambda file, stream: 300_000)
+    monkeypatch.setattr(reading, "stated_length", lambda file, stream: 300_000)
     with pytest.raises(UserError, match="breaks off after 268288 of 300000 samples"):
-        list(audio.read_streams(real_track))
+        list(reading.read_streams(real_track))
 
 
 def write_nothing(path: pathlib.Path) -> None:
@@ -108,10 +108,10 @@ def leave_out(path: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     "read",
     [
-        audio.probe,
-        audio.probe_streams,
-        lambda path: list(audio.read_blocks(path)),
-        lambda path: list(audio.read_streams(path)),
+        reading.probe,
+        reading.probe_streams,
+        lambda path: list(reading.read_blocks(path)),
+        lambda path: list(reading.read_streams(path)),
     ],
 )
 def test_no_audio(tmp_path, make, reason, read):
@@ -134,9 +134,9 @@ def test_picture_alone_is_no_audio(tmp_path, real_track):
                 packet.stream = target
                 copy.mux(packet)
     with pytest.raises(UserError, match="holds no audio stream"):
-        audio.probe(tmp_path / "picture.mp4")
+        reading.probe(tmp_path / "picture.mp4")
     with pytest.raises(UserError, match="holds no audio stream"):
-        list(audio.read_streams(tmp_path / "picture.mp4"))
+        list(reading.read_streams(tmp_path / "picture.mp4"))
 
 
 def write_mp3(path, num_samples, write_xing):
@@ -154,7 +154,7 @@ def write_mp3(path, num_samples, write_xing):
 def test_whole_mp3_files_are_read_whole(tmp_path, write_xing):
     path = tmp_path / "song.mp3"
     write_mp3(path, 200_011, write_xing)
-    num_samples = sum(map(len, audio.read_blocks(path)))
+    num_samples = sum(map(len, reading.read_blocks(path)))
     # Without the header the padding of the encoder is not known.
     assert num_samples == 200_011 if write_xing == "1" else 0 <= num_samples - 200_011 < 4096
 
@@ -166,12 +166,12 @@ def test_of_a_truncated_mp3_most_must_be_there(tmp_path, capfd, share, seconds):
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
     text = rf"breaks off after {seconds} of 4.5 s"
     if share > 0.5:
-        num_samples = sum(map(len, audio.read_blocks(path)))
+        num_samples = sum(map(len, reading.read_blocks(path)))
         assert abs(num_samples / 44_100 - seconds) < 0.1
         assert re.fullmatch(rf".*song.mp3: .*{text}\n", capfd.readouterr().err)
     else:
         with pytest.raises(UserError, match=f"cannot decode most of .*song.mp3: .*{text}; put a good copy"):
-            list(audio.read_blocks(path))
+            list(reading.read_blocks(path))
         assert capfd.readouterr().err == ""
 
 
@@ -184,17 +184,17 @@ def test_a_pipe_gives_what_the_file_gives(tmp_path, name):
         soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, (100_011, 2)), 44_100)
     with (
         subprocess.Popen(["cat", str(path)], stdout=subprocess.PIPE) as process,
-        audio.open_audio(process.stdout, "the pipe") as recording,
+        reading.open_audio(process.stdout, "the pipe") as recording,
     ):
         streamed = np.concatenate(list(recording.blocks()))
     assert (recording.info.sample_rate, recording.info.num_channels) == (44_100, 2)
-    np.testing.assert_array_equal(streamed, np.concatenate(list(audio.read_blocks(path))))
+    np.testing.assert_array_equal(streamed, np.concatenate(list(reading.read_blocks(path))))
 
 
 def test_a_pipe_without_audio_is_named():
     for content, message in ((b"no audio at all\n" * 100, "cannot decode the pipe"), (b"", "the pipe is empty")):
         pipe = io.BufferedReader(io.BytesIO(content))
-        with pytest.raises(UserError, match=message), audio.open_audio(pipe, "the pipe") as recording:
+        with pytest.raises(UserError, match=message), reading.open_audio(pipe, "the pipe") as recording:
             list(recording.blocks())
 
 
@@ -208,4 +208,4 @@ def test_vorbis_on_one_page_ends_where_libvorbis_ends_it(tmp_path, kind, num_sam
     path = tmp_path / "short.ogg"
     soundfile.write(path, np.stack([sound] * num_channels, axis=1), 44_100, "VORBIS")
     expected, _ = soundfile.read(path, dtype="float32", always_2d=True)
-    np.testing.assert_allclose(np.concatenate(list(audio.read_blocks(path))), expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(np.concatenate(list(reading.read_blocks(path))), expected, rtol=0, atol=1e-5)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipelines.augmentation import ChannelSwap, Polarity, RandomGain, Remix, make_augmentations
+from pipelines.batches.augmentation import ChannelSwap, Polarity, RandomGain, Remix, make_augmentations
 
 ALL = {"remix": True, "random_gain_db": 6.0, "channel_swap": True, "polarity": True}
 NONE = {"remix": False, "random_gain_db": 0.0, "channel_swap": False, "polarity": False}

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipelines import check, inspection
+from pipelines import check
+from pipelines.songs import inspection
 from tests.pipelines.bad_songs import BAD_SONGS
 
 SOURCES = ("vocals", "drums", "bass", "other")

@@ -8,10 +8,10 @@ import pytest
 import soundfile
 import tensorflow as tf
 
-from pipelines.audio import measure
-from pipelines.dataset import training_batches, validation_batches
+from pipelines.audio.reading import measure
+from pipelines.batches.dataset import training_batches, validation_batches
 from pipelines.errors import UserError
-from pipelines.songs import find_songs, read_track
+from pipelines.songs.layouts import find_songs, read_track
 
 SOURCES = ("speech", "noise")
 # tensorflow-io's ops load with the TensorFlow that they were built for; setup.cfg says where the two come together.

@@ -14,10 +14,13 @@ import pytest
 import soundfile
 import soxr
 
-from pipelines import audio, convert, copies, prepare
+from pipelines import prepare
+from pipelines.audio import reading
+from pipelines.copies import make
 from pipelines.errors import UserError, run_command
 from pipelines.files import folder_lock
-from pipelines.songs import STEM_STREAMS, Song
+from pipelines.songs.blocks import song_blocks
+from pipelines.songs.layouts import STEM_STREAMS, Song
 from tests.pipelines.bad_songs import BAD_SONGS, not_a_number
 
 needs_ffmpeg = pytest.mark.skipif(
@@ -56,7 +59,7 @@ def test_equals_musdbs_decoding(tmp_path, real_track):
     source = tmp_path / "musdb" / "train"
     source.mkdir(parents=True)
     shutil.copyfile(real_track, source / "Falcon 69.stem.mp4")
-    copies.prepare_songs(source.parent, tmp_path / "wav")
+    make.prepare_songs(source.parent, tmp_path / "wav")
     [track] = musdb.DB(root=str(source.parent), subsets=["train"]).tracks
     expected = np.rint(track.stems * 32768).astype(int)
     for stem, samples in zip(STEM_STREAMS, expected, strict=True):
@@ -75,7 +78,7 @@ def test_equals_musdbs_decoding_of_padded_streams(tmp_path, openmsx):
     song = min((openmsx / "test").glob("*.stem.mp4"))
     (tmp_path / "one").mkdir()
     shutil.copyfile(song, tmp_path / "one" / song.name)
-    copies.prepare_songs(tmp_path / "one", tmp_path / "wav", workers=1)
+    make.prepare_songs(tmp_path / "one", tmp_path / "wav", workers=1)
     expected = np.rint(stempeg.read_stems(str(song), ffmpeg_format="s16le")[0] * 32768).astype(int)
     folder = tmp_path / "wav" / "train" / song.name.removesuffix(".stem.mp4")
     prepared = np.stack([read(folder / f"{stem}.wav") for stem in STEM_STREAMS])
@@ -93,7 +96,7 @@ def test_any_encoding_becomes_16_bit(tmp_path, write_song, subtype, suffix, num_
     song = write_song(
         tmp_path / "songs" / "test" / "a", subtype=subtype, suffix=suffix, num_channels=num_channels, sample_rate=96000
     )
-    copies.prepare_songs(tmp_path / "songs", tmp_path / "wav")
+    make.prepare_songs(tmp_path / "songs", tmp_path / "wav")
     for file in song.iterdir():
         prepared = tmp_path / "wav" / "test" / "a" / f"{file.stem}.wav"
         info = soundfile.info(prepared)
@@ -103,9 +106,9 @@ def test_any_encoding_becomes_16_bit(tmp_path, write_song, subtype, suffix, num_
 
 
 def test_resamples_in_a_stream_as_in_one_piece(tmp_path, write_song, monkeypatch):
-    monkeypatch.setattr(audio.read_blocks, "__defaults__", (1000,))
+    monkeypatch.setattr(reading.read_blocks, "__defaults__", (1000,))
     song = write_song(tmp_path / "songs" / "a", num_samples=12345, sample_rate=48000)
-    copies.prepare_songs(tmp_path / "songs", tmp_path / "wav", sample_rate=44100)
+    make.prepare_songs(tmp_path / "songs", tmp_path / "wav", sample_rate=44100)
     samples, _ = soundfile.read(song / "bass.wav", dtype="float32")
     expected = soxr.resample(samples, 48000, 44100)
     prepared = read(tmp_path / "wav" / "train" / "a" / "bass.wav")
@@ -119,7 +122,7 @@ def test_counts_what_it_clips(tmp_path, capsys):
     samples = np.array([[1.0], [-1.0], [0.99999], [1.5], [-1.5], [0.0]])
     soundfile.write(folder / "vocals.wav", samples, 8000, "DOUBLE")
     soundfile.write(folder / "noise.wav", samples * 0, 8000, "PCM_16")
-    copies.prepare_songs(tmp_path / "songs", tmp_path / "wav")
+    make.prepare_songs(tmp_path / "songs", tmp_path / "wav")
     prepared = tmp_path / "wav" / "train" / "loud"
     assert read(prepared / "vocals.wav").ravel().tolist() == [32767, -32768, 32767, 32767, -32768, 0]
     assert json.loads((prepared / "prepared.json").read_text())["clipped_samples"] == {"noise": 0, "vocals": 4}
@@ -130,7 +133,7 @@ def test_memory_does_not_grow_with_the_song(tmp_path, write_song):
     def peak_bytes(num_samples: int) -> int:
         folder = write_song(tmp_path / str(num_samples), ["speech", "noise"], num_samples=num_samples, num_channels=1)
         tracemalloc.start()
-        for _ in convert.song_blocks(Song("a", "train", folder), ["speech", "noise"], print):
+        for _ in song_blocks(Song("a", "train", folder), ["speech", "noise"], print):
             pass
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
@@ -142,7 +145,7 @@ def test_memory_does_not_grow_with_the_song(tmp_path, write_song):
 def test_keeps_splits_and_names(tmp_path, write_song):
     for name in ("train/Ä song, with spaces", "valid/b", "test/日本", "outside"):
         write_song(tmp_path / "songs" / name)
-    copies.prepare_songs(tmp_path / "songs", tmp_path / "wav")
+    make.prepare_songs(tmp_path / "songs", tmp_path / "wav")
     prepared = {str(path.parent.relative_to(tmp_path / "wav")) for path in (tmp_path / "wav").rglob("bass.wav")}
     assert prepared == {"train/Ä song, with spaces", "valid/b", "test/日本", "train/outside"}
 
@@ -159,24 +162,24 @@ def test_says_what_it_will_do(stem_files, tmp_path, run):
 
 def test_only_what_changed_is_converted_again(stem_files, tmp_path, capsys):
     wav = tmp_path / "wav"
-    copies.prepare_songs(stem_files, wav, workers=1)
+    make.prepare_songs(stem_files, wav, workers=1)
     before = {path: path.stat().st_mtime_ns for path in wav.rglob("bass.wav")}
     os.utime(stem_files / "test" / "Song 1.stem.mp4", ns=(1, 1))
-    copies.prepare_songs(stem_files, wav, workers=1)
+    make.prepare_songs(stem_files, wav, workers=1)
     changed = {path.parent.name for path, modified in before.items() if path.stat().st_mtime_ns != modified}
     assert changed == {"Song 1"}
     assert sum(path.stat().st_mtime_ns != modified for path, modified in before.items()) == 1
     # Asked for the rate that they have, the songs stay; another one makes them anew.
     capsys.readouterr()
-    copies.prepare_songs(stem_files, wav, sample_rate=44100, workers=1)
+    make.prepare_songs(stem_files, wav, sample_rate=44100, workers=1)
     assert "already" in capsys.readouterr().out
-    copies.prepare_songs(stem_files, wav, sample_rate=8000, workers=1)
+    make.prepare_songs(stem_files, wav, sample_rate=8000, workers=1)
     assert {soundfile.info(path).samplerate for path in before} == {8000}
 
 
 @pytest.mark.parametrize("when", ["while a song is written", "after a song"])
 def test_killed_and_started_again_it_leaves_the_same_tree(stem_files, tmp_path, run, when):
-    copies.prepare_songs(stem_files, tmp_path / "undisturbed", workers=1)
+    make.prepare_songs(stem_files, tmp_path / "undisturbed", workers=1)
     wav = tmp_path / "wav"
     command = [sys.executable, "-m", "pipelines.prepare", str(stem_files), str(wav), "--workers", "2"]
     process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -209,7 +212,7 @@ def test_waits_for_another_run_and_leaves_its_folders_alone(stem_files, tmp_path
             process.wait()
             assert process.returncode == 130
             assert unfinished.exists()
-    copies.prepare_songs(stem_files, wav, workers=1)
+    make.prepare_songs(stem_files, wav, workers=1)
     assert not unfinished.exists()
 
 
@@ -249,7 +252,7 @@ def test_nothing_starts_when_something_bad_is_seen_beforehand(tmp_path, write_so
         write_song(tmp_path / "songs" / name)
     (tmp_path / "songs" / "c" / "bass.wav").write_bytes(b"")
     with pytest.raises(UserError, match="bass.wav is empty"):
-        copies.prepare_songs(tmp_path / "songs", tmp_path / "wav")
+        make.prepare_songs(tmp_path / "songs", tmp_path / "wav")
     assert not list((tmp_path / "wav").iterdir())
     assert capsys.readouterr().out == ""
 
@@ -270,8 +273,8 @@ def test_unreadable_folder(tmp_path, write_song, monkeypatch, capsys):
 
         monkeypatch.setattr(os, "listdir", refuse)
     with pytest.raises(UserError, match="song 'b': cannot read the folder .* Permission denied"):
-        copies.prepare_songs(tmp_path / "songs", tmp_path / "wav")
-    copies.prepare_songs(tmp_path / "songs", tmp_path / "wav", skip_bad=True)
+        make.prepare_songs(tmp_path / "songs", tmp_path / "wav")
+    make.prepare_songs(tmp_path / "songs", tmp_path / "wav", skip_bad=True)
     assert "left out: song 'b'" in capsys.readouterr().out
     locked.chmod(0o755)
 
@@ -280,9 +283,9 @@ def test_a_stale_copy_of_a_song_that_went_bad_is_removed(tmp_path, write_song):
     songs = tmp_path / "songs"
     for name in ("a", "b"):
         write_song(songs / name)
-    copies.prepare_songs(songs, tmp_path / "wav")
+    make.prepare_songs(songs, tmp_path / "wav")
     (songs / "b" / "bass.wav").write_bytes(b"RIFF")
-    copies.prepare_songs(songs, tmp_path / "wav", skip_bad=True)
+    make.prepare_songs(songs, tmp_path / "wav", skip_bad=True)
     assert [path.name for path in (tmp_path / "wav" / "train").iterdir()] == ["a"]
 
 
@@ -290,16 +293,16 @@ def test_refuses_to_replace_what_it_did_not_make(tmp_path, write_song):
     write_song(tmp_path / "songs" / "a")
     mine = write_song(tmp_path / "wav" / "train" / "a")
     with pytest.raises(UserError, match="not made by pipelines.prepare"):
-        copies.prepare_songs(tmp_path / "songs", tmp_path / "wav")
+        make.prepare_songs(tmp_path / "songs", tmp_path / "wav")
     assert len(list(mine.iterdir())) == 5
     with pytest.raises(UserError, match="choose another destination"):
-        copies.prepare_songs(tmp_path / "songs", tmp_path / "songs")
+        make.prepare_songs(tmp_path / "songs", tmp_path / "songs")
 
 
 def test_full_disk_is_said_before_the_start(stem_files, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))
     with pytest.raises(UserError, match=r"0.00 GB of free disk and the songs take 0.03 GB"):
-        copies.prepare_songs(stem_files, tmp_path / "wav")
+        make.prepare_songs(stem_files, tmp_path / "wav")
 
 
 def test_disk_that_fills_up(stem_files, tmp_path):
@@ -307,7 +310,7 @@ def test_disk_that_fills_up(stem_files, tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
         with pytest.raises(UserError, match="cannot write"):
-            copies.prepare_songs(stem_files, tmp_path / "wav", workers=1)
+            make.prepare_songs(stem_files, tmp_path / "wav", workers=1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert tree(tmp_path / "wav").keys() == {"test"}

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipelines import audio
-from pipelines.copies import prepare_songs
+from pipelines.audio import reading
+from pipelines.copies.make import prepare_songs
 from pipelines.errors import UserError
 from tests.audio_files import CASES, decode, expected, make
 from tests.conftest import REPOSITORY
@@ -25,8 +25,8 @@ def made(audio_sources, tmp_path):
     return lambda case: make(case, audio_sources, tmp_path)
 
 
-def read(source, name: str = "") -> tuple[audio.AudioInfo, np.ndarray, str]:
-    with audio.open_audio(source, name) as recording:
+def read(source, name: str = "") -> tuple[reading.AudioInfo, np.ndarray, str]:
+    with reading.open_audio(source, name) as recording:
         return recording.info, np.concatenate(list(recording.blocks(10_000))), recording.remarks()
 
 
@@ -58,7 +58,7 @@ def test_a_file_gives_what_ffmpeg_gives(made, tmp_path, case):
     writer.join()
 
 
-def same_or_unknown(info: audio.AudioInfo, samples: np.ndarray, other) -> None:
+def same_or_unknown(info: reading.AudioInfo, samples: np.ndarray, other) -> None:
     other_info, other_samples, _ = other
     np.testing.assert_array_equal(other_samples, samples)
     for fact in ("sample_rate", "num_channels", "encoding", "container"):
@@ -148,8 +148,8 @@ def test_any_name_is_read(audio_sources, tmp_path, name):
         ["ffmpeg", "-v", "error", "-i", audio_sources / "song.wav", f"{tmp_path}/x{path.suffix}"], check=True
     )
     (tmp_path / f"x{path.suffix}").rename(path)
-    assert audio.probe(path).sample_rate == 44_100
-    assert audio.measure(path).num_samples == sum(map(len, audio.read_blocks(path))) == 88_200
+    assert reading.probe(path).sample_rate == 44_100
+    assert reading.measure(path).num_samples == sum(map(len, reading.read_blocks(path))) == 88_200
 
 
 def test_no_playlist_opens_another_file(audio_sources, tmp_path):
@@ -163,12 +163,17 @@ def test_no_playlist_opens_another_file(audio_sources, tmp_path):
 def test_what_is_no_file_is_named(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     # Who reads headers first, and samples later, cannot take a pipe.
-    for function in (audio.probe, audio.measure, lambda path: list(audio.read_blocks(path)), audio.probe_streams):
+    for function in (
+        reading.probe,
+        reading.measure,
+        lambda path: list(reading.read_blocks(path)),
+        reading.probe_streams,
+    ):
         with pytest.raises(UserError, match="pipe is a pipe, which can be read only once"):
             function(tmp_path / "pipe")
     for path, kind in ((tmp_path, "a folder"), (pathlib.Path("/dev/zero"), "a device")):
         with pytest.raises(UserError, match=f"is {kind}; expected an audio file"):
-            audio.probe(path)
+            reading.probe(path)
 
 
 def test_prepared_songs_are_what_ffmpeg_decodes(made, tmp_path):

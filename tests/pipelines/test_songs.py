@@ -10,10 +10,11 @@ import zipfile
 import pytest
 import soundfile
 
-from pipelines import audio, songs
+from pipelines.audio import reading
+from pipelines.copies.tracks import load_tracks
 from pipelines.errors import UserError
-from pipelines.songs import ProbeIndex, SongError, find_songs, how_validation_was_chosen, read_track
-from pipelines.tracks import load_tracks
+from pipelines.songs import layouts
+from pipelines.songs.layouts import ProbeIndex, SongError, find_songs, how_validation_was_chosen, read_track
 
 SOURCES = ("vocals", "drums", "bass", "other")
 needs_ffmpeg = pytest.mark.skipif(
@@ -78,7 +79,7 @@ def test_official_validation_songs(tmp_path):
 def test_official_names_are_musdbs(tmp_path):
     import musdb
 
-    assert songs._official_validation_names() == set(musdb.DB(root=str(tmp_path)).setup["validation_tracks"])
+    assert layouts._official_validation_names() == set(musdb.DB(root=str(tmp_path)).setup["validation_tracks"])
 
 
 @needs_ffmpeg
@@ -105,7 +106,7 @@ def test_hashed_validation_songs_stay_when_songs_are_added(tmp_path):
 @pytest.mark.parametrize("number", range(1, 8))
 def test_a_few_songs_keep_one_for_validation_and_one_for_training(tmp_path, monkeypatch, number):
     for seed, share in enumerate((0.0, 0.15, 1.0)):
-        monkeypatch.setattr(songs, "VALIDATION_SHARE", share)
+        monkeypatch.setattr(layouts, "VALIDATION_SHARE", share)
         make_names(tmp_path / str(seed), (f"train/{seed} {index}" for index in range(number)))
         found = list(splits(tmp_path / str(seed)).values())
         assert "train" in found
@@ -133,7 +134,7 @@ def test_nothing_found(tmp_path, names, reason):
 def test_reads_a_track(tmp_path, write_song):
     write_song(tmp_path / "test" / "speech song", ["speech", "noise", "unused"], num_samples=123, sample_rate=16000)
     [song] = find_songs(tmp_path)
-    track = read_track(song, ["noise", "speech"], audio.measure)
+    track = read_track(song, ["noise", "speech"], reading.measure)
     assert list(track.files) == ["noise", "speech", "mixture"]
     assert (track.name, track.split, track.sample_rate, track.num_samples) == ("speech song", "test", 16000, 123)
     assert track.is_wav and track.streamable
@@ -145,14 +146,14 @@ def test_reads_a_track(tmp_path, write_song):
 )
 def test_what_can_be_streamed(tmp_path, write_song, subtype, suffix, is_wav, streamable):
     write_song(tmp_path / "a", subtype=subtype, suffix=suffix)
-    track = read_track(find_songs(tmp_path)[0], SOURCES, audio.measure)
+    track = read_track(find_songs(tmp_path)[0], SOURCES, reading.measure)
     assert (track.is_wav, track.streamable) == (is_wav, streamable)
 
 
 def test_missing_source_names_what_is_there(tmp_path, write_song):
     write_song(tmp_path / "a b", ["vocals", "rest"])
     with pytest.raises(SongError, match=r"song 'a b' lacks drums, bass; it holds mixture, rest, vocals: rename"):
-        read_track(find_songs(tmp_path)[0], ["vocals", "drums", "bass"], audio.measure)
+        read_track(find_songs(tmp_path)[0], ["vocals", "drums", "bass"], reading.measure)
 
 
 def test_index_reads_only_what_changed(tmp_path, write_song, fresh_cache, monkeypatch):
@@ -162,8 +163,8 @@ def test_index_reads_only_what_changed(tmp_path, write_song, fresh_cache, monkey
     index.probe(song / "drums.wav")
     index.save()
     probed = []
-    measure = audio.measure
-    monkeypatch.setattr(audio, "measure", lambda path: probed.append(path.name) or measure(path))
+    measure = reading.measure
+    monkeypatch.setattr(reading, "measure", lambda path: probed.append(path.name) or measure(path))
     soundfile.write(song / "bass.wav", [0.0] * 50, 8000, "PCM_16")
     index = ProbeIndex(tmp_path)
     assert index.probe(song / "bass.wav").num_samples == 50
@@ -217,7 +218,7 @@ def test_names_may_be_any_bytes(tmp_path, write_song, fresh_cache, run):
         write_song(tmp_path / "songs" / name, subtype="PCM_24" if number % 2 else "PCM_16", seed=number)
     tracks = load_tracks(tmp_path / "songs", sources=SOURCES)
     assert {track.name for split in tracks.values() for track in split} == set(names)
-    from pipelines.dataset import training_batches
+    from pipelines.batches.dataset import training_batches
 
     batches = training_batches(
         tracks["train"], sources=SOURCES, segment_samples=100, batch_size=2, num_channels=2, seed=0
@@ -256,11 +257,11 @@ def test_preview_is_downloaded_once(fresh_cache, real_track, monkeypatch):
     archive.info = email.message.Message
     monkeypatch.setattr(musdb, "urlopen", lambda request: archive)
     monkeypatch.chdir(fresh_cache.parent)
-    folder = songs.data_folder(pathlib.Path("musdb18-7s"))
+    folder = layouts.data_folder(pathlib.Path("musdb18-7s"))
     assert splits(folder) == {"A": "train", "B": "test"}
     monkeypatch.setattr(musdb, "urlopen", None)
-    assert songs.data_folder(pathlib.Path("musdb18-7s")) == folder
-    assert songs.data_folder(fresh_cache) == fresh_cache
+    assert layouts.data_folder(pathlib.Path("musdb18-7s")) == folder
+    assert layouts.data_folder(fresh_cache) == fresh_cache
 
 
 @needs_ffmpeg
@@ -274,7 +275,7 @@ def test_preview_without_internet(fresh_cache, monkeypatch):
 
     monkeypatch.setattr(musdb, "urlopen", refuse)
     with pytest.raises(UserError, match="cannot download musdb18-7s: Network is unreachable"):
-        songs.download_preview(fresh_cache / "preview")
+        layouts.download_preview(fresh_cache / "preview")
     assert list(fresh_cache.iterdir()) == []
 
 

@@ -10,7 +10,7 @@ import pytest
 import scipy.signal
 import tensorflow as tf
 
-from pipelines import spectra
+from pipelines.batches import spectra
 from pipelines.errors import UserError
 
 SIZES = [  # frame_length, frame_step, fft_length

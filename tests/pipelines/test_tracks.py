@@ -3,9 +3,9 @@ import shutil
 import pytest
 import soundfile
 
-from pipelines import copies, tracks
+from pipelines.copies import make, tracks
+from pipelines.copies.tracks import load_tracks
 from pipelines.errors import UserError
-from pipelines.tracks import load_tracks
 from tests.pipelines.bad_songs import BAD_SONGS
 
 SOURCES = ("vocals", "drums", "bass", "other")
@@ -80,7 +80,7 @@ def test_each_rate_has_its_copy(tmp_path, write_song, fresh_cache):
 def test_sources_that_stem_files_lack(tmp_path, real_track, monkeypatch):
     shutil.copyfile(real_track, tmp_path / "A.stem.mp4")
     # Said before anything is converted.
-    monkeypatch.setattr(copies, "prepared_copy", None)
+    monkeypatch.setattr(make, "prepared_copy", None)
     with pytest.raises(UserError, match="hold mixture, drums, bass, other, vocals, not piano"):
         load_tracks(tmp_path, sources=("vocals", "piano"))
 

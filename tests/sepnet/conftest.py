@@ -16,7 +16,7 @@ def networks():
 @pytest.fixture(scope="session")
 def exported(networks, tmp_path_factory):
     """The folder of an exported model of each family, by name; its only version is 1."""
-    from sepnet.export import export_model
+    from sepnet.export.write import export_model
 
     root = tmp_path_factory.mktemp("saved_models")
     for family, network in networks.items():
@@ -29,7 +29,7 @@ def gain_model(tmp_path_factory):
     """Exports a model whose every stem is the mixture times a gain of its own, and returns its folder."""
     import keras
 
-    from sepnet.export import export_model
+    from sepnet.export.write import export_model
     from sepnet.models.network import Network
 
     def export(gains: dict[str, float], *, sample_rate: int, num_channels: int = 2, context_samples: int | None = 0):

@@ -6,7 +6,7 @@ import itertools
 import keras
 import numpy as np
 
-from sepnet.config import DOWNSAMPLINGS, FAMILIES, UPSAMPLINGS
+from sepnet.config.sections import DOWNSAMPLINGS, FAMILIES, UPSAMPLINGS
 from sepnet.models import builder
 
 SOURCES = ("vocals", "drums", "bass")
@@ -34,7 +34,7 @@ def small_section(family, **options):
 
 
 def contract_of(network, *, sources=SOURCES, num_channels=2, sample_rate=SAMPLE_RATE):
-    """What `sepnet.separator.Separator` reads of a model's contract."""
+    """What `sepnet.separation.separator.Separator` reads of a model's contract."""
     return {
         "sources": list(sources),
         "sample_rate": sample_rate,

@@ -10,7 +10,7 @@ import re
 import pytest
 
 from pipelines.errors import CommandParser, UserError
-from sepnet.config import FAMILIES, Config, Data, Training, Unet1D, Unet2D, add_flags, config_from_flags
+from sepnet.config.sections import FAMILIES, Config, Data, Training, Unet1D, Unet2D, add_flags, config_from_flags
 from sepnet.models import MODELS
 
 REPOSITORY = pathlib.Path(__file__).parents[2]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sepnet.config import FAMILIES, FORMS
+from sepnet.config.sections import FAMILIES, FORMS
 from tests.sepnet.helpers import CONTEXT_WAYS, WAYS, noise, small_network, stacked
 
 

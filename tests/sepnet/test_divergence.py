@@ -9,11 +9,11 @@ import pytest
 import tensorflow as tf
 
 from pipelines.errors import UserError
-from sepnet.config import Config
-from sepnet.export import export_model
-from sepnet.fit import _enough_memory
+from sepnet.config.sections import Config
+from sepnet.export.write import export_model
 from sepnet.train import comparison
 from sepnet.train import main as train
+from sepnet.training.fit import _enough_memory
 from tests.sepnet.helpers import contract_of, small_network
 
 TINY = [

@@ -13,13 +13,13 @@ import pytest
 import soundfile
 
 from pipelines.errors import UserError
-from pipelines.songs import Track
-from sepnet.config import Config, Data
+from pipelines.songs.layouts import Track
+from sepnet.config.sections import Config, Data
 from sepnet.evaluate import main
-from sepnet.scoring import bss_eval
-from sepnet.scoring.aggregates import AGGREGATES, aggregate
-from sepnet.scoring.oracle_masks import ideal_ratio_mask
-from sepnet.scoring.published import read_published, why_not_comparable
+from sepnet.evaluation import bss_eval
+from sepnet.evaluation.aggregates import AGGREGATES, aggregate
+from sepnet.evaluation.oracle_masks import ideal_ratio_mask
+from sepnet.evaluation.published import read_published, why_not_comparable
 from tests.conftest import REPOSITORY
 
 GAINS = {"vocals": 0.5, "drums": 0.25}

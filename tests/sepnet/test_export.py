@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from pipelines.errors import UserError
-from sepnet.export import CONTRACT, export_model, newest_model, newest_version, read_contract, versions
+from sepnet.export.write import CONTRACT, export_model, newest_model, newest_version, read_contract, versions
 from tests.sepnet.helpers import SAMPLE_RATE, SOURCES, contract_of, noise, stacked
 
 # One odd, and one shorter than the grid (64 samples of the 2-D network, 4 of the 1-D one).
@@ -107,7 +107,7 @@ def test_an_export_that_fails_leaves_nothing(networks, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     # The last file of all, when the graph is written already.
-    monkeypatch.setattr("sepnet.export.write_warmup", fill_disk)
+    monkeypatch.setattr("sepnet.export.write.write_warmup", fill_disk)
     with pytest.raises(UserError, match="No space left on device"):
         export_model(model, tmp_path / "model", CONTRACT_OF_NONE)
     assert list(tmp_path.rglob("*")) in ([], [tmp_path / "model"])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sepnet.metrics import is_heard, si_sdr_db, squared_errors
+from sepnet.measures.metrics import is_heard, si_sdr_db, squared_errors
 from tests.sepnet.helpers import noise
 
 SOURCES = noise(3, 500, 2, 2, seed=1)

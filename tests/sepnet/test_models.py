@@ -13,11 +13,11 @@ import scipy.ndimage
 import tensorflow as tf
 
 from pipelines.errors import UserError
-from sepnet.config import ACTIVATIONS, BLOCK_OPTIONS, FAMILIES, NORMALIZATIONS, Unet1D
-from sepnet.export import export_model
+from sepnet.config.sections import ACTIVATIONS, BLOCK_OPTIONS, FAMILIES, NORMALIZATIONS, Unet1D
+from sepnet.export.write import export_model
 from sepnet.models import builder
 from sepnet.models.blocks import LOW_PASS, LowPass
-from sepnet.trainer import Trainer
+from sepnet.training.trainer import Trainer
 from tests.sepnet.helpers import CONTEXT_WAYS, SOURCES, contract_of, noise, small_network, small_section, stacked
 
 # Every value of these is tried with every other in the slow sweep ...

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from pipelines.errors import UserError
-from sepnet.config import Config, Training, Unet1D
-from sepnet.memory import parse_memory
+from sepnet.config.sections import Config, Training, Unet1D
+from sepnet.measures.memory import parse_memory
 from sepnet.plan import main, make_plan, parse_depths
 
 # Wave-U-Net M6: stereo, 4 sources, batches of 16 with 16,384 samples at 22,050 Hz.

@@ -98,8 +98,8 @@ def test_a_checkpoint_of_another_configuration(tmp_path):
     import keras
 
     from pipelines.errors import UserError
-    from sepnet.checkpoints import load_state, save_state
-    from sepnet.trainer import Trainer
+    from sepnet.training.checkpoints import load_state, save_state
+    from sepnet.training.trainer import Trainer
     from tests.sepnet.helpers import SOURCES, small_network
 
     trainers = [Trainer(small_network("unet_1d", depth=depth), SOURCES) for depth in (2, 3)]

@@ -7,12 +7,12 @@ import keras
 import numpy as np
 import pytest
 
-from sepnet.callbacks import Budget
-from sepnet.config import Config, Training, Unet1D
-from sepnet.energy import EnergyMeter
-from sepnet.fit import make_trainer
+from sepnet.config.sections import Config, Training, Unet1D
+from sepnet.measures.energy import EnergyMeter
 from sepnet.models import build_network
-from sepnet.schedule import Schedule
+from sepnet.training.callbacks import Budget
+from sepnet.training.fit import make_trainer
+from sepnet.training.schedule import Schedule
 from tests.sepnet.helpers import noise
 
 

@@ -148,7 +148,7 @@ def test_a_stem_mp4_is_what_musdb18_has(gain_model, tmp_path):
     soundfile.write(song, samples, 44_100)
     separate([str(song), "--model", str(model), "-o", str(tmp_path / "out"), "--format", "stem.mp4"])
     assert files_below(tmp_path / "out") == ["song.stem.mp4"]
-    from pipelines.songs import find_songs
+    from pipelines.songs.layouts import find_songs
 
     [read] = find_songs(tmp_path / "out")
     assert read.name == "song"
@@ -367,8 +367,8 @@ def test_what_a_killed_process_left_is_removed_by_the_next(identity, exported, t
 def test_memory_does_not_grow_with_the_song(identity, tmp_path):
     """The benchmark does it with real models and an hour."""
     program = (
-        "import sys, sepnet.separate, sepnet.measure; sepnet.separate.main(sys.argv[1:]);"
-        "print(sepnet.measure.peak_bytes())"
+        "import sys, sepnet.separate, sepnet.training.measure; sepnet.separate.main(sys.argv[1:]);"
+        "print(sepnet.training.measure.peak_bytes())"
     )
 
     def peak_bytes(seconds):

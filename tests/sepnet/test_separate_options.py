@@ -172,18 +172,18 @@ def test_a_full_disk_behind_the_standard_output_is_one_line(song, identity):
 
 def test_whatever_happens_to_one_song_the_others_are_done(song, identity, monkeypatch, capsys, tmp_path):
     """What nobody foresaw cannot be made from outside: a reader that fails stands for it."""
-    from pipelines import audio
+    from pipelines.audio import reading
 
     for name in ("a.wav", "b.wav"):
         song.with_name(name).write_bytes(song.read_bytes())
-    opened = audio.open_audio
+    opened = reading.open_audio
 
     def failing(source, *arguments, **keywords):
         if "a.wav" in str(source):
             raise KeyError("no\nsuch key")
         return opened(source, *arguments, **keywords)
 
-    monkeypatch.setattr(audio, "open_audio", failing)
+    monkeypatch.setattr(reading, "open_audio", failing)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     assert separate([".", "-o", "out", "--stems", "vocals", "--model", str(identity)]) == 2
     assert names(pathlib.Path("out")) == ["b/vocals.wav", "t/vocals.wav"]

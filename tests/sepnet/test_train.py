@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipelines.audio import read_streams
+from pipelines.audio.reading import read_streams
 from sepnet.separate import main as separate
-from sepnet.separator import Separator
+from sepnet.separation.separator import Separator
 from sepnet.train import main as train
 from tests.sepnet.helpers import noise
 

@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipelines.audio import measure
-from pipelines.augmentation import make_augmentations
-from pipelines.dataset import validation_batches
-from pipelines.songs import find_songs, read_track
-from sepnet.config import Config, Data
-from sepnet.fit import measure_baselines
+from pipelines.audio.reading import measure
+from pipelines.batches.augmentation import make_augmentations
+from pipelines.batches.dataset import validation_batches
+from pipelines.songs.layouts import find_songs, read_track
+from sepnet.config.sections import Config, Data
 from sepnet.models.network import Network
-from sepnet.trainer import Trainer
+from sepnet.training.fit import measure_baselines
+from sepnet.training.trainer import Trainer
 from tests.sepnet.helpers import SOURCES, noise, small_network, stacked
 
 SEGMENT_SAMPLES = 700

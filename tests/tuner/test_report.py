@@ -13,8 +13,8 @@ import pytest
 import soundfile
 
 from pipelines.errors import UserError
-from sepnet.listen import example, loudest_stretch
-from sepnet.pages import audio_uri
+from sepnet.comparison.run_example import example, loudest_stretch
+from sepnet.reports.pages import audio_uri
 from sepnet.train import main as train
 from tests.page_reader import content, read_page
 from tests.tuner.synthetic import errors_of, write_search, write_trial, write_whole_search
@@ -155,7 +155,7 @@ def test_the_page_plays_what_a_model_makes_of_a_song(listened):
     assert heard.start_seconds >= 1 and heard.mixture.shape == (4000, 1)
     np.testing.assert_allclose(sum(heard.sources.values()), heard.mixture, atol=1e-6)
     # The SavedModel that training exported says the same.
-    from sepnet.separator import Separator
+    from sepnet.separation.separator import Separator
 
     stems = Separator(listened / "models" / "tiny")(heard.mixture, 8000)
     for name, estimate in heard.estimates.items():

@@ -12,7 +12,7 @@ import pytest
 import requests
 import tensorflow as tf
 
-from sepnet.serving.options import ServeOptions
+from sepnet.serving.engine.options import ServeOptions
 from sepnet.serving.server import make_server
 
 

@@ -15,13 +15,13 @@ import soundfile
 import tensorflow as tf
 
 from pipelines.errors import UserError
-from sepnet import client
-from sepnet.client import TOKEN_VARIABLE, RemoteModel, bearer_token
-from sepnet.export import CONTRACT
+from sepnet.export.tensor_proto import read_tensor, write_tensor
+from sepnet.export.write import CONTRACT
 from sepnet.separate import main as separate
-from sepnet.separator import Separator
-from sepnet.serving.options import ServeOptions
-from sepnet.tensor_proto import read_tensor, write_tensor
+from sepnet.separation import remote_model as client
+from sepnet.separation.remote_model import TOKEN_VARIABLE, RemoteModel, bearer_token
+from sepnet.separation.separator import Separator
+from sepnet.serving.engine.options import ServeOptions
 from tests.sepnet.helpers import SAMPLE_RATE, SOURCES, noise
 from tests.sepnet.serving.conftest import running
 

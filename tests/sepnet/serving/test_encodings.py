@@ -10,8 +10,8 @@ import zlib
 import pytest
 import requests
 
-from sepnet.serving.encodings import Gunzip
-from sepnet.serving.errors import ApiError
+from sepnet.serving.engine.errors import ApiError
+from sepnet.serving.routes.encodings import Gunzip
 from tests.sepnet.helpers import noise
 from tests.sepnet.serving.test_limits import GOOD, PREDICT, head, sent
 from tests.sepnet.serving.test_separate_route import encoded

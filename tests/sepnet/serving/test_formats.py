@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from sepnet.serving.options import ServeOptions
+from sepnet.serving.engine.options import ServeOptions
 from tests.audio_files import CASES, expected, make
 from tests.sepnet.serving.conftest import running
 

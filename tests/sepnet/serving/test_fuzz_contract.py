@@ -11,10 +11,10 @@ import hypothesis.strategies as st
 import pytest
 
 from pipelines.errors import UserError
-from sepnet.checksums import CHECKSUMS
-from sepnet.export import CONTRACT
-from sepnet.serving.versions import LoadedVersion
-from sepnet.warmup import WARMUP
+from sepnet.export.checksums import CHECKSUMS
+from sepnet.export.warmup import WARMUP
+from sepnet.export.write import CONTRACT
+from sepnet.serving.engine.versions import LoadedVersion
 from tests.sepnet.helpers import contract_of, small_network
 
 FILES = (
@@ -40,7 +40,7 @@ VALUES = st.recursive(
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """The folder of a model and a whole copy of its only version."""
-    from sepnet.export import export_model
+    from sepnet.export.write import export_model
 
     network = small_network("unet_1d")
     root = tmp_path_factory.mktemp("damaged")

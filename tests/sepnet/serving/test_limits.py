@@ -12,8 +12,8 @@ import time
 import pytest
 import requests
 
-from sepnet.serving import runner
-from sepnet.serving.options import ServeOptions
+from sepnet.serving.engine import runner
+from sepnet.serving.engine.options import ServeOptions
 from sepnet.serving.server import raise_limit_of_files
 from tests.sepnet.helpers import SAMPLE_RATE, noise
 from tests.sepnet.serving.conftest import b64, eventually, running

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from playwright.sync_api import expect, sync_playwright
 
-from sepnet.serving.options import ServeOptions
+from sepnet.serving.engine.options import ServeOptions
 from tests.sepnet.helpers import noise
 from tests.sepnet.serving.conftest import running
 
@@ -220,7 +220,7 @@ def test_it_fits_a_phone_and_can_be_used_by_keys_alone(page, song):
 
 
 def test_the_demo_song_can_be_taken(page, song, monkeypatch):
-    monkeypatch.setattr("sepnet.serving.page._demo_song", lambda: song)
+    monkeypatch.setattr("sepnet.serving.routes.page._demo_song", lambda: song)
     page.click("#demo")
     page.wait_for_selector("#player:not([hidden])")
     assert page.locator(".stem").count() == len(GAINS)

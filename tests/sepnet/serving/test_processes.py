@@ -13,9 +13,9 @@ import pytest
 import requests
 
 from pipelines.errors import UserError
-from sepnet.client import TOKEN_VARIABLE
+from sepnet.separation.remote_model import TOKEN_VARIABLE
 from sepnet.serve import main as serve
-from sepnet.serving.options import ServeOptions
+from sepnet.serving.engine.options import ServeOptions
 from sepnet.serving.supervisor import SHORTEST_LIFE_SECONDS
 from tests.conftest import REPOSITORY
 from tests.sepnet.helpers import noise

@@ -12,9 +12,9 @@ import pytest
 import requests
 import soundfile
 
-from pipelines import audio
-from sepnet.separator import Separator
-from sepnet.serving.options import ServeOptions
+from pipelines.audio import reading
+from sepnet.separation.separator import Separator
+from sepnet.serving.engine.options import ServeOptions
 from tests.sepnet.helpers import SAMPLE_RATE, SOURCES, noise
 from tests.sepnet.serving.conftest import eventually, running
 
@@ -70,7 +70,7 @@ def test_one_stem_of_any_format(server, song, container, subtype):
 
 def test_blocks_are_sent_as_they_are_ready_and_progress_can_be_asked_for(saved_models, monkeypatch):
     """The model waits before its second block until the client has the first one."""
-    from sepnet.serving import runner
+    from sepnet.serving.engine import runner
 
     may_go_on, calls = threading.Event(), []
 
@@ -165,7 +165,7 @@ def test_what_nobody_foresaw_in_a_song_is_one_line_and_in_the_log(server, monkey
 
     song = encoded(noise(100, 1))
     with monkeypatch.context() as patch:
-        patch.setattr(audio.Recording, "blocks", fail)
+        patch.setattr(reading.Recording, "blocks", fail)
         answer = server.post("/separate?model=unet_1d", data=song)
     assert answer.status_code == 500
     assert answer.json() == {"error": "the server failed at this song; its log says more"}

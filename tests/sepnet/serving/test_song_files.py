@@ -8,8 +8,8 @@ import zipfile
 import pytest
 import soundfile
 
-from pipelines import audio
-from sepnet.serving.options import ServeOptions
+from pipelines.audio import reading
+from sepnet.serving.engine.options import ServeOptions
 from tests.sepnet.helpers import noise
 from tests.sepnet.serving.conftest import eventually, running
 from tests.sepnet.serving.test_separate_route import encoded
@@ -25,7 +25,7 @@ def test_what_was_lost_of_a_song_is_told(server, tmp_path):
     """As the command line tells it: in a header, and to who asks for the progress."""
     path = tmp_path / "song.mp3"
     path.write_bytes(encoded(noise(44_100, 1), 44_100, "MP3", "MPEG_LAYER_III") + bytes(4096))
-    with audio.open_audio(path) as recording:
+    with reading.open_audio(path) as recording:
         num_samples = sum(map(len, recording.blocks()))
         remarks = recording.remarks()
     assert "could not be decoded" in remarks

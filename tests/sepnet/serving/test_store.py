@@ -11,9 +11,9 @@ from urllib.parse import quote
 
 import pytest
 
-from sepnet.export import CONTRACT
-from sepnet.serving.options import ServeOptions
-from sepnet.serving.store import ModelStore
+from sepnet.export.write import CONTRACT
+from sepnet.serving.engine.options import ServeOptions
+from sepnet.serving.engine.store import ModelStore
 from tests.sepnet.helpers import noise
 from tests.sepnet.serving.conftest import eventually, running
 from tests.sepnet.serving.test_separate_route import encoded
@@ -107,7 +107,7 @@ def test_a_damaged_version_changes_nothing_but_the_status(server, place, damage)
 
 def test_a_version_that_is_replaced_or_removed_is_drained(server, place, monkeypatch):
     """A request that has begun ends with the model that it began with."""
-    from sepnet.serving import runner
+    from sepnet.serving.engine import runner
 
     root, add = place
     has_begun, may_go_on = threading.Event(), threading.Event()

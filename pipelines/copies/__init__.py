@@ -1,0 +1,1 @@
+"""Copies of songs that can be streamed, made once."""

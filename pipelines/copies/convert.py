@@ -1,0 +1,159 @@
+"""One song to 16-bit WAV: its stems read in equal steps, resampled and written, beside what they were made from."""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+import wave
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from pipelines.audio import reading
+from pipelines.errors import UserError
+from pipelines.files import whole_folder
+from pipelines.songs.blocks import song_blocks
+from pipelines.songs.layouts import MIXTURE, STEM_STREAMS, Song, SongError, read_track
+from pipelines.workers import Advance
+
+# Part of every manifest and of the cached copies' names; raise it when the same source would give other samples.
+FORMAT_VERSION = 1
+MANIFEST = "prepared.json"
+FULL_SCALE = 32768
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """A song and where it goes.
+
+    Attributes:
+        song: what is converted.
+        target: the folder to make.
+        source_files: size in bytes and modification time in nanoseconds of the song's files, by name.
+        stems: what each file or stream holds, by stem.
+        sample_rate: Hz, of the copy.
+    """
+
+    song: Song
+    target: pathlib.Path
+    source_files: Mapping[str, Sequence[int]]
+    stems: Mapping[str, reading.AudioInfo]
+    sample_rate: int
+
+    @property
+    def seconds(self) -> float:
+        return max(info.num_samples / info.sample_rate for info in self.stems.values())
+
+    @property
+    def stem_bytes(self) -> list[int]:
+        return [
+            round(info.num_samples * self.sample_rate / info.sample_rate) * info.num_channels * 2
+            for info in self.stems.values()
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Converted:
+    """What is worth knowing of a song that was converted.
+
+    Attributes:
+        clipped: samples that were cut to full scale, by stem.
+        remarks: what could not be decoded.
+    """
+
+    clipped: Mapping[str, int]
+    remarks: Sequence[str]
+
+
+def probe_song(song: Song) -> dict[str, reading.AudioInfo]:
+    """Reads the headers of a song's files, or of the streams of its `.stem.mp4`, by stem.
+
+    Raises:
+        SongError: a file cannot be read, stems differ in rate or length, or a `.stem.mp4` has not five streams.
+    """
+    if not song.is_stem_file:
+        infos: dict[pathlib.Path, reading.AudioInfo] = {}
+
+        def probe(path: pathlib.Path) -> reading.AudioInfo:
+            infos[path] = reading.measure(path)
+            return infos[path]
+
+        track = read_track(song, [stem for stem in song.files() if stem != MIXTURE], probe)
+        return {stem: infos[path] for stem, path in track.files.items()}
+    try:
+        streams = reading.probe_streams(song.path)
+    except UserError as error:
+        raise SongError(f"song {song.name!r}: {error}") from error
+    if len(streams) != len(STEM_STREAMS):
+        raise SongError(
+            f"song {song.name!r} has {len(streams)} audio streams in {song.path}, expected {len(STEM_STREAMS)} "
+            f"({', '.join(STEM_STREAMS)}); put a complete file in its place"
+        )
+    return dict(zip(STEM_STREAMS, streams, strict=True))
+
+
+def convert_song(conversion: Conversion, advance: Advance) -> Converted:
+    """Converts a song.
+
+    Raises:
+        SongError: it cannot be decoded, its stems differ in length, or it holds NaN or infinity.
+        UserError: the copy cannot be written.
+    """
+    song, rate = conversion.song, conversion.sample_rate
+    remarks: list[str] = []
+    source_rate = next(iter(conversion.stems.values())).sample_rate
+    with whole_folder(conversion.target) as folder:
+        with contextlib.ExitStack() as stack:
+            writers = {
+                # Where libsndfile says "System error", the standard library says which: a full disk is named.
+                stem: _Writer(stack.enter_context(wave.open(str(folder / f"{stem}.wav"), "wb")), info, rate)
+                for stem, info in conversion.stems.items()
+            }
+            for block in song_blocks(song, list(conversion.stems), remarks.append):
+                for stem, samples in block.items():
+                    if not np.isfinite(samples).all():
+                        raise SongError(
+                            f"song {song.name!r} has samples in {stem} that are no numbers (NaN or infinite); "
+                            "render that file again"
+                        )
+                    writers[stem].write(samples)
+                advance(len(samples) / source_rate)
+            for writer in writers.values():
+                writer.finish()
+        clipped = {stem: writer.num_clipped for stem, writer in writers.items()}
+        manifest = {
+            "format_version": FORMAT_VERSION,
+            "source_files": conversion.source_files,
+            "source_sample_rate": source_rate,
+            "sample_rate": rate,
+            "clipped_samples": clipped,
+        }
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    return Converted(clipped, remarks)
+
+
+class _Writer:
+    """Writes float32 samples to a 16-bit WAV, resampled on the way."""
+
+    def __init__(self, file: wave.Wave_write, info: reading.AudioInfo, sample_rate: int):
+        file.setparams((info.num_channels, 2, sample_rate, 0, "NONE", "not compressed"))
+        self.num_clipped = 0
+        self._file = file
+        self._resampler = None
+        if sample_rate != info.sample_rate:
+            import soxr
+
+            self._resampler = soxr.ResampleStream(info.sample_rate, sample_rate, info.num_channels, "float32", "HQ")
+
+    def write(self, samples: np.ndarray, *, last: bool = False) -> None:
+        """Writes samples, float32 `[num_samples, num_channels]`, full scale ±1; none follow the last."""
+        if self._resampler:
+            samples = self._resampler.resample_chunk(np.ascontiguousarray(samples), last=last)
+        scaled = np.rint(samples * FULL_SCALE)
+        self.num_clipped += int(np.count_nonzero((scaled < -FULL_SCALE) | (scaled >= FULL_SCALE)))
+        self._file.writeframesraw(np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1).astype("<i2").tobytes())
+
+    def finish(self) -> None:
+        """Writes what the resampler still holds."""
+        if self._resampler:
+            self.write(np.zeros((0, self._file.getnchannels()), np.float32), last=True)

@@ -1,0 +1,243 @@
+"""Copies of songs that can be streamed, in 16-bit WAV: where the user wants them, or in the cache.
+
+`.stem.mp4` files and folders of songs in any encoding become a tree like MUSDB18-HQ, with the split folders that the
+songs lie in: `DEST/train/NAME/vocals.wav`. A song appears there whole or not at all, and beside its stems stands
+`prepared.json`, which says what it was made from, so that a run that is started again goes on where the last one was.
+"""
+
+import contextlib
+import hashlib
+import json
+import pathlib
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+
+from pipelines.audio import reading
+from pipelines.cache import cache_path
+from pipelines.copies.convert import FORMAT_VERSION, MANIFEST, Conversion, convert_song, probe_song
+from pipelines.errors import UserError
+from pipelines.files import folder_lock, remove_folder, remove_leftovers
+from pipelines.progress import progress_bar
+from pipelines.songs.layouts import MIXTURE, Song, SongError, data_folder, find_songs, split_folder
+from pipelines.workers import run_jobs
+
+# Sizes in a WAV file are 32-bit numbers.
+LARGEST_WAV_BYTES = 2**32 - 2**16
+SHOWN_SONGS = 5
+
+
+def prepare_songs(
+    source: pathlib.Path,
+    destination: pathlib.Path,
+    *,
+    sample_rate: int | None = None,
+    workers: int | None = None,
+    skip_bad: bool = False,
+) -> None:
+    """Converts every song under `source` to 16-bit WAV under `destination`, and says what it does.
+
+    Songs that a former run has made from the same files are kept, whatever ended that run. Samples beyond full
+    scale are clipped, and the songs that had some are named.
+
+    Args:
+        source: folder of songs; see `pipelines.songs.layouts` for the layouts.
+        destination: folder for the copy, made if need be; other folders in it are left alone.
+        sample_rate: Hz of the copy; None keeps every song's own.
+        workers: processes; None takes one for each CPU core.
+        skip_bad: leaves songs that cannot be used out, and lists them, instead of raising.
+
+    Raises:
+        UserError: there is no song, one cannot be used, the disk is too small, or `destination` cannot be written.
+            What is seen before the start stops everything; what is met while decoding leaves finished songs.
+    """
+    _prepare(source, destination, sample_rate=sample_rate, workers=workers, skip_bad=skip_bad, is_cache=False)
+
+
+def prepared_copy(root: pathlib.Path, *, sample_rate: int | None, skip_bad: bool) -> pathlib.Path:
+    """Returns a converted copy of the songs under `root`, kept in the cache folder and made or renewed if need be.
+
+    Args:
+        root: folder of songs; see `pipelines.songs.layouts` for the layouts.
+        sample_rate: Hz of the copy; None keeps every song's own.
+        skip_bad: leaves songs that cannot be used out, and lists them, instead of raising.
+
+    Returns:
+        The copy's folder. It holds the songs that `root` has now, and no others.
+
+    Raises:
+        UserError: as `prepare_songs`.
+    """
+    root = root.resolve()
+    rate = f"{sample_rate}hz" if sample_rate else "native"
+    key = hashlib.sha256(json.dumps([str(root), rate, FORMAT_VERSION]).encode()).hexdigest()[:8]
+    destination = cache_path() / "prepared" / f"{root.name}-{rate}-{key}"
+    _prepare(root, destination, sample_rate=sample_rate, workers=None, skip_bad=skip_bad, is_cache=True)
+    return destination
+
+
+def _prepare(
+    source: pathlib.Path,
+    destination: pathlib.Path,
+    *,
+    sample_rate: int | None,
+    workers: int | None,
+    skip_bad: bool,
+    is_cache: bool,
+) -> None:
+    source = data_folder(source).resolve()
+    if destination.resolve() == source:
+        raise UserError(f"the songs and their copy cannot share the folder {source}; choose another destination")
+    songs = find_songs(source)
+    targets = {song: destination / split_folder(song, source) / song.name for song in songs}
+    with folder_lock(destination) as locked:
+        if locked:
+            for split in {target.parent for target in targets.values()}:
+                remove_leftovers(split)
+        if is_cache:
+            _remove_vanished(destination, set(targets.values()))
+        conversions, errors = _plan(targets, sample_rate)
+        if errors and not skip_bad:
+            more = f" ({len(errors) - 1} more: `python -m pipelines.check {source}` lists them)" if errors[1:] else ""
+            raise UserError(f"{errors[0]}; or leave it out with --skip-bad{more}")
+        if conversions:
+            _check_disk(conversions, destination)
+            print(_announcement(conversions, source, destination), flush=True)
+            errors += _convert_all(conversions, workers, skip_bad)
+        elif not is_cache:
+            print(f"all {len(songs) - len(errors)} songs are in {destination} already")
+        for error in errors:
+            print(f"left out: {error}")
+        if len(errors) == len(songs):
+            raise UserError(f"no song under {source} can be used; `python -m pipelines.check {source}` says why")
+
+
+def _plan(targets: Mapping[Song, pathlib.Path], sample_rate: int | None) -> tuple[list[Conversion], list[SongError]]:
+    """Says which songs are to be converted, and which cannot be; removes copies that are out of date."""
+    conversions, errors = [], []
+    for song, target in targets.items():
+        try:
+            source_files = _stamp_files(song)
+            if target.exists():
+                if _is_current(target, source_files, sample_rate):
+                    continue
+                remove_folder(target)
+            stems = probe_song(song)
+            rate = sample_rate or next(iter(stems.values())).sample_rate
+            conversion = Conversion(song, target, source_files, stems, rate)
+            if max(conversion.stem_bytes) > LARGEST_WAV_BYTES:
+                raise SongError(f"song {song.name!r} is too long for a WAV file of 4 GiB; cut it into parts")
+            conversions.append(conversion)
+        except SongError as error:
+            errors.append(error)
+    errors += _leave_incomplete(conversions)
+    return conversions, errors
+
+
+def _leave_incomplete(conversions: list[Conversion]) -> list[SongError]:
+    """Takes songs that lack a stem, which most of the others have, out of the list."""
+    errors = []
+    stems = {stem for conversion in conversions for stem in conversion.stems if stem != MIXTURE}
+    expected = {stem for stem in stems if sum(stem in other.stems for other in conversions) * 2 > len(conversions)}
+    for conversion in list(conversions):
+        missing = sorted(expected - set(conversion.stems))
+        if missing:
+            conversions.remove(conversion)
+            errors.append(
+                SongError(
+                    f"song {conversion.song.name!r} lacks {', '.join(missing)}, which most songs have; it holds "
+                    f"{', '.join(sorted(conversion.stems))}: rename a file to {missing[0]}.wav, or remove the song"
+                )
+            )
+    return errors
+
+
+def _stamp_files(song: Song) -> dict[str, list[int]]:
+    paths = [song.path] if song.is_stem_file else song.files().values()
+    try:
+        status = {path.name: path.stat() for path in paths}
+    except OSError as error:
+        raise SongError(f"song {song.name!r}: cannot read {error.filename}: {error.strerror}") from error
+    return {name: [entry.st_size, entry.st_mtime_ns] for name, entry in status.items()}
+
+
+def _is_current(target: pathlib.Path, source_files: Mapping[str, list[int]], sample_rate: int | None) -> bool:
+    """Whether a folder was made from these files at this rate.
+
+    Raises:
+        UserError: the folder was not made by this module, so that it must not be replaced.
+    """
+    try:
+        manifest = json.loads((target / MANIFEST).read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{target} is there already and was not made by pipelines.prepare; choose another destination"
+        ) from error
+    return (
+        manifest.get("format_version") == FORMAT_VERSION
+        and manifest.get("source_files") == source_files
+        and manifest.get("sample_rate") == (sample_rate or manifest.get("source_sample_rate"))
+    )
+
+
+def _remove_vanished(destination: pathlib.Path, targets: set[pathlib.Path]) -> None:
+    for manifest in destination.glob(f"*/*/{MANIFEST}"):
+        if manifest.parent not in targets:
+            remove_folder(manifest.parent)
+
+
+def _check_disk(conversions: Sequence[Conversion], destination: pathlib.Path) -> None:
+    needed = sum(sum(conversion.stem_bytes) for conversion in conversions)
+    free = shutil.disk_usage(destination).free
+    if needed > free:
+        raise UserError(
+            f"{destination} has {_gigabytes(free)} of free disk and the songs take {_gigabytes(needed)}; make room, "
+            "choose another destination, or a lower --sample-rate"
+        )
+
+
+def _announcement(conversions: Sequence[Conversion], source: pathlib.Path, destination: pathlib.Path) -> str:
+    seconds = sum(conversion.seconds for conversion in conversions)
+    needed = sum(sum(conversion.stem_bytes) for conversion in conversions)
+    return (
+        f"converting {len(conversions)} songs, {seconds:,.0f} s of audio, from {source} to {destination}: "
+        f"{_gigabytes(needed)} of 16-bit WAV"
+    )
+
+
+def _gigabytes(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:,.2f} GB"
+
+
+def _convert_all(conversions: Sequence[Conversion], workers: int | None, skip_bad: bool) -> list[SongError]:
+    errors, clipped, remarks = [], {}, []
+    seconds = sum(conversion.seconds for conversion in conversions)
+    start = time.monotonic()
+    with (
+        progress_bar("converting", total=seconds, unit="s") as advance,
+        contextlib.closing(run_jobs(convert_song, conversions, advance=advance, workers=workers)) as results,
+    ):
+        for conversion, result in results:
+            if isinstance(result, SongError) and skip_bad:
+                errors.append(result)
+            elif isinstance(result, SongError):
+                raise UserError(f"{result}; or leave it out with --skip-bad. Finished songs are kept")
+            elif isinstance(result, UserError):
+                raise result
+            else:
+                remarks += result.remarks
+                if any(result.clipped.values()):
+                    clipped[conversion.song.name] = result.clipped
+    elapsed = time.monotonic() - start
+    print(
+        f"converted {len(conversions) - len(errors)} songs in {elapsed:,.1f} s "
+        f"({seconds / elapsed:,.0f} seconds of audio per second)"
+    )
+    for text in sorted(remarks):
+        reading.say(text)
+    for name in sorted(clipped)[:SHOWN_SONGS]:
+        counts = ", ".join(f"{stem} {count}" for stem, count in clipped[name].items() if count)
+        print(f"clipped: song {name!r} had samples beyond full scale ({counts})")
+    if len(clipped) > SHOWN_SONGS:
+        print(f"clipped: {len(clipped) - SHOWN_SONGS} more songs; {MANIFEST} in each says how many samples")
+    return errors

@@ -1,0 +1,1 @@
+"""Songs on disk: which there are, what they hold, and what is wrong with them."""

@@ -1,0 +1,103 @@
+"""How the findings of `pipelines.check` are printed: tables for people, one JSON document for programs."""
+
+import dataclasses
+import json
+import pathlib
+import statistics
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipelines.songs.inspection import Report, SongReport
+
+SPLITS = ("train", "valid", "test")
+
+
+def print_document(report: "Report", path: pathlib.Path, sources: Sequence[str]) -> None:
+    """Prints everything that was found as JSON."""
+    document = {
+        "path": str(path),
+        "sources": list(sources),
+        "is_good": report.is_good,
+        "validation": report.validation,
+        "problems": report.problems,
+        "suggestions": report.suggestions,
+        "splits": {split: _summary(report.songs, split) for split in SPLITS},
+        "songs": [dataclasses.asdict(song) for song in report.songs],
+    }
+    print(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def print_tables(report: "Report", path: pathlib.Path, *, show_all: bool) -> None:
+    """Prints a table of the splits, one of the songs that need attention, and what to do."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False, soft_wrap=False)
+    if report.songs:
+        splits = Table(title=f"Songs under {escape(str(path))}", title_justify="left")
+        for heading in ("Split", "Songs", "Length", "Hz", "Ch.", "Format", "Residual*", "Worst*"):
+            splits.add_column(heading, justify="left" if heading in ("Split", "Format") else "right")
+        summaries = {split: _summary(report.songs, split) for split in SPLITS}
+        for split, summary in summaries.items():
+            splits.add_row(*(escape(cell) for cell in _split_row(split, summary)))
+        console.print(splits)
+        worst = [f"{each['worst_song']} ({split})" for split, each in summaries.items() if each["worst_song"]]
+        if worst:
+            console.print("* mixture less sum of sources, power against the mixture's: median and worst")
+            console.print(f"Worst: {escape(', '.join(worst))}")
+        console.print(f"Validation songs: {report.validation}")
+    listed = [song for song in report.songs if show_all or song.problems or song.notes]
+    if listed:
+        songs = Table(title="All songs" if show_all else "Songs to look at", title_justify="left")
+        for heading in ("Split", "Song", "Findings"):
+            songs.add_column(heading, overflow="fold")
+        for song in listed:
+            songs.add_row(song.split, escape(song.name), escape(_findings(song)))
+        console.print(songs)
+    for problem in report.problems:
+        console.print(f"Problem: {escape(problem)}")
+    for suggestion in report.suggestions:
+        console.print(f"To do: {escape(suggestion)}")
+    bad = sum(bool(song.problems) for song in report.songs)
+    if report.is_good:
+        console.print(f"{len(report.songs)} songs, nothing wrong")
+    elif report.songs:
+        console.print(f"{bad} of {len(report.songs)} songs have problems")
+
+
+def _summary(songs: Sequence["SongReport"], split: str) -> dict:
+    chosen = [song for song in songs if song.split == split]
+    residuals = {song.name: song.residual_db for song in chosen if song.residual_db is not None}
+    worst = max(residuals, key=residuals.get) if residuals else None
+    return {
+        "songs": len(chosen),
+        "seconds": sum(song.seconds for song in chosen),
+        "sample_rates": sorted({rate for song in chosen for rate in song.sample_rates}),
+        "num_channels": sorted({number for song in chosen for number in song.num_channels}),
+        "formats": sorted({name for song in chosen for name in song.formats}),
+        "residual_db_median": statistics.median(residuals.values()) if residuals else None,
+        "residual_db_worst": residuals.get(worst),
+        "worst_song": worst,
+    }
+
+
+def _split_row(split: str, summary: dict) -> list[str]:
+    joined = ["\n".join(map(str, summary[key])) or "-" for key in ("sample_rates", "num_channels", "formats")]
+    residuals = [summary[key] for key in ("residual_db_median", "residual_db_worst")]
+    shown = ["-" if residual is None else f"{residual:.1f} dB" for residual in residuals]
+    return [split, str(summary["songs"]), _duration(summary["seconds"]), *joined, *shown]
+
+
+def _findings(song: "SongReport") -> str:
+    lines = [*song.problems, *(f"note: {note}" for note in song.notes)]
+    if song.residual_db is not None:
+        lines.append(f"{_duration(song.seconds)}, residual {song.residual_db:.1f} dB")
+    return "\n".join(lines)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"

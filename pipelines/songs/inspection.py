@@ -1,0 +1,244 @@
+"""What is in a folder of songs, and what is wrong with each: headers first, then every sample."""
+
+import collections
+import contextlib
+import dataclasses
+import math
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from pipelines.audio import reading
+from pipelines.errors import UserError
+from pipelines.progress import progress_bar
+from pipelines.songs.blocks import song_blocks
+from pipelines.songs.layouts import (
+    MIXTURE,
+    STEM_STREAMS,
+    NoSongsError,
+    Song,
+    data_folder,
+    find_songs,
+    how_validation_was_chosen,
+)
+from pipelines.songs.renames import rename_files, rename_splits, where_songs_are
+from pipelines.workers import Advance, run_jobs
+
+# Above this the stems cannot be those of the mixture. AAC alone leaves about -15 to -21 dB.
+FAR_RESIDUAL_DB = -3.0
+# So many samples in a row at full scale are taken for clipping; a loud song may touch it once.
+CLIPPED_RUN = 3
+LARGEST_16_BIT = 32767 / 32768
+SMALLEST_RESIDUAL = 1e-20
+
+
+@dataclasses.dataclass
+class SongReport:
+    """What was found in a song.
+
+    Attributes:
+        name: the song's name.
+        split: "train", "valid" or "test".
+        path: the `.stem.mp4` file, or the song's folder.
+        seconds: length.
+        sample_rates: Hz, every one that occurs.
+        num_channels: audio channels, every number that occurs.
+        formats: containers and encodings.
+        residual_db: power of the mixture less the sum of the sources, against the mixture's; None where it cannot
+            be said, -200 at the least.
+        problems: what must be mended.
+        notes: what is worth knowing, and does no harm.
+        suggestions: what to rename.
+    """
+
+    name: str
+    split: str
+    path: str
+    seconds: float = 0.0
+    sample_rates: list[int] = dataclasses.field(default_factory=list)
+    num_channels: list[int] = dataclasses.field(default_factory=list)
+    formats: list[str] = dataclasses.field(default_factory=list)
+    residual_db: float | None = None
+    problems: list[str] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
+    suggestions: list[str] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass
+class Report:
+    """What was found in a folder of songs.
+
+    Attributes:
+        songs: one report for each song, sorted by split and name.
+        validation: how the validation songs were chosen.
+        problems: what concerns more than one song.
+        suggestions: what to do, most useful first.
+    """
+
+    songs: list[SongReport]
+    validation: str
+    problems: list[str]
+    suggestions: list[str]
+
+    @property
+    def is_good(self) -> bool:
+        return not self.problems and not any(song.problems for song in self.songs)
+
+
+def check_songs(root: pathlib.Path, sources: Sequence[str], *, workers: int | None = None) -> Report:
+    """Reads every song under `root` from beginning to end, and reports what is there.
+
+    Args:
+        root: folder of songs; see `pipelines.songs.layouts` for the layouts.
+        sources: the names of the sources that every song should have.
+        workers: processes; None takes one for each CPU core.
+
+    Raises:
+        UserError: there is no such folder, or it cannot be read.
+    """
+    root = data_folder(root)
+    try:
+        songs = find_songs(root)
+    except NoSongsError:
+        return Report([], "there are no songs", [f"no songs under {root}"], where_songs_are(root))
+    reports, readable = {}, []
+    for song in songs:
+        reports[song], infos = _read_headers(song, sources)
+        if infos:
+            readable.append(_Listening(song, tuple(infos), tuple(sources), next(iter(infos.values())).sample_rate))
+    with (
+        progress_bar("checking", total=sum(reports[job.song].seconds for job in readable), unit="s") as advance,
+        contextlib.closing(run_jobs(_listen, readable, advance=advance, workers=workers)) as results,
+    ):
+        for job, heard in results:
+            report = reports[job.song]
+            if isinstance(heard, UserError):
+                report.problems.append(_without_folder(heard, job.song))
+            else:
+                report.problems += heard.problems
+                report.notes += heard.notes
+                report.residual_db = heard.residual_db
+    found = list(reports.values())
+    splits = rename_splits(root)
+    problems = [f"folder {name} is not read; expected train, valid or test" for name in splits]
+    suggestions = list(splits.values()) + _counted(song.suggestions for song in found)
+    rates = sorted({song.sample_rates[0] for song in found if len(song.sample_rates) == 1})
+    if len(rates) > 1:
+        problems.append(f"songs have different sample rates: {', '.join(map(str, rates))} Hz")
+        suggestions.append(f"choose one rate for all songs: --sample-rate {rates[-1]}, to train or to prepare them")
+    return Report(found, how_validation_was_chosen(songs, root), problems, suggestions)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Listening:
+    """A song to decode: which of its stems, and its sources' names; Hz."""
+
+    song: Song
+    stems: Sequence[str]
+    sources: Sequence[str]
+    sample_rate: int
+
+
+def _read_headers(song: Song, sources: Sequence[str]) -> tuple[SongReport, dict[str, reading.AudioInfo]]:
+    """Reads a song's headers; the second result is empty where its samples cannot be compared."""
+    report = SongReport(song.name, song.split, str(song.path))
+    infos: dict[str, reading.AudioInfo] = {}
+    try:
+        if song.is_stem_file:
+            streams = reading.probe_streams(song.path)
+            if len(streams) != len(STEM_STREAMS):
+                report.problems.append(f"has {len(streams)} audio streams, expected {len(STEM_STREAMS)}")
+                return report, {}
+            infos = dict(zip(STEM_STREAMS, streams, strict=True))
+        else:
+            files = song.files()
+            infos = {stem: reading.measure(files[stem]) for stem in (*sources, MIXTURE) if stem in files}
+    except UserError as error:
+        report.problems.append(_without_folder(error, song))
+        return report, {}
+    missing = [source for source in sources if source not in infos]
+    if missing:
+        report.problems.append(f"lacks {', '.join(missing)}")
+        report.suggestions = [] if song.is_stem_file else rename_files(song.path, missing)
+    report.seconds = max((info.num_samples / info.sample_rate for info in infos.values()), default=0.0)
+    report.sample_rates = sorted({info.sample_rate for info in infos.values()})
+    report.num_channels = sorted({info.num_channels for info in infos.values()})
+    container = "MP4" if song.is_stem_file else None
+    report.formats = sorted({f"{container or info.container} {info.encoding.upper()}" for info in infos.values()})
+    if len(report.num_channels) > 1:
+        report.notes.append(f"mixes mono and stereo ({_by_stem(infos, 'num_channels')})")
+    mismatches = _mismatches(infos, reading.PADDING_SAMPLES if song.is_stem_file else 0)
+    report.problems += mismatches
+    return report, {} if mismatches else infos
+
+
+def _mismatches(infos: Mapping[str, reading.AudioInfo], tolerance: int) -> list[str]:
+    """Says why stems cannot be read in step: their rates or lengths differ, by more than `tolerance` samples."""
+    if len({info.sample_rate for info in infos.values()}) > 1:
+        return [f"stems of different sample rates ({_by_stem(infos, 'sample_rate')})"]
+    lengths = [info.num_samples for info in infos.values()]
+    if lengths and max(lengths) - min(lengths) > tolerance:
+        return [f"stems of different lengths in samples ({_by_stem(infos, 'num_samples')})"]
+    return ["has no samples"] if lengths and not max(lengths) else []
+
+
+def _by_stem(infos: Mapping[str, reading.AudioInfo], attribute: str) -> str:
+    return ", ".join(f"{stem} {getattr(info, attribute)}" for stem, info in infos.items())
+
+
+def _listen(job: _Listening, advance: Advance) -> SongReport:
+    """Decodes a song and reports what only its samples can tell."""
+    report = SongReport(job.song.name, job.song.split, str(job.song.path))
+    peaks, clipped = dict.fromkeys(job.stems, 0.0), dict.fromkeys(job.stems, 0)
+    broken: set[str] = set()
+    power = residual = 0.0
+    has_sum = {MIXTURE, *job.sources} <= set(job.stems)
+    for block in song_blocks(job.song, job.stems, lambda text: report.problems.append(_without_folder(text, job.song))):
+        for stem, samples in block.items():
+            magnitudes = np.abs(samples)
+            peak = float(magnitudes.max(initial=0.0))
+            if math.isfinite(peak):
+                peaks[stem] = max(peaks[stem], peak)
+                clipped[stem] += _count_clipped(magnitudes)
+            else:
+                broken.add(stem)
+        if has_sum and not broken:
+            mixture = block[MIXTURE].astype(np.float64)
+            power += float(np.square(mixture).sum())
+            residual += float(np.square(mixture - sum(block[source] for source in job.sources)).sum())
+        advance(len(block[job.stems[0]]) / job.sample_rate)
+    if broken:
+        report.problems.append(f"samples that are no numbers (NaN or infinite): {', '.join(sorted(broken))}")
+    silent = [stem for stem, peak in peaks.items() if not peak and stem not in broken]
+    if silent:
+        report.problems.append(f"silent: {', '.join(silent)}")
+    if any(clipped.values()):
+        counts = ", ".join(f"{stem} {count}" for stem, count in clipped.items() if count)
+        report.notes.append(f"clipped (samples in runs at full scale): {counts}")
+    if has_sum and not broken and power:
+        report.residual_db = 10 * math.log10(max(residual / power, SMALLEST_RESIDUAL))
+        # With stems left aside, the sum is not expected to be the mixture.
+        if report.residual_db > FAR_RESIDUAL_DB and set(job.stems) <= {MIXTURE, *job.sources}:
+            report.problems.append(f"the sum of the sources is far from the mixture ({report.residual_db:.1f} dB)")
+    return report
+
+
+def _count_clipped(magnitudes: np.ndarray) -> int:
+    """Counts samples that end a run of `CLIPPED_RUN` at full scale, in `[num_samples, num_channels]`."""
+    full = magnitudes >= LARGEST_16_BIT
+    if not full.any():
+        return 0
+    return int(np.lib.stride_tricks.sliding_window_view(full, CLIPPED_RUN, axis=0).all(axis=-1).sum())
+
+
+def _without_folder(error: UserError | str, song: Song) -> str:
+    """An error's text without what the report says already: the song's name and folder."""
+    text = str(error).removeprefix(f"song {song.name!r}: ")
+    return text.replace(f"{song.path.parent}/", "").replace(f"{song.name}/", "")
+
+
+def _counted(suggestions: Iterable[Sequence[str]]) -> list[str]:
+    """Every suggestion once, the most frequent first, with how many songs it concerns."""
+    counts = collections.Counter(text for texts in suggestions for text in texts)
+    return [f"{text} (in {count} songs)" if count > 1 else text for text, count in counts.most_common()]

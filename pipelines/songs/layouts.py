@@ -1,0 +1,336 @@
+"""Songs on disk: which there are, to which split each belongs, and what their files hold.
+
+Three layouts are read, each with optional `train/`, `valid/` and `test/` folders (songs outside of these are training
+songs):
+
+- MUSDB18: `NAME.stem.mp4`, five streams each;
+- MUSDB18-HQ, and any folder of songs: `NAME/vocals.wav`, `NAME/drums.flac`, one file for each source, and the
+  `mixture` if it is given.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib.util
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from pipelines.audio import reading
+from pipelines.cache import cache_path
+from pipelines.errors import UserError
+from pipelines.files import whole_file, whole_folder
+
+MIXTURE = "mixture"
+STEM_SUFFIX = ".stem.mp4"
+# Stands for musdb's preview where a folder is expected.
+PREVIEW = "musdb18-7s"
+# The order of the streams in a MUSDB18 file.
+STEM_STREAMS = (MIXTURE, "drums", "bass", "other", "vocals")
+AUDIO_SUFFIXES = (".wav", ".flac")
+SPLIT_FOLDERS = {"train": "train", "valid": "valid", "validation": "valid", "test": "test"}
+WAV_ENCODINGS = frozenset({("WAV", "PCM_16"), ("WAVEX", "PCM_16")})
+FLAC_ENCODINGS = frozenset({("FLAC", "PCM_16")})
+VALIDATION_SHARE = 0.15
+
+
+@dataclasses.dataclass(frozen=True)
+class Song:
+    """A song that was found: a `.stem.mp4` file, or a folder with one file for each source."""
+
+    name: str
+    split: str
+    path: pathlib.Path
+
+    @property
+    def is_stem_file(self) -> bool:
+        return self.path.name.endswith(STEM_SUFFIX)
+
+    def files(self) -> dict[str, pathlib.Path]:
+        """The song's audio files by stem ("vocals", "mixture"); empty for a `.stem.mp4`.
+
+        Raises:
+            SongError: the song's folder cannot be read, or has two files for one stem.
+        """
+        if self.is_stem_file:
+            return {}
+        try:
+            paths = [path for path in _list_folder(self.path) if path.suffix.lower() in AUDIO_SUFFIXES]
+        except UserError as error:
+            raise SongError(f"song {self.name!r}: {error}") from error
+        files: dict[str, pathlib.Path] = {}
+        for path in paths:
+            other = files.setdefault(path.stem, path)
+            if other != path:
+                raise SongError(f"song {self.name!r} has {other.name} and {path.name}; keep one of the two")
+        return files
+
+
+@dataclasses.dataclass(frozen=True)
+class Track:
+    """A song that can be streamed: its files by stem, all of one rate and length.
+
+    Attributes:
+        name: the song's name.
+        split: "train", "valid" or "test".
+        files: path by stem: every source, and "mixture" where the song has one.
+        sample_rate: Hz.
+        num_samples: length for each channel.
+        encodings: the (container, encoding) pairs of the files.
+        channel_counts: the numbers of channels of the files.
+    """
+
+    name: str
+    split: str
+    files: Mapping[str, pathlib.Path]
+    sample_rate: int
+    num_samples: int
+    encodings: frozenset[tuple[str, str]]
+    channel_counts: frozenset[int]
+
+    @property
+    def is_wav(self) -> bool:
+        """Whether every file is a 16-bit WAV, which the reader in the graph needs."""
+        return self.encodings <= WAV_ENCODINGS
+
+    @property
+    def streamable(self) -> bool:
+        """Whether every file is a 16-bit WAV or FLAC; others are converted first."""
+        return self.encodings <= WAV_ENCODINGS | FLAC_ENCODINGS
+
+
+class NoSongsError(UserError):
+    """A folder in which there is no song."""
+
+
+class SongError(UserError):
+    """A song that cannot be used, with the reason and the remedy."""
+
+
+def find_songs(root: pathlib.Path) -> list[Song]:
+    """Lists the songs under a folder, sorted by split and name, with validation songs chosen.
+
+    Songs in `valid/` are the validation songs. Without that folder they are the songs of MUSDB18's official list,
+    and where none of these is present, about 15% of the training songs by a hash of their names, so that a song
+    that is added moves no other.
+
+    Raises:
+        UserError: no such folder, or it cannot be read.
+        NoSongsError: it holds no song.
+    """
+    songs: dict[tuple[str, str], Song] = {}
+    for folder, split in _split_folders(root):
+        for entry in _list_folder(folder):
+            if folder == root and entry.name in SPLIT_FOLDERS:
+                continue
+            if entry.name.endswith(STEM_SUFFIX):
+                song = Song(entry.name.removesuffix(STEM_SUFFIX), split, entry)
+            elif _holds_audio(entry):
+                song = Song(entry.name, split, entry)
+            else:
+                continue
+            # Beside NAME.stem.mp4, the folder NAME comes first and needs no decoding.
+            songs.setdefault((song.split, song.name), song)
+    if not songs:
+        raise NoSongsError(
+            f"no songs under {root}; expected NAME{STEM_SUFFIX} files, or one folder for each song that holds "
+            f"vocals.wav, drums.wav, ...; `python -m pipelines.check {root}` says what is there"
+        )
+    return sorted(_choose_validation(list(songs.values())), key=lambda song: (song.split, song.name))
+
+
+def split_folder(song: Song, root: pathlib.Path) -> str:
+    """The split in whose folder a song lies: "train" for validation songs that were chosen by name."""
+    return "train" if song.path.parent == root else SPLIT_FOLDERS[song.path.parent.name]
+
+
+def how_validation_was_chosen(songs: Sequence[Song], root: pathlib.Path) -> str:
+    """Says in a few words where the validation songs that `find_songs` gave come from."""
+    chosen = [song for song in songs if song.split == "valid"]
+    if not chosen:
+        return "there are none: put songs into a folder named valid"
+    if any(split_folder(song, root) == "valid" for song in chosen):
+        return "the songs in the folder valid"
+    if any(song.name in _official_validation_names() for song in chosen):
+        return "MUSDB18's official list"
+    return "training songs, chosen by a hash of their names"
+
+
+def read_track(song: Song, sources: Sequence[str], probe: Callable[[pathlib.Path], reading.AudioInfo]) -> Track:
+    """Checks that a song in a folder has every source, with one rate and one length.
+
+    Raises:
+        SongError: a source is missing, a file cannot be read, or the files differ in rate or length.
+    """
+    found = song.files()
+    missing = [source for source in sources if source not in found]
+    if missing:
+        raise SongError(
+            f"song {song.name!r} lacks {', '.join(missing)}; it holds {', '.join(found) or 'nothing'}: "
+            f"rename a file to {missing[0]}.wav, or name the sources with --sources"
+        )
+    files = {stem: found[stem] for stem in (*sources, MIXTURE) if stem in found}
+    try:
+        infos = {stem: probe(path) for stem, path in files.items()}
+    except UserError as error:
+        raise SongError(f"song {song.name!r}: {error}") from error
+    for what, values in (
+        ("sample rates", {stem: info.sample_rate for stem, info in infos.items()}),
+        ("lengths in samples", {stem: info.num_samples for stem, info in infos.items()}),
+    ):
+        if len(set(values.values())) > 1:
+            listed = ", ".join(f"{stem} {value}" for stem, value in values.items())
+            raise SongError(f"song {song.name!r} has stems of different {what} ({listed}); make them equal")
+    first = next(iter(infos.values()))
+    if not first.num_samples:
+        raise SongError(f"song {song.name!r} has no samples; remove it or put its audio back")
+    encodings = frozenset((info.container, info.encoding) for info in infos.values())
+    channel_counts = frozenset(info.num_channels for info in infos.values())
+    return Track(song.name, song.split, files, first.sample_rate, first.num_samples, encodings, channel_counts)
+
+
+def data_folder(data: pathlib.Path) -> pathlib.Path:
+    """Returns the folder that `data` stands for: itself, or for `musdb18-7s` a copy of that preview.
+
+    Raises:
+        UserError: the preview is not there yet and cannot be downloaded.
+    """
+    if str(data) != PREVIEW or data.exists():
+        return data
+    preview = cache_path() / PREVIEW
+    if not preview.exists():
+        download_preview(preview)
+    return preview
+
+
+def download_preview(destination: pathlib.Path) -> None:
+    """Downloads musdb's preview of MUSDB18, 7 s of every song, about 140 MB; a full data set is on zenodo.org.
+
+    Raises:
+        UserError: musdb finds no ffmpeg, there is no internet, or `destination` cannot be written.
+    """
+    import http.client
+    import urllib.error
+    import zipfile
+
+    try:
+        import musdb
+    except RuntimeError as error:
+        raise UserError(
+            f"the download of {PREVIEW} is musdb's, which needs ffmpeg and ffprobe; install them (apt install ffmpeg)"
+        ) from error
+    with whole_folder(destination) as folder:
+        try:
+            # Without subsets musdb does not go on to start ffprobe for every stem.
+            musdb.DB(root=str(folder), download=True, subsets=[])
+        except (
+            urllib.error.URLError,
+            http.client.HTTPException,
+            ConnectionError,
+            TimeoutError,
+            zipfile.BadZipFile,
+        ) as error:
+            raise UserError(
+                f"cannot download {PREVIEW}: {getattr(error, 'reason', error)}; try again with internet, or give "
+                "--data a folder of songs"
+            ) from error
+
+
+class ProbeIndex:
+    """File headers that were read before, kept under the user's cache folder.
+
+    An entry is trusted only while its file has the size and the modification time that it had. The index saves time
+    and nothing else: where it cannot be read or written, headers are read again.
+    """
+
+    def __init__(self, root: pathlib.Path):
+        # Another version of this project may keep other facts of a file.
+        facts = [field.name for field in dataclasses.fields(reading.AudioInfo)]
+        name = hashlib.sha256(json.dumps([str(root.resolve()), facts]).encode()).hexdigest()[:16]
+        self._path = cache_path() / "index" / f"{name}.json"
+        self._changed = False
+        self._entries: dict[str, dict] = {}
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            self._entries = dict(json.loads(self._path.read_text()))
+
+    def probe(self, path: pathlib.Path) -> reading.AudioInfo:
+        """`reading.measure`, from the index where the file has not changed."""
+        reading.check_readable(path)
+        status = path.stat()
+        key, stamp = str(path.resolve()), [status.st_size, status.st_mtime_ns]
+        with contextlib.suppress(KeyError, TypeError):
+            entry = self._entries[key]
+            if entry["stamp"] == stamp:
+                return reading.AudioInfo(**entry["info"])
+        info = reading.measure(path)
+        self._entries[key] = {"stamp": stamp, "info": dataclasses.asdict(info)}
+        self._changed = True
+        return info
+
+    def save(self) -> None:
+        """Writes the index if it has changed, and can be written."""
+        if self._changed:
+            with contextlib.suppress(UserError), whole_file(self._path) as temporary:
+                temporary.write_text(json.dumps(self._entries))
+
+
+def _split_folders(root: pathlib.Path) -> Iterable[tuple[pathlib.Path, str]]:
+    if not root.is_dir():
+        raise UserError(f"no such folder: {root}; expected a folder of songs")
+    yield root, "train"
+    for name, split in SPLIT_FOLDERS.items():
+        if (root / name).is_dir():
+            yield root / name, split
+
+
+def _list_folder(folder: pathlib.Path) -> list[pathlib.Path]:
+    try:
+        return sorted(folder / name for name in os.listdir(folder) if not _is_hidden(name))
+    except OSError as error:
+        raise UserError(f"cannot read the folder {folder}: {error.strerror}; check its permissions") from error
+
+
+def _is_hidden(name: str) -> bool:
+    """Tells what systems and programs leave in folders from songs, whose titles may begin with an ellipsis."""
+    return (name.startswith(".") and not name.startswith("...")) or name == "__MACOSX"
+
+
+def _holds_audio(entry: pathlib.Path) -> bool:
+    if not entry.is_dir():
+        return False
+    try:
+        return any(path.suffix.lower() in AUDIO_SUFFIXES for path in _list_folder(entry))
+    except UserError:
+        # A song that cannot be looked into is still named, with its reason, by whoever reads it.
+        return True
+
+
+def _choose_validation(songs: list[Song]) -> list[Song]:
+    training = [song for song in songs if song.split == "train"]
+    if any(song.split == "valid" for song in songs) or not training:
+        return songs
+    official = _official_validation_names()
+    chosen = {song.name for song in training if song.name in official}
+    if not chosen:
+        names = sorted((song.name for song in training), key=_name_hash)
+        chosen = {name for name in names if _name_hash(name) < VALIDATION_SHARE}
+        # A handful of songs may all miss the share, or all be in it: one stays apart, and one for training.
+        chosen = (chosen | set(names[:1])) - set(names[-1:])
+    return [
+        dataclasses.replace(song, split="valid") if song.split == "train" and song.name in chosen else song
+        for song in songs
+    ]
+
+
+def _name_hash(name: str) -> float:
+    """A number in [0, 1) that depends on the name alone."""
+    return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big") / 2**64
+
+
+def _official_validation_names() -> set[str]:
+    import yaml
+
+    # `import musdb` would need ffmpeg on the machine; its list of names does not.
+    folder = pathlib.Path(importlib.util.find_spec("musdb").origin).parent
+    return set(yaml.safe_load((folder / "configs" / "mus.yaml").read_text())["validation_tracks"])

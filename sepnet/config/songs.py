@@ -1,0 +1,73 @@
+"""The songs that a config asks for, and whole songs in memory."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from pipelines.copies.tracks import load_tracks
+from pipelines.errors import UserError
+from pipelines.songs.layouts import MIXTURE, Track
+from sepnet.config.sections import Data
+
+
+def data_root(data: Data) -> pathlib.Path:
+    """The folder of songs: the config's, or that of the demo songs, which are made on first use."""
+    from pipelines.demo_songs.synthesis import demo_songs_path
+
+    return demo_songs_path() if data.data is None else pathlib.Path(data.data).expanduser()
+
+
+def config_tracks(data: Data) -> dict[str, list[Track]]:
+    """The tracks of every split; errors as of `pipelines.copies.tracks.load_tracks`."""
+    return load_tracks(data_root(data), sources=data.stems, sample_rate=data.sample_rate, skip_bad=data.skip_bad)
+
+
+def data_of(parts: Mapping[str, Sequence[str]], data: Data) -> Data:
+    """The config of the songs that models are judged on: by default with the stems that the models were trained on.
+
+    Args:
+        parts: the stems whose sum each source of the models is.
+        data: what was asked for; its sources are those of a `Data` where nothing was.
+
+    Raises:
+        UserError: `data` has other sources than the models.
+    """
+    if data.sources == Data().sources:
+        return dataclasses.replace(data, sources=tuple(f"{name}={'+'.join(stems)}" for name, stems in parts.items()))
+    if set(data.parts) != set(parts):
+        raise UserError(
+            f"--sources names {', '.join(data.parts)}, and the models give {', '.join(parts)}; name these, and behind "
+            "each the stems of the songs that make it up, as in vocals=lead+choir"
+        )
+    return data
+
+
+def read_song(
+    track: Track, parts: Mapping[str, Sequence[str]], num_channels: int | None = None
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The mixture and the sources of a song, each float32 `[num_samples, num_channels]`, full scale ±1.
+
+    Args:
+        track: a song that holds every stem.
+        parts: the stems whose sum each source is.
+        num_channels: 1 or 2, as training reads songs; None takes as many as the song has.
+    """
+    from pipelines.audio.reading import read_blocks
+
+    wanted = num_channels or max(track.channel_counts)
+    stems = {
+        stem: _match_channels(np.concatenate(list(read_blocks(path))), wanted) for stem, path in track.files.items()
+    }
+    sources = {name: sum(stems[stem] for stem in group) for name, group in parts.items()}
+    return stems.get(MIXTURE, sum(sources.values())), sources
+
+
+def _match_channels(audio: np.ndarray, num_channels: int) -> np.ndarray:
+    """Averaged to 1 channel, repeated, or cut to the first ones."""
+    if audio.shape[1] == num_channels:
+        return audio
+    if num_channels == 1:
+        return audio.mean(axis=1, keepdims=True)
+    return np.repeat(audio, num_channels, axis=1) if audio.shape[1] == 1 else audio[:, :num_channels]

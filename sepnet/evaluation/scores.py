@@ -1,0 +1,204 @@
+"""How far estimates of a song are from its true stems: every figure of every method, in files that are read again."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+import sepnet
+from pipelines.errors import UserError
+from pipelines.files import whole_file
+from pipelines.songs.layouts import Track
+from pipelines.workers import Advance
+from sepnet.evaluation import bss_eval
+from sepnet.measures.provenance import content_hash
+
+# Bytes: most file systems take 255.
+LONGEST_NAME, LONGEST_BEGINNING = 250, 200
+SILENCE, MIXTURE_SHARE, RATIO_MASK = "silence", "mixture/num_sources", "ideal ratio mask"
+# Floors, the second of which is SiSEC's MIX, and a ceiling.
+BASELINES = (SILENCE, MIXTURE_SHARE, RATIO_MASK)
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A song to be scored.
+
+    Attributes:
+        track: the song.
+        parts: the stems whose sum each source is.
+        models: folders of SavedModels' versions, by the model's name.
+        hashes: of those folders' content, by the same names.
+        output: where figures are kept.
+        quick: leaves out museval and the ratio mask.
+    """
+
+    track: Track
+    parts: Mapping[str, tuple[str, ...]]
+    models: Mapping[str, pathlib.Path]
+    hashes: Mapping[str, str]
+    output: pathlib.Path
+    quick: bool = False
+
+    @property
+    def methods(self) -> list[str]:
+        """The models, and the baselines that need none."""
+        return [*self.models, *(name for name in BASELINES if not (self.quick and name == RATIO_MASK))]
+
+    def figures_file(self, method: str) -> pathlib.Path:
+        """Where the figures of a method are kept."""
+        return self.output / "songs" / folder_name(method) / file_name(self.track.name)
+
+    def museval_file(self, method: str) -> pathlib.Path:
+        """Where museval's figures are kept, so that `museval.EvalStore.add_eval_dir` finds those of a test split."""
+        return self.output / "museval" / folder_name(method) / self.track.split / file_name(self.track.name)
+
+
+def file_name(song: str) -> str:
+    """The name of a song's JSON file: a song's name may be as long as the file system allows without a suffix."""
+    name = os.fsencode(song)
+    if len(name) <= LONGEST_NAME:
+        return f"{song}.json"
+    beginning = name[:LONGEST_BEGINNING].decode(errors="ignore")
+    return f"{beginning}-{hashlib.sha256(name).hexdigest()[:8]}.json"
+
+
+def folder_name(method: str) -> str:
+    """A method's name without slashes."""
+    return method.replace("/", "_")
+
+
+def check_names(models: Iterable[str]) -> None:
+    """Raises a `UserError` if a model is called like a baseline."""
+    taken = {folder_name(name) for name in BASELINES}
+    if taken & set(map(folder_name, models)):
+        raise UserError(f"a model has the name of a baseline ({', '.join(sorted(taken))}); rename its folder")
+
+
+def score_song(job: Job, advance: Advance) -> dict[str, dict[str, Any]]:
+    """Scores all methods on one song; what is kept from before and still true is not measured again.
+
+    Args:
+        job: what to score.
+        advance: called with the length of the song after each method.
+
+    Returns:
+        By method: `num_samples`; `mse`, `si_sdr` and `sdr` by source, the ratios in dB and None where the source is
+        below -80 dBFS; `frames`, museval's figures by source and metric, NaN where there is none; `left_out`, why
+        museval has none of a source; and `depends_on`.
+
+    Raises:
+        UserError: a model or the song cannot be used.
+    """
+    song = {"sepnet": sepnet.__version__, "song": content_hash(job.track.files), "sources": _as_json(job.parts)}
+    read = functools.cache(functools.partial(_read_song, job.track, job.parts))
+    scores = {}
+    for method in job.methods:
+        depends_on = song | ({"model": job.hashes[method]} if method in job.models else {})
+        if not job.quick:
+            depends_on["museval"] = bss_eval.museval_version()
+        scores[method] = _stored(job, method, depends_on)
+        if scores[method] is None:
+            scores[method] = _measure(job, method, depends_on, *read())
+        advance(job.track.num_samples / job.track.sample_rate)
+    return scores
+
+
+def _stored(job: Job, method: str, depends_on: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What is kept of a method; None if there is nothing, or it is of something else."""
+    try:
+        figures = json.loads(job.figures_file(method).read_text())
+        kept = figures["depends_on"]
+        if {name: kept.get(name) for name in depends_on} != depends_on:
+            return None
+        has_frames = figures["has_frames"] and not job.quick
+        return {**figures, "frames": _read_frames(job.museval_file(method)) if has_frames else {}}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        # Not there yet, or damaged: it is measured anew.
+        return None
+
+
+def _measure(
+    job: Job, method: str, depends_on: Mapping[str, Any], mixture: np.ndarray, sources: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    estimates = _estimate(job, method, mixture, sources)
+    figures = {"depends_on": depends_on, "num_samples": job.track.num_samples, **_whole_song(sources, estimates)}
+    frames, left_out = ({}, {}) if job.quick or method == SILENCE else _framewise(sources, estimates, job.track)
+    if frames:
+        _write(job.museval_file(method), bss_eval.track_json(job.track.name, frames))
+    figures |= {"has_frames": bool(frames), "left_out": left_out}
+    _write(job.figures_file(method), json.dumps(figures, indent=2))
+    return {**figures, "frames": _read_frames(job.museval_file(method)) if frames else {}}
+
+
+def _estimate(
+    job: Job, method: str, mixture: np.ndarray, sources: Mapping[str, np.ndarray]
+) -> Mapping[str, np.ndarray]:
+    if method in job.models:
+        return _separator(job.models[method])(mixture, job.track.sample_rate)
+    if method == RATIO_MASK:
+        from sepnet.evaluation.oracle_masks import ideal_ratio_mask
+
+        return ideal_ratio_mask(mixture, sources)
+    share = 0 if method == SILENCE else 1 / len(sources)
+    return dict.fromkeys(sources, np.float32(share) * mixture)
+
+
+def _whole_song(sources: Mapping[str, np.ndarray], estimates: Mapping[str, np.ndarray]) -> dict[str, dict]:
+    from sepnet.measures.metrics import is_heard, sdr_db, si_sdr_db, squared_errors
+
+    true, predicted = (np.stack([stems[source] for source in sources], axis=1)[None] for stems in (sources, estimates))
+    heard = np.asarray(is_heard(true))[0]
+    figures = {"mse": dict(zip(sources, np.asarray(squared_errors(true, predicted))[0].tolist(), strict=True))}
+    for name, measure in (("si_sdr", si_sdr_db), ("sdr", sdr_db)):
+        values = np.asarray(measure(true, predicted))[0].tolist()
+        figures[name] = {source: values[at] if heard[at] else None for at, source in enumerate(sources)}
+    return figures
+
+
+def _framewise(sources: Mapping[str, np.ndarray], estimates: Mapping[str, np.ndarray], track: Track) -> tuple:
+    from threadpoolctl import threadpool_limits
+
+    # The order in which several threads add up changes the last digits, and songs already run in parallel.
+    with threadpool_limits(1):
+        return bss_eval.frame_scores(sources, estimates, track.sample_rate)
+
+
+@functools.cache
+def _separator(model: pathlib.Path):
+    """A model, loaded once in each process."""
+    from sepnet.separation.separator import Separator
+
+    return Separator(model)
+
+
+def _read_song(track: Track, parts: Mapping[str, tuple[str, ...]]):
+    from sepnet.config.songs import read_song
+
+    return read_song(track, parts)
+
+
+def _read_frames(path: pathlib.Path) -> dict[str, dict[str, np.ndarray]]:
+    """museval's figures by source and metric, in order of time."""
+    return {
+        target["name"]: {
+            metric: np.array([frame["metrics"][metric] for frame in target["frames"]], np.float64)
+            for metric in bss_eval.METRICS
+        }
+        for target in json.loads(path.read_text())["targets"]
+    }
+
+
+def _as_json(parts: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:
+    return {name: list(stems) for name, stems in parts.items()}
+
+
+def _write(path: pathlib.Path, text: str) -> None:
+    with whole_file(path) as temporary:
+        temporary.write_text(text)

@@ -1,0 +1,1 @@
+"""SavedModels: written, described, checked and loaded."""

@@ -1,0 +1,112 @@
+"""A SavedModel, loaded: its contract, and stems for a batch of waveforms."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pipelines.errors import UserError, one_line
+from sepnet.config.sections import Config
+from sepnet.export.checksums import check_checksums
+from sepnet.export.contract import check_contract
+from sepnet.export.signatures import SERVING_DEFAULT
+from sepnet.export.write import CONTRACT, newest_version, plain_path, read_contract
+
+# What TensorFlow's loader, which looks for no mistakes, raises at a graph or at weights that are damaged.
+LOADING_ERRORS = (AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+LONGEST_REASON = 200
+
+
+class SavedModel:
+    """A model that `sepnet.export.write` wrote, ready to run.
+
+    Attributes:
+        path: folder of the version.
+        contract: what its `assets.extra/sepnet.json` says; `sepnet.Separator` reads `sources`, `sample_rate`,
+            `num_channels`, `grid_samples` and `context_samples`.
+        signatures: TensorFlow's functions by name, see `sepnet.export.signatures`; an older model has fewer.
+
+    Args:
+        path: folder of a model, or of one version of it.
+
+    Raises:
+        UserError: there is no SavedModel, it is not one of this project's, or it is damaged.
+    """
+
+    def __init__(self, path: pathlib.Path | str):
+        import tensorflow as tf
+
+        self.path = newest_version(pathlib.Path(path))
+        self.contract: dict[str, Any] = check_contract(read_contract(self.path), str(self.path / CONTRACT))
+        check_checksums(self.path)
+        try:
+            with plain_path(self.path) as path:
+                # The loaded object must outlive its signatures.
+                self._loaded = tf.saved_model.load(str(path))
+            self.signatures = self._loaded.signatures
+            self._signature = self.signatures[SERVING_DEFAULT]
+            taken = self._signature.structured_input_signature[1]["mixture"].shape[-1]
+            given = set(self._signature.structured_outputs)
+        except (*LOADING_ERRORS, tf.errors.OpError) as error:
+            reason = one_line(error)[:LONGEST_REASON]
+            raise UserError(
+                f"cannot load the SavedModel {self.path}: it is damaged ({reason}); export it again"
+            ) from error
+        if taken != self.contract["num_channels"] or not given.issuperset(self.contract["sources"]):
+            raise UserError(
+                f"{self.path / CONTRACT} is damaged: the model takes {taken} channels and gives "
+                f"{', '.join(sorted(given))}; export the model again"
+            )
+
+    @property
+    def name(self) -> str:
+        """The model's name, that of the folder of its versions."""
+        return self.path.resolve().parent.name
+
+    def __call__(self, mixture: np.ndarray) -> dict[str, np.ndarray]:
+        """Separates a batch.
+
+        Args:
+            mixture: float32 `[batch, num_samples, num_channels]`, full scale ±1, at the model's rate.
+
+        Returns:
+            For each source an array of the same shape, read-only.
+        """
+        import tensorflow as tf
+
+        outputs = self._signature(mixture=tf.constant(mixture, tf.float32))
+        # `numpy()` would copy; these arrays are read-only.
+        return {source: np.asarray(outputs[source]) for source in self.contract["sources"]}
+
+
+def read_models(
+    paths: Sequence[pathlib.Path],
+) -> tuple[dict[str, pathlib.Path], dict[str, tuple[str, ...]]]:
+    """Finds models that are to be compared, without loading them.
+
+    Args:
+        paths: folders of models, or of one version each.
+
+    Returns:
+        The folders of their versions, by names that differ, and the stems whose sum each source is, which are the same
+        for all.
+
+    Raises:
+        UserError: there is no SavedModel, it is not one of this project's, or the models have different sources.
+    """
+    names = [path.resolve().name for path in paths]
+    short = len(set(names)) == len(paths)
+    models = {name if short else str(path): newest_version(path) for name, path in zip(names, paths, strict=True)}
+    parts = [_read_parts(version) for version in models.values()]
+    if any(other != parts[0] for other in parts):
+        listed = " and ".join(", ".join(names) for names in parts)
+        raise UserError(f"the models have different sources ({listed}); compare those that have the same")
+    return models, parts[0]
+
+
+def _read_parts(version: pathlib.Path) -> dict[str, tuple[str, ...]]:
+    contract = read_contract(version)
+    if "config" not in contract:
+        raise UserError(f"{version} does not say of which stems its sources are sums; export its run again")
+    return Config.from_values(contract["config"]).data.parts

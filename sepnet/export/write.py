@@ -1,0 +1,191 @@
+"""SavedModels under `saved_models/<name>/<version>/`, and the contract file that says what each is."""
+
+import contextlib
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pipelines.errors import UserError, one_line
+from pipelines.files import whole_folder
+from sepnet.config.sections import read_run_config
+from sepnet.export.checksums import write_checksums
+from sepnet.export.signatures import BYTES, SERVING_DEFAULT, TENSOR, WAV, serving_functions
+from sepnet.export.warmup import WARMUP, write_warmup
+
+CONTRACT = pathlib.PurePath("assets.extra", "sepnet.json")
+CONTRACT_FORMAT = 1
+RECORD = "record.json"
+WARMUP_SECONDS = 0.25
+
+
+def export_run(run: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+    """Exports the best weights of a finished run as a new version of a model.
+
+    Under another Keras backend than TensorFlow, a process of its own does it: the weights fit either.
+
+    Args:
+        run: `runs/<name>`.
+        folder: `saved_models/<name>`.
+
+    Returns:
+        Folder of the new version.
+
+    Raises:
+        UserError: the run has not finished.
+    """
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        command = [sys.executable, "-m", "sepnet.export_run", str(run), "--to", str(folder)]
+        answer = subprocess.run(
+            command, env={**os.environ, "KERAS_BACKEND": "tensorflow"}, capture_output=True, text=True, check=False
+        )
+        if answer.returncode:
+            raise UserError(f"the export through TensorFlow failed: {answer.stderr.strip().splitlines()[-1]}")
+        return newest_version(folder)
+
+    from sepnet.models import build_network
+
+    config = read_run_config(run)
+    try:
+        summary = json.loads((run / "summary.json").read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename} is not there; give the folder of a finished run") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{run / 'summary.json'} cannot be read ({error}); train the run anew") from error
+    keras.config.set_dtype_policy("float32")
+    network = build_network(config, summary["sample_rate"])
+    network.model.load_weights(run / "checkpoints" / "best.weights.h5")
+    grid = {"grid_samples": network.grid_samples, "context_samples": network.context_samples}
+    contract = {"name": folder.name, **summary, **grid, "config": json.loads(config.to_json())}
+    if (run / RECORD).exists():
+        # Of a run of a search: what else was measured.
+        contract["record"] = json.loads((run / RECORD).read_text())
+    return export_model(network.model, folder, contract)
+
+
+def export_model(model, folder: pathlib.Path, contract: Mapping[str, Any]) -> pathlib.Path:
+    """Writes a new version of a model, whole or not at all.
+
+    Args:
+        model: Functional Keras model from `mixture` `[batch, num_samples, num_channels]` to a dict of stems.
+        folder: `saved_models/<name>`; versions are numbered from 1.
+        contract: what is written to `assets.extra/sepnet.json`; `sample_rate` must be there.
+
+    Returns:
+        Folder of the new version, with what `sepnet.export.signatures` describes; TensorFlow Serving warms itself up
+        with what lies beside the contract.
+
+    Raises:
+        UserError: its weights are not finite, or the folder cannot be written.
+    """
+    import numpy as np
+    import tensorflow as tf
+
+    for weight in model.weights:
+        if not np.isfinite(np.asarray(weight)).all():
+            raise UserError(f"the weights {weight.path} hold NaN or infinity, so nothing is exported; train anew")
+    contract = {"format": CONTRACT_FORMAT, **contract}
+    functions = serving_functions(model, json.dumps(contract), contract["sample_rate"])
+    version = folder / str(max(versions(folder), default=0) + 1)
+    with whole_folder(version) as folder_of_version, plain_path(folder_of_version) as temporary:
+        # Not Keras' archive, which traces every layer on its own to look for tables of words: half of an export's time.
+        module = tf.Module()
+        module.weights = [variable.value for variable in model.variables]
+        tf.saved_model.save(module, str(temporary), signatures=functions)
+        path = temporary / CONTRACT
+        path.parent.mkdir()
+        path.write_text(json.dumps(contract, indent=2))
+        requests = _warmup_requests(contract["sample_rate"], model.input_shape[-1])
+        write_warmup(temporary / WARMUP, one_line(folder.name), requests)
+        write_checksums(temporary)
+    return version
+
+
+@contextlib.contextmanager
+def plain_path(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Gives a path to a folder that TensorFlow takes literally: it reads `[a]*?` as patterns, and names as UTF-8."""
+    if re.fullmatch(r"[^\[\]*?{}\\\udc80-\udcff]*", str(folder.absolute())):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as place:
+        link = pathlib.Path(place, "model")
+        link.symlink_to(folder.resolve(), target_is_directory=True)
+        yield link
+
+
+def _warmup_requests(sample_rate: int, num_channels: int) -> dict[str, dict[str, Any]]:
+    """One short request for each signature that separates."""
+    import numpy as np
+    import tensorflow as tf
+
+    num_samples = round(WARMUP_SECONDS * sample_rate)
+    mixture = np.random.default_rng(0).uniform(-0.5, 0.5, (num_samples, num_channels)).astype(np.float32)
+    return {
+        SERVING_DEFAULT: {"mixture": mixture[None]},
+        WAV: {f"wav{BYTES}": [tf.audio.encode_wav(mixture, sample_rate).numpy()]},
+        TENSOR: {f"mixture{BYTES}": [tf.io.serialize_tensor(mixture).numpy()]},
+    }
+
+
+def versions(folder: pathlib.Path) -> list[int]:
+    """The versions of a model that are there, in ascending order."""
+    if not folder.is_dir():
+        return []
+    # Of digits alone, as they are written here: no "007", and none of the other digits that Unicode has.
+    names = (path.name for path in folder.iterdir())
+    return sorted(int(name) for name in names if name.isascii() and name.isdigit() and name == str(int(name)))
+
+
+def newest_version(path: pathlib.Path) -> pathlib.Path:
+    """The folder of a version: `path` itself if it is one, else the highest version under it.
+
+    Raises:
+        UserError: there is no SavedModel.
+    """
+    if (path / "saved_model.pb").is_file():
+        return path
+    numbers = versions(path)
+    if not numbers:
+        raise UserError(f"no SavedModel in {path}; give a folder under saved_models/, or make one with sepnet.train")
+    return path / str(numbers[-1])
+
+
+def newest_model(saved_models: pathlib.Path) -> pathlib.Path:
+    """The version under `saved_models` that was exported last.
+
+    Raises:
+        UserError: there is none.
+    """
+    contracts = list(saved_models.glob(f"*/*/{CONTRACT}"))
+    if not contracts:
+        raise UserError(
+            f"no model under {saved_models}; make one with `python -m sepnet.train`, or name one by --model"
+        )
+    return max(contracts, key=lambda path: path.stat().st_mtime_ns).parent.parent
+
+
+def read_contract(version: pathlib.Path) -> dict[str, Any]:
+    """Reads the contract of a SavedModel.
+
+    Raises:
+        UserError: the SavedModel is not one of this project's, or its contract is damaged.
+    """
+    path = version / CONTRACT
+    try:
+        contract = json.loads(path.read_text())
+        if not isinstance(contract, dict):
+            raise ValueError("it is no JSON object")
+    except OSError as error:
+        raise UserError(f"{version} has no {CONTRACT}; it is no SavedModel that sepnet exported") from error
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); export the model again") from error
+    if contract.get("format") != CONTRACT_FORMAT:
+        raise UserError(f"{path} has format {contract.get('format')}; this sepnet reads {CONTRACT_FORMAT}")
+    return contract

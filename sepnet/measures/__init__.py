@@ -1,0 +1,1 @@
+"""What is measured: errors, joules, memory, and what made a figure."""

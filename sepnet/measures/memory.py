@@ -1,0 +1,46 @@
+"""How much memory there is, and whose is counted."""
+
+import re
+
+from pipelines.errors import UserError
+
+UNITS = {"MB": 10**6, "GB": 10**9, "TB": 10**12, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+
+
+def parse_memory(text: str) -> int:
+    """Bytes of "16GB" or "16 GiB".
+
+    Raises:
+        UserError: no number above 0 with a unit.
+    """
+    match = re.fullmatch(r"(\d{1,12}(?:\.\d+)?) ?([A-Za-z]+)", text)
+    units = {unit.lower(): factor for unit, factor in UNITS.items()}
+    if not match or match[2].lower() not in units or not float(match[1]):
+        raise UserError(f"--memory is {text!r}; give a number and one of {', '.join(UNITS)}, such as 16GB")
+    return round(float(match[1]) * units[match[2].lower()])
+
+
+def counted_device() -> str:
+    """Whose memory training takes here: "gpu" where there is one, else "cpu"; see `sepnet.planning.costs`."""
+    import tensorflow as tf
+
+    return "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
+
+
+def available_bytes(device: str) -> int:
+    """The memory of this machine, or of its first GPU.
+
+    Raises:
+        UserError: the GPU does not tell.
+    """
+    if device == "cpu":
+        import psutil
+
+        return psutil.virtual_memory().total
+    import tensorflow as tf
+
+    gpu = tf.config.list_physical_devices("GPU")[0]
+    limit = tf.config.experimental.get_device_details(gpu).get("memory_limit")
+    if limit is None:
+        raise UserError("the memory of this GPU is not known; give it with --memory, such as --memory 16GB")
+    return limit

@@ -1,0 +1,1 @@
+"""Costs of a config, known before anything is trained."""

@@ -1,0 +1,1 @@
+"""What a server does for any route: models, songs, limits, figures."""

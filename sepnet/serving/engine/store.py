@@ -1,0 +1,270 @@
+"""The models under `saved_models/`: new versions are picked up, old ones go when nobody uses them any more."""
+
+import contextlib
+import dataclasses
+import gc
+import logging
+import pathlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from pipelines.errors import UserError, one_line
+from sepnet.export.write import versions
+from sepnet.serving.engine.errors import BAD_REQUEST, NOT_FOUND, ApiError
+from sepnet.serving.engine.options import ServeOptions
+from sepnet.serving.engine.versions import AVAILABLE, END, LOADING, UNLOADING, LoadedVersion, fingerprint
+
+LOGGER = logging.getLogger(__name__)
+GRAPH = "saved_model.pb"
+
+
+@dataclasses.dataclass
+class _Entry:
+    """What the store knows of one version, whether it is in memory or not."""
+
+    state: str
+    seen: tuple = ()
+    loaded: LoadedVersion | None = None
+    error_code: str = "OK"
+    error_message: str = ""
+
+    def status(self, number: int) -> dict[str, Any]:
+        """As TensorFlow Serving's `ModelVersionStatus`."""
+        status = {"error_code": self.error_code, "error_message": self.error_message}
+        return {"version": str(number), "state": self.state, "status": status}
+
+
+class ModelStore:
+    """Keeps the newest good versions of every model in memory.
+
+    A version is loaded before an older one goes, and one that cannot be loaded changes nothing but the status. One that
+    is replaced or removed on the disk serves those who have begun with it until they are done.
+
+    Args:
+        options: `saved_models`, `labels`, `num_versions` and `poll_seconds` are read.
+    """
+
+    def __init__(self, options: ServeOptions):
+        self._options = options
+        self._lock = threading.Lock()
+        self._models: dict[str, dict[int, _Entry]] = {}
+        self._retired: list[tuple[_Entry, LoadedVersion]] = []
+        self._has_garbage = False
+        # What was said last of a folder, so that it is not said at every look.
+        self._told: dict[str, str] = {}
+        self._stop = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="models", daemon=True)
+
+    def start(self) -> None:
+        """Loads what is there, and goes on watching."""
+        self.scan()
+        self._watcher.start()
+
+    def stop(self) -> None:
+        """Ends the watching."""
+        self._stop.set()
+        if self._watcher.is_alive():
+            self._watcher.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(self._options.poll_seconds):
+            self.scan()
+
+    def scan(self) -> None:
+        """Looks at the folder once."""
+        folders = self._folders()
+        for name in sorted(set(folders) | set(self._models)):
+            self._scan_model(name, folders.get(name))
+        if self._has_garbage:
+            # A model is a circle of references, and too large to wait until Python looks for those by itself.
+            self._has_garbage = False
+            gc.collect()
+        self._tell("", "" if self.newest() else _why_none(self._options.saved_models))
+
+    def _folders(self) -> dict[str, pathlib.Path]:
+        """The folders of models, by name."""
+        folders = {}
+        # Of what vanishes meanwhile, nothing is left to serve.
+        with contextlib.suppress(OSError):
+            folders = {
+                path.name: path
+                for path in self._options.saved_models.iterdir()
+                if path.name[0] != "." and path.is_dir() and self._can_be_named(path.name)
+            }
+        return folders
+
+    def _can_be_named(self, name: str) -> bool:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            self._tell(name, "is left out: its name is no UTF-8, so no client could ask for it; rename the folder")
+            return False
+        return True
+
+    def _tell(self, name: str, text: str) -> None:
+        """Logs what is to be known of a folder, "" for the folder of all, unless that was said last."""
+        if self._told.get(name, "") == text:
+            return
+        self._told[name] = text
+        if text:
+            LOGGER.warning("%s %s", one_line(self._options.saved_models / name), one_line(text))
+
+    def _scan_model(self, name: str, folder: pathlib.Path | None) -> None:
+        labelled = {number for (model, _), number in self._options.labels.items() if model == name}
+        numbers = self._versions(name, folder) if folder else []
+        wanted: set[int] = set()
+        for number in reversed(numbers):
+            newest_are_there = len(wanted) >= self._options.num_versions
+            if (number in labelled or not newest_are_there) and self._keep(name, number, folder / str(number)):
+                wanted.add(number)
+        for number in set(self._models.get(name, ())) - wanted:
+            self._retire(name, number)
+
+    def _versions(self, name: str, folder: pathlib.Path) -> list[int]:
+        """The versions of a model; none if its folder cannot be read."""
+        try:
+            numbers = versions(folder)
+        except OSError as error:
+            self._tell(name, f"cannot be read: {error.strerror}")
+            return []
+        # What belongs to a version is told of below, with the folder that should have been named.
+        is_other = not numbers and not name.isdigit() and not _holds_graph(folder.parent)
+        self._tell(name, f"holds no version of a model; expected {name}/1/{GRAPH} and so on" if is_other else "")
+        return numbers
+
+    def _keep(self, name: str, number: int, path: pathlib.Path) -> bool:
+        """Loads a version unless it is there as it is on the disk; returns whether it serves."""
+        try:
+            seen = fingerprint(path)
+        except OSError:
+            # It is vanishing.
+            return False
+        with self._lock:
+            entry = self._models.setdefault(name, {}).setdefault(number, _Entry(LOADING))
+            if entry.seen == seen:
+                return entry.loaded is not None
+            if entry.loaded is None:
+                entry.state = LOADING
+        try:
+            loaded = LoadedVersion(name, number, path)
+        except Exception as error:
+            # Whatever a damaged file makes libraries do, the other models are served.
+            LOGGER.error(
+                "cannot load %s, version %d: %s",
+                name,
+                number,
+                one_line(error),
+                exc_info=not isinstance(error, UserError),
+            )
+            with self._lock:
+                entry.seen, entry.error_code, entry.error_message = seen, "FAILED_PRECONDITION", one_line(error)
+                if entry.loaded is None:
+                    entry.state = END
+                # One that was in memory before its files changed goes on.
+                return entry.loaded is not None
+        with self._lock:
+            replaced = entry.loaded
+            self._has_garbage |= replaced is not None
+            entry.seen, entry.state, entry.loaded = seen, AVAILABLE, loaded
+            entry.error_code, entry.error_message = "OK", ""
+            if replaced and replaced.leases:
+                self._retired.append((_Entry(UNLOADING), replaced))
+        LOGGER.info("%s %s, version %d", "loaded anew:" if replaced else "loaded", one_line(name), number)
+        return True
+
+    def _retire(self, name: str, number: int) -> None:
+        with self._lock:
+            entry = self._models[name][number]
+            if entry.loaded is None:
+                # Damaged, or gone already: what the status says stays, as long as the folder is there.
+                return
+            loaded, entry.loaded, entry.seen = entry.loaded, None, ()
+            self._has_garbage = True
+            entry.state = UNLOADING if loaded.leases else END
+            if loaded.leases:
+                self._retired.append((entry, loaded))
+        LOGGER.info("removed %s, version %d", one_line(name), number)
+
+    @contextlib.contextmanager
+    def lease(self, name: str, number: int | None = None, label: str | None = None) -> Iterator[LoadedVersion]:
+        """Gives a version that stays in memory until the block ends: the newest, or one by its number or label.
+
+        Raises:
+            ApiError: there is none.
+        """
+        with self._lock:
+            loaded = self._find(name, number, label)
+            loaded.leases += 1
+        try:
+            yield loaded
+        finally:
+            with self._lock:
+                loaded.leases -= 1
+                done = [(entry, version) for entry, version in self._retired if not version.leases]
+                for entry, _ in done:
+                    if entry.state == UNLOADING:
+                        entry.state = END
+                self._retired = [pair for pair in self._retired if pair[1].leases]
+                self._has_garbage |= bool(done)
+
+    def _find(self, name: str, number: int | None, label: str | None) -> LoadedVersion:
+        if label is not None:
+            number = self._labelled(name, label)
+        entries = self._models.get(name, {})
+        serving = {key: entry.loaded for key, entry in entries.items() if entry.loaded}
+        wanted = max(serving, default=None) if number is None else number
+        if wanted not in serving:
+            asked = f"Latest({name})" if number is None else f"Specific({name}, {number})"
+            raise ApiError(NOT_FOUND, f"Servable not found for request: {asked}")
+        return serving[wanted]
+
+    def _labelled(self, name: str, label: str) -> int:
+        try:
+            return self._options.labels[name, label]
+        except KeyError as error:
+            raise ApiError(BAD_REQUEST, f"Unrecognized servable version label: {label}") from error
+
+    def status(self, name: str, number: int | None = None, label: str | None = None) -> dict[str, Any]:
+        """TensorFlow Serving's status of a model, the newest version first.
+
+        Raises:
+            ApiError: it is not known.
+        """
+        if label is not None:
+            number = self._labelled(name, label)
+        with self._lock:
+            entries = self._models.get(name, {})
+            if number is None and not entries:
+                raise ApiError(NOT_FOUND, f"Could not find any versions of model {name}")
+            if number is not None and number not in entries:
+                raise ApiError(NOT_FOUND, f"Could not find version {number} of model {name}")
+            numbers = sorted(entries, reverse=True) if number is None else [number]
+            return {"model_version_status": [entries[key].status(key) for key in numbers]}
+
+    def newest(self) -> list[LoadedVersion]:
+        """The newest version of every model that can be asked, by name."""
+        with self._lock:
+            models = {
+                name: [entry.loaded for entry in entries.values() if entry.loaded]
+                for name, entries in self._models.items()
+            }
+        return [max(loaded, key=lambda version: version.number) for _, loaded in sorted(models.items()) if loaded]
+
+
+def _why_none(root: pathlib.Path) -> str:
+    """Says that a folder has no model that can be asked, and what to do."""
+    try:
+        is_model = any(path.name.isdigit() and _holds_graph(path) for path in root.iterdir())
+    except OSError as error:
+        return f"cannot be read, so no model is served: {error.strerror}"
+    above = root.resolve().parent
+    if _holds_graph(root):
+        return f"is one version of a model, so no model is served; name the folder of models instead: {above.parent}"
+    if is_model:
+        return f"is itself a model, so no model is served; name its parent instead: {above}"
+    return "holds no model that can be served; waiting for one, as sepnet.train exports it"
+
+
+def _holds_graph(folder: pathlib.Path) -> bool:
+    return (folder / GRAPH).is_file()

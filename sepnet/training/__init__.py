@@ -1,0 +1,1 @@
+"""From a config and tracks to weights."""

@@ -1,0 +1,270 @@
+"""What happens beside training: checkpoints, history, pictures, the progress bar, and a halt where it diverges."""
+
+import csv
+import math
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+import keras
+import numpy as np
+
+from pipelines.errors import UserError
+from pipelines.files import whole_file
+from sepnet.config.sections import Config
+from sepnet.measures.energy import EnergyMeter
+from sepnet.reports.pictures import draw_losses, draw_separation
+from sepnet.training.checkpoints import load_state, save_state, save_weights
+from sepnet.training.schedule import SCHEDULES
+
+
+class Recorder(keras.callbacks.Callback):
+    """Keeps after every epoch what a run leaves, and stops training that no longer helps.
+
+    Writes `checkpoints/best.weights.h5` (the separator at its lowest `val_mse`), `checkpoints/last.npz` (all of the
+    run's state), `history.csv` and `loss.png`.
+
+    Args:
+        run: folder of the run.
+        baselines: `val_mse` by the baseline's name, for the picture.
+        patience: epochs without a lower `val_mse` after which training ends; 0 for never.
+        meter: counts joules.
+    """
+
+    def __init__(self, run: pathlib.Path, baselines: Mapping[str, float], patience: int, meter: EnergyMeter):
+        super().__init__()
+        self.run = run
+        self.baselines = baselines
+        self.patience = patience
+        self.best_weights = run / "checkpoints" / "best.weights.h5"
+        self.last_state = run / "checkpoints" / "last.npz"
+        self.history: dict[str, list[float]] = {}
+        self.meter = meter
+        self._before = {"seconds": 0.0, "joules": 0.0}
+        self._begin = self._now()
+
+    @property
+    def seconds(self) -> float:
+        """How long the run has trained and validated, in all of its sittings up to their last checkpoints."""
+        return self._before["seconds"] + time.monotonic() - self._begin["seconds"]
+
+    @property
+    def joules(self) -> float:
+        """What the run has spent in that time."""
+        return self._before["joules"] + self.meter.joules - self._begin["joules"]
+
+    def _now(self) -> dict[str, float]:
+        return {"seconds": time.monotonic(), "joules": self.meter.joules}
+
+    @property
+    def num_epochs(self) -> int:
+        """Epochs that are done."""
+        return len(self.history.get("val_mse", ()))
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The figures of the best epoch, counted from 1."""
+        # All are finite: see `on_epoch_end`.
+        index = int(np.argmin(self.history["val_mse"]))
+        figures = {name: values[index] for name, values in self.history.items()}
+        return {"epoch": index + 1} | {name: value for name, value in figures.items() if name.startswith("val_")}
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What a run goes on with, beside its trainer's variables."""
+        return {"history": self.history, "seconds": self.seconds, "joules": self.joules}
+
+    def restore(self, trainer: keras.Model) -> None:
+        """Brings trainer and history to where the last checkpoint left them.
+
+        Raises:
+            UserError: there is no checkpoint, or it does not belong to this run.
+        """
+        state = load_state(self.last_state, trainer)
+        self.history, self._before = state["history"], {"seconds": state["seconds"], "joules": state["joules"]}
+        # Against underflow, Keras wraps the optimizer under mixed_float16.
+        if getattr(trainer.optimizer, "inner_optimizer", trainer.optimizer).use_ema:
+            # At the end of an epoch, averaged weights and weights had changed places.
+            swap = keras.callbacks.SwapEMAWeights()
+            swap.set_model(trainer)
+            swap.on_test_begin()
+
+    def on_train_begin(self, logs=None):
+        self._begin = self._now()
+
+    def refuse(self, what: str) -> NoReturn:
+        """Ends a run that has diverged; its files stay as the last good epoch left them.
+
+        Raises:
+            UserError: always; it says `what` is no number, where, which weights are good, and what to do.
+        """
+        good = f"are in {self.best_weights}, of epoch {self.best['epoch']}" if self.num_epochs else "there are none"
+        raise UserError(
+            f"{what} in epoch {self.num_epochs + 1}, at step {int(self.model.optimizer.iterations)}, so nothing is "
+            f"exported; the last good weights {good}; start again with a lower --learning-rate"
+        )
+
+    def on_epoch_end(self, epoch, logs=None):
+        # Said of the figure that counts, where that is one of them.
+        for name in sorted(logs, key=lambda name: name != "val_mse"):
+            if not math.isfinite(logs[name]):
+                self.refuse(f"the {name} is {logs[name]}")
+        for weight in self.model.model.weights:
+            if not np.isfinite(np.asarray(weight)).all():
+                self.refuse(f"the weights {weight.path} hold NaN or infinity")
+        for name, value in logs.items():
+            self.history.setdefault(name, []).append(float(value))
+        if self.best["epoch"] == self.num_epochs:
+            save_weights(self.best_weights, self.model.model)
+        save_state(self.last_state, self.model, self.state)
+        with whole_file(self.run / "history.csv") as temporary, temporary.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["epoch", *self.history])
+            writer.writerows(zip(range(1, self.num_epochs + 1), *self.history.values(), strict=True))
+        with whole_file(self.run / "loss.png") as temporary:
+            draw_losses(temporary, self.history, self.baselines)
+        if self.patience and self.num_epochs - self.best["epoch"] >= self.patience:
+            self.model.stop_training = True
+
+
+class Halt(keras.callbacks.Callback):
+    """Stops at the first loss that is no number, long before an epoch ends."""
+
+    def __init__(self, recorder: Recorder):
+        super().__init__()
+        self.recorder = recorder
+
+    def on_train_batch_end(self, batch, logs=None):
+        if not math.isfinite(logs["loss"]):
+            rate = float(self.model.optimizer.learning_rate)
+            self.recorder.refuse(f"the loss is {logs['loss']}, with a learning rate of {rate:.2g},")
+
+
+class Budget(keras.callbacks.Callback):
+    """How long a run may take: a number of epochs, or a time or an energy, after which it stops where it is.
+
+    Over these the learning rate falls from epoch to epoch, by the share that is spent.
+
+    Args:
+        recorder: knows the time that was spent, and the epochs that are done.
+        config: config of the run.
+    """
+
+    def __init__(self, recorder: Recorder, config: Config):
+        super().__init__()
+        self.recorder = recorder
+        self.training = config.training
+        self.unit = "s" if self.training.minutes else "J" if self.training.joules else "steps"
+        self._num_steps = recorder.num_epochs * self.training.steps_per_epoch
+
+    @property
+    def in_epochs(self) -> bool:
+        return self.unit == "steps"
+
+    @property
+    def total(self) -> float:
+        """What there is to spend, in `unit`."""
+        if self.in_epochs:
+            return self.training.epochs * self.training.steps_per_epoch
+        return 60 * self.training.minutes if self.training.minutes else self.training.joules
+
+    @property
+    def spent(self) -> float:
+        """What was spent of it, in all sittings of the run."""
+        if self.in_epochs:
+            return self._num_steps
+        return self.recorder.seconds if self.training.minutes else self.recorder.joules
+
+    @property
+    def last_epoch(self) -> int:
+        """The epoch, counted from 1, after which the run ends at the latest."""
+        if self.in_epochs:
+            return self.training.epochs
+        # Where the songs alone have taken all there was, one step and its validation still make a run of it.
+        return sys.maxsize if self.spent < self.total else max(self.recorder.num_epochs, 1)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if not self.in_epochs:
+            left = SCHEDULES[self.training.schedule](min(self.spent / self.total, 1.0))
+            self.model.optimizer.learning_rate = self.training.learning_rate * float(left)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._num_steps += 1
+        if not self.in_epochs and self.spent >= self.total:
+            self.model.stop_training = True
+
+
+class Bar(keras.callbacks.Callback):
+    """Moves the progress bar with each step and shows epoch, loss and `val_mse`; a line for each epoch without a bar.
+
+    Args:
+        advance: moves the bar by an amount and shows a text.
+        budget: knows where the run is.
+    """
+
+    def __init__(self, advance: Callable[..., None], budget: Budget):
+        super().__init__()
+        self.advance = advance
+        self.budget = budget
+        self.shown = 0.0
+        self.epoch = 0
+        self.val_mse = ""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch + 1
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._show(logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.val_mse = f" val_mse {logs['val_mse']:.5f}"
+        self._show(logs)
+        if not sys.stderr.isatty():
+            print(self._text(logs), file=sys.stderr, flush=True)
+
+    def _show(self, logs) -> None:
+        spent = self.budget.spent
+        self.advance(spent - self.shown, self._text(logs))
+        self.shown = spent
+
+    def _text(self, logs) -> str:
+        of = f"/{self.budget.last_epoch}" if self.budget.in_epochs else ""
+        return f"epoch {self.epoch}{of} loss {logs['loss']:.5f}{self.val_mse}"
+
+
+class Board(keras.callbacks.Callback):
+    """TensorBoard logs: the figures of each epoch, and the first validation segment as sound and spectrograms.
+
+    Args:
+        folder: `runs/<name>/logs`.
+        example: a batch of `pipelines.batches.dataset.validation_batches`; its first segment is taken.
+        sample_rate: Hz.
+    """
+
+    def __init__(self, folder: pathlib.Path, example: Mapping[str, Any], sample_rate: int):
+        super().__init__()
+        import tensorflow as tf
+
+        self.writer = tf.summary.create_file_writer(os.fsencode(folder))
+        self.picture = folder / "example.png"
+        self.example = {name: np.asarray(value[:1]) for name, value in example.items()}
+        self.sample_rate = sample_rate
+
+    def on_epoch_end(self, epoch, logs=None):
+        import tensorflow as tf
+
+        sources, outputs = self.model.sources, self.model(self.example, training=False)
+        true, estimates = (np.asarray(outputs[name])[0] for name in ("sources", "estimates"))
+        mixture = self.example["mixture"][0] / np.float32(2**15)
+        stems = [{source: audio[:, index] for index, source in enumerate(sources)} for audio in (true, estimates)]
+        draw_separation(self.picture, mixture, *stems, self.sample_rate)
+        with self.writer.as_default(step=epoch + 1):
+            for name, value in logs.items():
+                tf.summary.scalar(name, float(value))
+            for source, audio in stems[1].items():
+                tf.summary.audio(source, audio[None], self.sample_rate)
+            tf.summary.image("spectrograms", tf.io.decode_png(self.picture.read_bytes())[None])
+        self.writer.flush()

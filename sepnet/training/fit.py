@@ -1,0 +1,278 @@
+"""Training: from a config and tracks to weights, figures and files in `runs/<name>/`. Shared by train and tuner."""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+
+import keras
+import tensorflow as tf
+
+from pipelines.batches.augmentation import make_augmentations
+from pipelines.batches.dataset import training_batches, validation_batches
+from pipelines.errors import UserError
+from pipelines.progress import progress_bar
+from pipelines.songs.layouts import Track
+from sepnet.config.sections import Config, Training
+from sepnet.measures.energy import EnergyMeter
+from sepnet.measures.memory import available_bytes
+from sepnet.measures.provenance import provenance
+from sepnet.models import build_network
+from sepnet.models.network import Network
+from sepnet.training.callbacks import Bar, Board, Budget, Halt, Recorder
+from sepnet.training.devices import several_devices
+from sepnet.training.losses import make_loss
+from sepnet.training.schedule import Schedule
+from sepnet.training.trainer import Trainer
+
+VALIDATION_BATCH_SIZE = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a run came to.
+
+    Attributes:
+        metrics: of the best epoch, by name: `val_mse`, `val_mse_<source>`, `val_si_sdr`, `epoch`.
+        baselines: the same figures of silence and of mixture/num_sources.
+        run: folder of the run.
+        validation: the segments that they were measured on.
+    """
+
+    metrics: dict[str, float]
+    baselines: dict[str, dict[str, float]]
+    run: pathlib.Path
+    validation: tf.data.Dataset
+
+
+def fit(
+    config: Config,
+    tracks: Mapping[str, Sequence[Track]],
+    *,
+    run: pathlib.Path,
+    resume: bool = False,
+) -> Result:
+    """Trains the config's model and leaves all that a run leaves; `sepnet.export.write` makes a SavedModel of it.
+
+    Args:
+        config: checked config.
+        tracks: tracks by split, all of one rate; "train" and "valid" must not be empty.
+        run: folder of the run; it is made, unless a run is resumed.
+        resume: goes on from the run's last checkpoint.
+
+    Raises:
+        UserError: a split is empty, the depth does not fit the segment, the checkpoint cannot be used, a loss, a figure
+            or a weight is no number, or there is not enough memory.
+    """
+    check_fit(config, tracks)
+    with _enough_memory():
+        return _fit(config, tracks, run, resume)
+
+
+def _fit(config: Config, tracks: Mapping[str, Sequence[Track]], run: pathlib.Path, resume: bool) -> Result:
+    training, sample_rate = config.training, tracks["train"][0].sample_rate
+    keras.utils.set_random_seed(training.seed)
+    keras.config.set_dtype_policy(training.precision)
+    with EnergyMeter() as meter:
+        with several_devices(training.devices):
+            network = build_network(config, sample_rate)
+            trainer = make_trainer(config, network)
+        validation = make_validation(config, tracks["valid"])
+        baselines = measure_baselines(config, validation)
+        lines = {name: figures["val_mse"] for name, figures in baselines.items()}
+        recorder = Recorder(run, lines, training.patience, meter)
+        if resume:
+            recorder.restore(trainer)
+        else:
+            # (A run that was killed in its first epoch may have left it.)
+            (run / "checkpoints").mkdir(parents=True, exist_ok=True)
+            (run / "config.json").write_text(config.to_json())
+        _train(config, network, trainer, recorder, tracks["train"], validation)
+        costs = {
+            "parameters": network.model.count_params(),
+            "training_seconds": recorder.seconds,
+            "training_joules": recorder.joules,
+        }
+        measured_by = meter.describe()
+    summary = {
+        "family": config.family,
+        "depth": config.model.depth,
+        "sources": list(config.data.parts),
+        "sample_rate": sample_rate,
+        "num_channels": config.data.num_channels,
+        "metrics": recorder.best,
+        "baselines": baselines,
+        "costs": costs,
+        "meter": measured_by,
+        "seed": training.seed,
+        **provenance(),
+    }
+    (run / "summary.json").write_text(json.dumps(summary, indent=2))
+    return Result(recorder.best, baselines, run, validation)
+
+
+def _train(config: Config, network: Network, trainer: Trainer, recorder: Recorder, tracks, validation) -> None:
+    """Trains from the epoch that the recorder has reached to the end of the budget."""
+    training, sample_rate = config.training, tracks[0].sample_rate
+    done, budget = recorder.num_epochs, Budget(recorder, config)
+    batches = training_batches(
+        tracks,
+        sources=config.data.stems,
+        segment_samples=network.training_samples(round(config.data.segment_seconds * sample_rate)),
+        margin_samples=network.margin_samples,
+        num_channels=config.data.num_channels,
+        batch_size=training.batch_size,
+        seed=training.seed,
+        first_step=done * training.steps_per_epoch,
+        reader=config.data.reader,
+    )
+    with progress_bar("training", total=budget.total, unit=budget.unit) as advance:
+        trainer.fit(
+            batches,
+            steps_per_epoch=training.steps_per_epoch,
+            initial_epoch=done,
+            epochs=budget.last_epoch,
+            validation_data=validation,
+            callbacks=[
+                # First, so that what the others keep are the averaged weights.
+                *([keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if training.ema else []),
+                Halt(recorder),
+                budget,
+                recorder,
+                Board(recorder.run / "logs", next(iter(validation)), sample_rate),
+                Bar(advance, budget),
+            ],
+            # The dataset is endless and shuffled by itself.
+            shuffle=False,
+            verbose=0,
+        )
+
+
+@contextlib.contextmanager
+def _enough_memory() -> Iterator[None]:
+    """Turns the back ends' errors of memory into a `UserError`."""
+    try:
+        yield
+    except (MemoryError, tf.errors.ResourceExhaustedError, RuntimeError) as error:
+        # JAX has no class for it.
+        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise UserError(
+            "there is not enough memory for this training; lower --batch-size, --segment-seconds, --base-filters or "
+            "--depth, or save some with --recompute or --precision mixed_bfloat16 (`python -m sepnet.plan` says what a "
+            "depth takes)"
+        ) from error
+
+
+def check_fit(config: Config, tracks: Mapping[str, Sequence[Track]]) -> None:
+    """Checks that there is something to train on, that the depth fits the segment, and that options go together.
+
+    Raises:
+        UserError: they do not; for a depth the message names the largest one that does.
+    """
+    for split, remedy in (("train", "put songs into train/"), ("valid", "add a second song, or put songs into valid/")):
+        if not tracks[split]:
+            raise UserError(f"there is no song to {'train on' if split == 'train' else 'validate on'}: {remedy}")
+    segment_samples = round(config.data.segment_seconds * tracks["train"][0].sample_rate)
+    largest = config.model.largest_depth(segment_samples)
+    if config.model.depth > largest:
+        raise UserError(
+            f"--depth {config.model.depth} does not fit a segment of {config.data.segment_seconds} s "
+            f"({segment_samples} samples): the largest depth is {largest}; lower --depth or raise --segment-seconds"
+        )
+    training = config.training
+    batch_bytes = 4 * training.batch_size * segment_samples * config.data.num_channels * len(config.data.stems)
+    if batch_bytes > available_bytes("cpu"):
+        raise UserError(
+            f"a batch of {training.batch_size} segments of {config.data.segment_seconds:g} s alone takes "
+            f"{batch_bytes / 1e9:,.1f} GB, more memory than there is; lower --batch-size or --segment-seconds"
+        )
+    if training.batch_size % training.devices:
+        raise UserError(f"--batch-size {training.batch_size} cannot be split over --devices {training.devices}")
+    weights = training.source_weights
+    num_sources = len(config.data.parts)
+    if weights is not None and len(weights) != num_sources:
+        raise UserError(f"--source-weights has {len(weights)} values for {num_sources} sources; give one for each")
+
+
+def make_trainer(config: Config, network: Network) -> Trainer:
+    """Wraps a network for training, with augmentations, loss and optimizer."""
+    training = config.training
+    augmentations = make_augmentations(
+        remix=training.remix,
+        random_gain_db=training.random_gain_db,
+        channel_swap=training.channel_swap,
+        polarity=training.polarity,
+        seed=training.seed,
+    )
+    loss = make_loss(training.loss, training.source_weights)
+    parts = config.data.parts
+    arguments = network, list(parts), augmentations, loss
+    options = {"num_parts": [len(stems) for stems in parts.values()]}
+    if _adds_up_itself(training):
+        from sepnet.training.accumulation import ReplicaTrainer
+
+        trainer = ReplicaTrainer(
+            *arguments, **options, num_replicas=training.devices, accumulation=training.accumulation
+        )
+    else:
+        # JAX sees one batch whole, wherever its parts lie.
+        num_replicas = training.devices if keras.backend.backend() == "tensorflow" else 1
+        trainer = Trainer(*arguments, **options, num_replicas=num_replicas)
+    in_optimizer = training.accumulation > 1 and not _adds_up_itself(training)
+    trainer.compile(
+        optimizer=keras.optimizers.AdamW(
+            _learning_rate(training),
+            weight_decay=training.weight_decay,
+            use_ema=training.ema > 0,
+            ema_momentum=training.ema or None,
+            gradient_accumulation_steps=training.accumulation if in_optimizer else None,
+        ),
+        jit_compile=training.xla,
+    )
+    return trainer
+
+
+def _adds_up_itself(training: Training) -> bool:
+    """Says if the trainer adds up gradients of batches, not the optimizer; see `sepnet.training.accumulation`."""
+    return training.accumulation > 1 and training.devices > 1 and keras.backend.backend() == "tensorflow"
+
+
+def measure_baselines(config: Config, validation: tf.data.Dataset) -> dict[str, dict[str, float]]:
+    """Measures, as for a model, the two answers that need none: silence, and an equal share of the mixture."""
+    parts = config.data.parts
+    mixture = keras.Input((None, config.data.num_channels), name="mixture")
+    answers = {"silence": mixture * 0.0, "mixture/num_sources": mixture / len(parts)}
+    baselines = {}
+    for name, answer in answers.items():
+        model = keras.Model(mixture, dict.fromkeys(parts, answer))
+        network = Network(model, grid_samples=1, context_samples=0, core=model)
+        trainer = Trainer(network, list(parts), num_parts=[len(stems) for stems in parts.values()])
+        trainer.compile(jit_compile=False)
+        figures = trainer.evaluate(validation, verbose=0, return_dict=True)
+        baselines[name] = {f"val_{key}": value for key, value in figures.items() if key != "loss"}
+    return baselines
+
+
+def _learning_rate(training: Training):
+    """A schedule over the batches of the run; how many they are is not known where time ends it."""
+    if training.minutes or training.joules:
+        return training.learning_rate
+    num_steps = training.epochs * training.steps_per_epoch
+    # An optimizer that does not add up itself sees updates alone.
+    num_calls = num_steps // training.accumulation if _adds_up_itself(training) else num_steps
+    return Schedule(training.learning_rate, training.schedule, num_calls)
+
+
+def make_validation(config: Config, tracks: Sequence[Track]) -> tf.data.Dataset:
+    """The fixed segments that `val_mse` is measured on, the same for every model; see `validation_batches`."""
+    return validation_batches(
+        tracks,
+        sources=config.data.stems,
+        segment_samples=round(config.data.validation_seconds * tracks[0].sample_rate),
+        num_segments=config.data.validation_segments,
+        num_channels=config.data.num_channels,
+        batch_size=VALIDATION_BATCH_SIZE,
+        reader=config.data.reader,
+    )

@@ -1,0 +1,82 @@
+"""What training minimises, by name. `val_mse` is what models are compared by, whichever of these they were trained on.
+
+`sources` and `estimates` are `[batch, num_samples, num_sources, num_channels]`, float32, full scale ±1; a loss gives
+one number for each source, `[num_sources]`.
+"""
+
+from collections.abc import Callable, Sequence
+
+from keras import ops
+
+from pipelines.batches.spectra import STFT, magnitude
+
+# Window lengths of the multi-resolution loss; a window moves by a quarter of itself.
+RESOLUTIONS = (512, 1024, 2048)
+LOG_FLOOR = 1e-5
+
+
+def make_loss(name: str, source_weights: Sequence[float] | None = None) -> Callable:
+    """Makes the function `(sources, estimates) -> scalar`.
+
+    Args:
+        name: "mse" or "l1" (on the waveform), "magnitude_mse" or "magnitude_l1" (on STFT magnitudes; Oh, Kim, Yun 2018
+            take the latter), or "multi_resolution_stft" (Yamamoto, Song, Kim 2020, arXiv 1910.11480, equation 6).
+        source_weights: one for each source; None weighs all alike. They are scaled so that their mean is 1.
+    """
+    by_source = LOSSES[name]
+
+    def loss(sources, estimates):
+        values = by_source(sources, estimates)
+        if source_weights is None:
+            return ops.mean(values)
+        weights = ops.convert_to_tensor(source_weights, "float32")
+        return ops.mean(values * weights / ops.mean(weights))
+
+    return loss
+
+
+def _mse(sources, estimates):
+    return ops.mean(ops.square(estimates - sources), axis=(0, 1, 3))
+
+
+def _l1(sources, estimates):
+    return ops.mean(ops.abs(estimates - sources), axis=(0, 1, 3))
+
+
+def _magnitude_mse(sources, estimates):
+    true, predicted = (_magnitudes(audio, 1024) for audio in (sources, estimates))
+    return ops.mean(ops.square(predicted - true), axis=(0, 1, 2, 4))
+
+
+def _magnitude_l1(sources, estimates):
+    true, predicted = (_magnitudes(audio, 1024) for audio in (sources, estimates))
+    return ops.mean(ops.abs(predicted - true), axis=(0, 1, 2, 4))
+
+
+def _multi_resolution_stft(sources, estimates):
+    total = 0.0
+    for frame_length in RESOLUTIONS:
+        true, predicted = (_magnitudes(audio, frame_length) for audio in (sources, estimates))
+        # Over the batch, since a segment may be silent and its ratio without a bound.
+        error = ops.sqrt(ops.sum(ops.square(predicted - true), axis=(0, 1, 2, 4)) + LOG_FLOOR)
+        convergence = error / ops.sqrt(ops.sum(ops.square(true), axis=(0, 1, 2, 4)) + LOG_FLOOR)
+        logs = ops.abs(ops.log(predicted + LOG_FLOOR) - ops.log(true + LOG_FLOOR))
+        total = total + convergence + ops.mean(logs, axis=(0, 1, 2, 4))
+    return total / len(RESOLUTIONS)
+
+
+def _magnitudes(audio, frame_length: int):
+    """STFT magnitudes `[batch, num_frames, num_bins, num_sources, num_channels]`."""
+    batch, num_samples, num_sources, num_channels = ops.shape(audio)
+    joined = ops.reshape(audio, (batch, num_samples, num_sources * num_channels))
+    spectrum = magnitude(*STFT(frame_length=frame_length, frame_step=frame_length // 4)(joined))
+    return ops.reshape(spectrum, (*ops.shape(spectrum)[:3], num_sources, num_channels))
+
+
+LOSSES: dict[str, Callable] = {
+    "mse": _mse,
+    "l1": _l1,
+    "magnitude_mse": _magnitude_mse,
+    "magnitude_l1": _magnitude_l1,
+    "multi_resolution_stft": _multi_resolution_stft,
+}
