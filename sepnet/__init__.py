@@ -3,9 +3,10 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sepnet.separation.remote_model import RemoteModel
     from sepnet.separation.separator import Separator
 
-__all__ = ["Separator"]
+__all__ = ["RemoteModel", "Separator"]
 __version__ = "0.1.0"
 
 
@@ -15,4 +16,8 @@ def __getattr__(name: str):
         from sepnet.separation.separator import Separator
 
         return Separator
+    if name == "RemoteModel":
+        from sepnet.separation.remote_model import RemoteModel
+
+        return RemoteModel
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

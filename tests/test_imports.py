@@ -11,6 +11,28 @@ from sepnet.models import MODELS, builder
 REPOSITORY = pathlib.Path(__file__).parents[1]
 # Each may import itself and those before it.
 PACKAGES = ("pipelines", "sepnet", "tuner")
+# Every room, and the rooms of its package that it stands on: no others may be imported there. Commands, and what else
+# lies at the top of a package, have no room; commands import any.
+ROOMS = {
+    "pipelines.audio": (),
+    "pipelines.demo_songs": (),
+    "pipelines.songs": ("pipelines.audio",),
+    "pipelines.copies": ("pipelines.audio", "pipelines.songs"),
+    "pipelines.batches": ("pipelines.audio", "pipelines.songs"),
+    "sepnet.measures": (),
+    "sepnet.reports": (),
+    "sepnet.config": (),
+    "sepnet.models": ("sepnet.config",),
+    "sepnet.export": ("sepnet.config", "sepnet.models"),
+    "sepnet.separation": ("sepnet.export",),
+    "sepnet.training": ("sepnet.config", "sepnet.measures", "sepnet.models", "sepnet.reports"),
+    "sepnet.planning": ("sepnet.config", "sepnet.models", "sepnet.separation", "sepnet.training"),
+    "sepnet.comparison": ("sepnet.config", "sepnet.measures", "sepnet.models", "sepnet.reports", "sepnet.separation"),
+    "sepnet.evaluation": ("sepnet.config", "sepnet.measures", "sepnet.reports", "sepnet.separation"),
+    "sepnet.serving.engine": ("sepnet.export", "sepnet.separation"),
+    "sepnet.serving.routes": ("sepnet.export", "sepnet.serving.engine"),
+    "sepnet.serving": ("sepnet.serving.engine", "sepnet.serving.routes"),
+}
 # The one command that runs another command's work.
 MAY_IMPORT_COMMANDS = {"sepnet.demo"}
 HEAVY = ("tensorflow", "keras")
@@ -58,6 +80,26 @@ def test_imports_run_one_way(module):
     package = PACKAGES.index(module.partition(".")[0])
     packages = {name.partition(".")[0] for name in imported_by(module)}
     assert packages <= set(PACKAGES[: package + 1])
+
+
+def room_of(module: str) -> str | None:
+    """The room in which a module lies: the longest that its name begins with."""
+    return max((room for room in ROOMS if f"{module}.".startswith(f"{room}.")), key=len, default=None)
+
+
+@pytest.mark.parametrize("module", sorted(name for name in TREES if room_of(name)))
+def test_rooms_import_what_they_stand_on(module):
+    room = room_of(module)
+    rooms = {room_of(name) for name in imported_by(module) if name.startswith(room.partition(".")[0])} - {None, room}
+    assert rooms <= set(ROOMS[room])
+
+
+def test_every_folder_is_a_room_and_every_arrow_of_the_table_is_used():
+    folders = {module.rpartition(".")[0] for module in TREES if module.count(".") > 1}
+    assert folders == set(ROOMS)
+    for room, allowed in ROOMS.items():
+        used = {room_of(name) for module in TREES if room_of(module) == room for name in imported_by(module)}
+        assert set(allowed) <= used
 
 
 @pytest.mark.parametrize("module", sorted(set(TREES) - MAY_IMPORT_COMMANDS))
