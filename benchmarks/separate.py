@@ -130,8 +130,8 @@ def export_in_process(case: Case, folder: pathlib.Path) -> None:
 
 EXPORT = f"""
 import json, pathlib, sys
-from sepnet.config import FAMILIES, Config
-from sepnet.export import export_model
+from sepnet.config.sections import FAMILIES, Config
+from sepnet.export.write import export_model
 from sepnet.models import build_network
 case = json.loads(sys.argv[1])
 config = Config(model=FAMILIES[case["family"]](depth=case["depth"], **case["options"]))

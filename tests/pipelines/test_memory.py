@@ -19,8 +19,8 @@ def peak():
         # `getrusage` begins at the memory of the process that started this one, here the tests'.
         return int(dict(line.split(":", 1) for line in status.read_text().splitlines())["VmHWM"].split()[0]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-from pipelines.dataset import training_batches
-from pipelines.tracks import load_tracks
+from pipelines.batches.dataset import training_batches
+from pipelines.copies.tracks import load_tracks
 tracks = load_tracks(pathlib.Path(sys.argv[1]), sources=("vocals", "drums"))["train"]
 options = dict(sources=("vocals", "drums"), segment_samples=8_000, num_channels=2, batch_size=16, seed=0)
 batches = iter(training_batches(tracks, reader=sys.argv[2], **options))

@@ -285,7 +285,7 @@ def test_jax_gives_the_same(tmp_path):
     np.savez(tmp_path / "pair.npz", waveform=waveform, real=real, imag=imag)
     code = """
 import sys, jax, keras, numpy as np
-from pipelines import spectra
+from pipelines.batches import spectra
 assert keras.backend.backend() == "jax"
 pair = np.load(sys.argv[1])
 layers = spectra.make_spectra(frame_length=512, frame_step=170, fft_length=600, sample_rate=16000, num_mel_bands=20)

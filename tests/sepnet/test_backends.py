@@ -19,9 +19,9 @@ import tensorflow as tf
 two = [tf.config.LogicalDeviceConfiguration()] * 2
 tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
 import keras
-from sepnet.config import Config, Training, Unet1D
-from sepnet.devices import several_devices
-from sepnet.fit import make_trainer
+from sepnet.config.sections import Config, Training, Unet1D
+from sepnet.training.devices import several_devices
+from sepnet.training.fit import make_trainer
 from sepnet.models import build_network
 
 batch = np.random.default_rng(0).integers(-9999, 9999, (6, 8, 4, 512, 2)).astype("int16")

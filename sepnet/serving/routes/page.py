@@ -16,7 +16,7 @@ from sepnet.serving.engine.metrics import CONTENT_TYPE, Metrics
 from sepnet.serving.engine.store import ModelStore
 from sepnet.serving.routes.rest import ERRORS
 
-STATIC = pathlib.Path(__file__).parent / "static"
+STATIC = pathlib.Path(__file__).parents[1] / "static"
 
 
 def page_routes(store: ModelStore, gate: Gate, metrics: Metrics) -> APIRouter:
