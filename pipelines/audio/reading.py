@@ -287,7 +287,7 @@ def read_streams(
 
 
 def is_pipe(path: pathlib.Path) -> bool:
-    """Tells a path of what can be read only once from a file: a named pipe, a socket, or a shell's `<(...)`."""
+    """Returns True if a path names what can be read only once: a named pipe, a socket, or a shell's `<(...)`."""
     try:
         mode = path.stat().st_mode
     except OSError:

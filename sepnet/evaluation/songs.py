@@ -30,8 +30,7 @@ def evaluate(jobs: Sequence[Job], workers: int | None = None) -> dict[str, Any]:
     Returns:
         `meanings`, how the figures of songs become one, by name; `methods`, see
         `sepnet.evaluation.aggregates.summarise`; `left_out`, what museval has no figures of, with the reason; and
-        `too_quiet`, the sources of songs below -80
-        dBFS, of which ratios say nothing.
+        `too_quiet`, the sources of songs below -80 dBFS, of which ratios say nothing.
 
     Raises:
         UserError: a song or a model could not be used; the songs that are done are kept.

@@ -101,10 +101,12 @@ class Recorder(keras.callbacks.Callback):
         Raises:
             UserError: always; it says `what` is no number, where, which weights are good, and what to do.
         """
-        good = f"are in {self.best_weights}, of epoch {self.best['epoch']}" if self.num_epochs else "there are none"
+        good = "of good weights there are none"
+        if self.num_epochs:
+            good = f"the last good weights are in {self.best_weights}, of epoch {self.best['epoch']}"
         raise UserError(
             f"{what} in epoch {self.num_epochs + 1}, at step {int(self.model.optimizer.iterations)}, so nothing is "
-            f"exported; the last good weights {good}; start again with a lower --learning-rate"
+            f"exported; {good}; start again with a lower --learning-rate"
         )
 
     def on_epoch_end(self, epoch, logs=None):
