@@ -110,7 +110,7 @@ def waiting_share(config, tracks) -> tuple[float, float]:
         training_batches(
             tracks["train"],
             sources=SOURCES,
-            segment_samples=round(config.data.segment_seconds * sample_rate),
+            segment_samples=config.data.segment_samples(sample_rate),
             num_channels=config.data.num_channels,
             batch_size=config.training.batch_size,
             seed=0,

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.memory`: what training steps take, beside what `sepnet.planning.costs` says beforehand."""
+"""`python -m benchmarks.memory`: what training steps take, beside what `sepnet.planning.step_memory` predicts."""
 
 import argparse
 import json
@@ -43,7 +43,7 @@ def main(argv=None) -> None:
         take = _separate_blocks if arguments.separate else _take_steps
         print(json.dumps(take(Config.from_json(arguments.measure))))
         return
-    from sepnet.planning.costs import training_bytes
+    from sepnet.planning.step_memory import training_bytes
 
     rows = []
     for config in configs():
@@ -103,7 +103,7 @@ def _take_steps(config: Config) -> dict[str, int]:
     keras.config.set_dtype_policy(config.training.precision)
     network = build_network(config, SAMPLE_RATE)
     trainer = make_trainer(config, network)
-    num_samples = network.training_samples(round(config.data.segment_seconds * SAMPLE_RATE))
+    num_samples = network.training_samples(config.data.segment_samples(SAMPLE_RATE))
     num_seen = num_samples + 2 * network.margin_samples
     shape = (config.training.batch_size, len(config.data.stems), num_seen, config.data.num_channels)
     batch = {"sources": np.random.default_rng(0).integers(-2000, 2000, shape, np.int16)}
@@ -114,7 +114,7 @@ def _separate_blocks(config: Config) -> dict[str, int]:
     import tensorflow as tf
 
     from sepnet.models import build_network
-    from sepnet.planning.costs import block_samples
+    from sepnet.planning.step_memory import block_samples
 
     network = build_network(config, SAMPLE_RATE)
     separate = tf.function(network.model)

@@ -109,7 +109,7 @@ def measure(case: Case, own_rate: float) -> dict:
 
     from sepnet.config.sections import FAMILIES, Config, Data, Training
     from sepnet.models import build_network
-    from sepnet.planning.costs import flops
+    from sepnet.planning.flops import flops
     from sepnet.training.fit import make_trainer
 
     shape = (case.batch_size, len(Data().stems), case.segment_samples, Data().num_channels)

@@ -3,11 +3,11 @@
 import argparse
 import dataclasses
 import json
-import re
 import sys
 from collections.abc import Sequence
 
 from pipelines.errors import CommandParser, UserError, run_command
+from sepnet.config.depths import parse_depths
 from sepnet.config.sections import Config, add_flags, config_from_flags
 from sepnet.measures.memory import UNITS, counted_device, parse_memory
 from sepnet.models.keras_settings import load_keras
@@ -25,15 +25,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     load_keras()
     config, memory_bytes = config_from_flags(arguments), parse_memory(arguments.memory)
     sample_rate = config.data.sample_rate or SAMPLE_RATE
-    largest = config.model.largest_depth(round(config.data.segment_seconds * sample_rate))
     if arguments.depths and "depth" in arguments:
         raise UserError("--depth and --depths were given; leave out one of them")
-    depths = parse_depths(arguments.depths or str(vars(arguments).get("depth", f"1-{largest}")))
-    if depths[-1] > largest:
-        raise UserError(
-            f"depth {depths[-1]} does not fit a segment of {config.data.segment_seconds} s at {sample_rate} Hz: the "
-            f"largest depth is {largest}; lower --depths or raise --segment-seconds"
-        )
+    every = f"1-{config.largest_depth(sample_rate)}"
+    depths = parse_depths(arguments.depths or str(vars(arguments).get("depth", every)))
+    config.check_depth(sample_rate, depths[-1])
     plan = make_plan(config, depths, sample_rate, memory_bytes, arguments.device or counted_device())
     if arguments.json:
         print(json.dumps(plan, indent=2))
@@ -49,13 +45,15 @@ def make_plan(config: Config, depths: Sequence[int], sample_rate: int, memory_by
         depths: depths that fit the config's segment.
         sample_rate: Hz.
         memory_bytes: memory that a training step may take.
-        device: "cpu" or "gpu"; see `sepnet.planning.costs`.
+        device: "cpu" or "gpu"; see `sepnet.planning.step_memory`.
 
     Returns:
         What `--json` prints: the arguments; `depths`, with the fields of `sepnet.planning.costs.Costs` and `fits`; and
         `savings`, with `flags`, the largest `depth` that fits with them (None if none does) and its `training_bytes`.
     """
-    from sepnet.planning.costs import costs, training_bytes, untrained
+    from sepnet.planning.costs import costs
+    from sepnet.planning.graph_walk import untrained
+    from sepnet.planning.step_memory import training_bytes
 
     rows = []
     plain, *_ = ways = savings(config)
@@ -146,19 +144,6 @@ def print_plan(plan: dict, memory: str) -> None:
     console = Console(width=None if sys.stdout.isatty() else 100)
     console.print(table)
     console.print(largest)
-
-
-def parse_depths(text: str) -> range:
-    """The depths of "1-12" or "6".
-
-    Raises:
-        UserError: no such range.
-    """
-    match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
-    first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-    if not 1 <= first <= last:
-        raise UserError(f"--depths is {text!r}; give the first and the last depth, such as 1-12")
-    return range(first, last + 1)
 
 
 def _shown(parameters: int) -> str:

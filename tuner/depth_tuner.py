@@ -19,7 +19,6 @@ from tuner.hypermodel import DepthHyperModel
 from tuner.oracles import SearchStopped
 from tuner.records import (
     CONTINUED,
-    DEPTH,
     FAILED,
     LOG,
     NOT_FITTING,
@@ -184,7 +183,7 @@ class DepthTuner(keras_tuner.Tuner):
             return
         try:
             config = self.hypermodel.config(values, seed)
-            self._check_that_it_fits(config, values)
+            self._check_that_it_fits(config)
         except _NoResult:
             raise
         except UserError as error:
@@ -234,13 +233,13 @@ class DepthTuner(keras_tuner.Tuner):
             for name in CHECKPOINTS:
                 shutil.copyfile(earlier / name, temporary / "checkpoints" / name)
 
-    def _check_that_it_fits(self, config, values: Mapping[str, Any]) -> None:
-        from sepnet.planning.costs import training_bytes
+    def _check_that_it_fits(self, config) -> None:
+        from sepnet.planning.step_memory import training_bytes
 
-        segment_samples = round(config.data.segment_seconds * self.hypermodel.sample_rate)
-        largest = config.model.largest_depth(segment_samples)
-        if values[DEPTH] > largest:
-            raise _NoResult(NOT_FITTING, f"a segment has room for {largest} levels")
+        try:
+            config.check_depth(self.hypermodel.sample_rate)
+        except UserError as error:
+            raise _NoResult(NOT_FITTING, str(error)) from error
         planned = training_bytes(config, self.hypermodel.sample_rate, self.device)
         if planned > self.memory_bytes and not self.try_anyway:
             raise _NoResult(

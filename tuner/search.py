@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.errors import CommandParser, UserError, one_line, positive, run_command, user_path
+from sepnet.config.depths import parse_depths
 from sepnet.config.sections import FAMILIES, Config, add_flags, config_from_flags
 from sepnet.measures.memory import available_bytes, counted_device, parse_memory
 from tuner.analysis import COSTS, DEFAULT_COST
@@ -202,17 +203,8 @@ def _depths(text: str | None, bases: Mapping[str, Config], sample_rate: int) -> 
     """The depths of each representation: those asked for, or all that the segment has room for."""
     depths = {}
     for name, base in bases.items():
-        largest = base.model.largest_depth(round(base.data.segment_seconds * sample_rate))
-        match = re.fullmatch(r"([0-9]{1,2})(?:-([0-9]{1,2}))?", f"1-{largest}" if text is None else text)
-        first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-        if not 1 <= first <= last:
-            raise UserError(f"--depths is {text!r}, which is no depth; give the first and the last, such as 3-9")
-        if first > largest:
-            raise UserError(
-                f"--depths {text} does not fit: a segment of {base.data.segment_seconds} s has room for {largest} "
-                f"levels of {name}; lower --depths or raise --segment-seconds"
-            )
-        depths[name] = range(first, last + 1)
+        depths[name] = parse_depths(f"1-{base.largest_depth(sample_rate)}" if text is None else text)
+        base.check_depth(sample_rate, depths[name][0])
     return depths
 
 

@@ -86,6 +86,10 @@ class Data(Section):
         """The stems that a song must hold, in the order of the sources."""
         return tuple(stem for stems in self.parts.values() for stem in stems)
 
+    def segment_samples(self, sample_rate: int) -> int:
+        """The length of a training segment in samples, at a rate in Hz."""
+        return round(self.segment_seconds * sample_rate)
+
 
 @dataclasses.dataclass(frozen=True)
 class Unet(Section):
@@ -226,6 +230,23 @@ class Config:
     def family(self) -> str:
         """Name of the model's family."""
         return next(name for name, section in FAMILIES.items() if isinstance(self.model, section))
+
+    def largest_depth(self, sample_rate: int) -> int:
+        """The largest depth that a training segment has room for, at a rate in Hz."""
+        return self.model.largest_depth(self.data.segment_samples(sample_rate))
+
+    def check_depth(self, sample_rate: int, depth: int | None = None) -> None:
+        """Refuses a depth, by default the config's, that a training segment has no room for.
+
+        Raises:
+            UserError: the depth is too large; the message names the largest that fits.
+        """
+        largest, depth = self.largest_depth(sample_rate), depth or self.model.depth
+        if depth > largest:
+            raise UserError(
+                f"depth {depth} does not fit a segment of {self.data.segment_seconds} s at {sample_rate} Hz: the "
+                f"largest depth of {self.family} is {largest}; lower the depth or raise --segment-seconds"
+            )
 
     def to_json(self) -> str:
         """The whole config as indented JSON."""

@@ -119,7 +119,7 @@ def _train(config: Config, network: Network, trainer: Trainer, recorder: Recorde
     batches = training_batches(
         tracks,
         sources=config.data.stems,
-        segment_samples=network.training_samples(round(config.data.segment_seconds * sample_rate)),
+        segment_samples=network.training_samples(config.data.segment_samples(sample_rate)),
         margin_samples=network.margin_samples,
         num_channels=config.data.num_channels,
         batch_size=training.batch_size,
@@ -169,18 +169,15 @@ def check_fit(config: Config, tracks: Mapping[str, Sequence[Track]]) -> None:
     """Checks that there is something to train on, that the depth fits the segment, and that options go together.
 
     Raises:
-        UserError: they do not; for a depth the message names the largest one that does.
+        UserError: there is no song to train or to validate on, the depth does not fit (the message names the largest
+            that does), or options do not go together.
     """
     for split, remedy in (("train", "put songs into train/"), ("valid", "add a second song, or put songs into valid/")):
         if not tracks[split]:
             raise UserError(f"there is no song to {'train on' if split == 'train' else 'validate on'}: {remedy}")
-    segment_samples = round(config.data.segment_seconds * tracks["train"][0].sample_rate)
-    largest = config.model.largest_depth(segment_samples)
-    if config.model.depth > largest:
-        raise UserError(
-            f"--depth {config.model.depth} does not fit a segment of {config.data.segment_seconds} s "
-            f"({segment_samples} samples): the largest depth is {largest}; lower --depth or raise --segment-seconds"
-        )
+    sample_rate = tracks["train"][0].sample_rate
+    config.check_depth(sample_rate)
+    segment_samples = config.data.segment_samples(sample_rate)
     training = config.training
     batch_bytes = 4 * training.batch_size * segment_samples * config.data.num_channels * len(config.data.stems)
     if batch_bytes > available_bytes("cpu"):

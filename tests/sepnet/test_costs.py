@@ -10,7 +10,10 @@ import tensorflow as tf
 from benchmarks.memory import SAMPLE_RATE, configs, describe, make_config, measure
 from sepnet.config.sections import FAMILIES, Config, Data, Training
 from sepnet.models import build_network
-from sepnet.planning.costs import costs, flops, receptive_field_samples, separation_bytes, training_bytes
+from sepnet.planning.costs import costs
+from sepnet.planning.flops import flops
+from sepnet.planning.receptive_field import receptive_field_samples
+from sepnet.planning.step_memory import separation_bytes, training_bytes
 from tests.sepnet.helpers import noise, small_network
 from tests.sepnet.test_context import with_positive_kernels
 from tests.sepnet.test_models import case, covering

@@ -74,7 +74,7 @@ def network_of(name):
 
 
 def segment_samples(config):
-    return round(config.data.segment_seconds * config.data.sample_rate)
+    return config.data.segment_samples(config.data.sample_rate)
 
 
 def test_every_preset_is_counted():

@@ -159,7 +159,7 @@ def test_no_space_stops_the_search_and_with_space_it_goes_on(run, flags, tmp_pat
     ("more", "message"),
     [
         (["--depths", "3-2"], "--depths is '3-2', which is no depth"),
-        (["--depths", "40"], "has room for 9 levels of waveform"),
+        (["--depths", "40"], "the largest depth of unet_1d is 9"),
         (["--budget", "soon"], "--budget is 'soon'; give what each run may spend"),
         (["--budget", "1.5epochs"], "epochs come whole"),
         (["--representations", "cepstrum"], "unknown representation 'cepstrum'"),
