@@ -13,7 +13,7 @@ from typing import NoReturn
 
 # Shows tracebacks on the standard error where it is set to anything but 0.
 DEBUG_VARIABLE = "SEPNET_DEBUG"
-# What BSD's sysexits.h calls EX_SOFTWARE, "an internal software error".
+# EX_SOFTWARE of BSD's sysexits.h, "an internal software error".
 UNFORESEEN_STATUS = 70
 # Errors of writing that a full, broken or protected disk gives, wherever that happens.
 _STATES_OF_THE_MACHINE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM})

@@ -67,7 +67,7 @@ def check_writable(folder: pathlib.Path) -> None:
     """Finds out, before work begins, whether files can be written in a folder, which need not exist; leaves nothing.
 
     Raises:
-        UserError: they cannot.
+        UserError: files cannot be written in the folder.
     """
     with _no_empty_folders(folder), _writing(folder):
         tempfile.TemporaryFile(dir=folder).close()
@@ -106,7 +106,7 @@ def _no_empty_folders(folder: pathlib.Path) -> Iterator[None]:
         yield
     finally:
         for path in missing:
-            # What another process put there meanwhile stays.
+            # A folder in which another process has put files meanwhile stays.
             with contextlib.suppress(OSError):
                 path.rmdir()
 

@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 # Called with the seconds of audio that were worked through since the last call.
 Advance = Callable[[float], None]
 
-# What every worker process is given when it starts: the queue for its progress, and whether to stop.
+# State that every worker process gets when it starts: the queue for its progress, and the signal to stop.
 _worker: dict[str, Any] = {}
 
 
@@ -94,7 +94,7 @@ def num_cores() -> int:
 
 def _start_worker(progress, stop, patience_seconds: float | None) -> None:
     _worker.update(progress=progress, stop=stop)
-    # Nobody reads the progress of a run that was given up, and its workers must not wait for that.
+    # The progress of a run that was given up is not read any more: its workers must not wait until it is.
     progress.cancel_join_thread()
     # Ctrl-C reaches every process of the terminal; the first one tells the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

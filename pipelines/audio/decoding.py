@@ -12,11 +12,11 @@ from pipelines.errors import UserError
 # Formats, by FFmpeg's names, whose headers state a length. The others leave it to a guess from the bit rate, from the
 # longest of all streams, or from time stamps.
 STATE_LENGTH = {"wav", "w64", "aiff", "caf", "flac", "mov", "tta", "wv", "ape", "dsf", "mp3"}
-# What the first frame of an MP3 holds that states its length, and how many bytes further the number of frames stands.
+# Marks in the first frame of an MP3 that states its length, and the bytes from there to the number of frames.
 MP3_LENGTHS = {b"Xing": 8, b"Info": 8, b"VBRI": 14}
 MP3_FRAME_BYTES = 4096
 LOWEST_MPEG_1_RATE = 32_000
-# What stands before, between or behind the frames of an MP3 is no audio that was lost.
+# First bytes of the tags before, between or behind the frames of an MP3: they are not counted as lost audio.
 TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
 # Formats of which FFmpeg drops damaged pages or frames without a word, and whose time stamps are true.
 KEEP_GAPS = {"ogg", "flac"}
@@ -43,9 +43,9 @@ class Decoder:
     Attributes:
         sample_rate: Hz.
         num_channels: audio channels.
-        num_samples: how many, for each channel, were given so far.
-        num_silent: how many of these could not be decoded.
-        num_behind: how many behind them could not be decoded.
+        num_samples: samples of each channel given so far.
+        num_silent: samples of these that could not be decoded.
+        num_behind: samples behind them that could not be decoded.
     """
 
     def __init__(self, stream):
@@ -67,12 +67,12 @@ class Decoder:
 
         Args:
             stream: PyAV's, of which nothing was decoded yet.
-            is_short_vorbis: it lies on one page, of which FFmpeg takes the wrong end away. Nothing is taken away then,
+            is_short_vorbis: the stream lies on one page, of which FFmpeg cuts the wrong end. Nothing is cut then,
                 and of what comes the first samples are right, as many as the page says.
         """
         options = {}
         if stream.codec_context.name == "flac":
-            # Damage would be noise.
+            # Without the check, damaged frames would be decoded to noise.
             options["err_detect"] = "crccheck"
         if is_short_vorbis:
             options["flags2"] = "skip_manual"
@@ -145,7 +145,7 @@ class Decoder:
             self._first_lost = self.num_samples / self.sample_rate
 
     def _gap_before(self, frame, is_damaged: bool) -> int:
-        """How many samples are missing before a frame: by the time stamps, else by the packets that were lost."""
+        """Counts the samples missing before a frame: by the time stamps, else by the packets that were lost."""
         gap, self.num_behind = self.num_behind, 0
         length = self._frame_samples = round(frame.samples * self.sample_rate / frame.sample_rate)
         if frame.pts is None or not frame.time_base:
@@ -195,7 +195,7 @@ def open_container(file):
 
 
 class _Seeking:
-    """A file in which FFmpeg may look for places that are none, as a damaged header names them."""
+    """A file in which FFmpeg may seek to invalid places, as a damaged header names them."""
 
     def __init__(self, file):
         self._file = file
@@ -229,7 +229,7 @@ def first_stream(container, name: str):
     """The first audio stream of the file `name`.
 
     Raises:
-        UserError: it has none, or none that can be decoded.
+        UserError: the file has no audio stream, or the first cannot be decoded.
     """
     if not container.streams.audio:
         raise UserError(f"{name} holds no audio stream")
@@ -326,7 +326,7 @@ def _depth(context, sample_format: str) -> int:
 
 
 def _stated_mp3_samples(file, sample_rate: int) -> int:
-    """How long an MP3 is by its first frame, padding included, or 0; the place in the file is kept."""
+    """Reads an MP3's samples from its first frame, padding included, or 0; the place in the file is kept."""
     place = file.tell()
     file.seek(0)
     head = file.read(10)

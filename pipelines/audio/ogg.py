@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 PAGE = b"OggS"
-# What is read at a time; a page has at most 65,307 bytes.
+# Bytes read at a time; a page has at most 65,307.
 READ_BYTES = 1 << 16
 # The flag of a page that begins a stream, and where the flags stand.
 FIRST_PAGE, FLAGS = 2, 5
-# Where a page says how many samples there are at its end.
+# Offset in a page of the number of samples up to its end.
 POSITION = 6
 VORBIS = b"\x01vorbis"
 # Headers and the longest page.
@@ -71,7 +71,7 @@ def ogg_links(file: BinaryIO) -> Iterator[tuple[BinaryIO, int | None]]:
 
 
 def _last_position(link: bytes) -> int | None:
-    """How many samples of Vorbis there are by the last page of a link, since the stream began."""
+    """Reads the number of Vorbis samples since the stream began from the last page of a link."""
     if VORBIS not in link[:READ_BYTES]:
         return None
     place = link.rfind(PAGE) + POSITION

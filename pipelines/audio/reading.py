@@ -38,14 +38,14 @@ from pipelines.errors import UserError, one_line
 BLOCK_SAMPLES = 1 << 18
 # Encoders of AAC pad the last frame, and decoders may drop or keep the first: two frames of the longest kind.
 PADDING_SAMPLES = 4096
-# More than this share of a file that cannot be decoded is no song any more.
+# A file of which more than this share cannot be decoded is refused.
 MOST_LOST = 0.5
-# How files begin that can be read from the front: their first bytes, and those from the ninth on.
+# First bytes of files that can be read from the front, and their bytes from the ninth on.
 STREAMED = ((b"RIFF", b"WAVE"), (b"RF64", b"WAVE"), (b"fLaC", b""), (b"OggS", b""))
 # libsndfile's names of formats, and what their encodings begin with, any part of which it reads as FFmpeg would.
 RANDOM_ACCESS = {"WAV", "WAVEX", "RF64", "FLAC"}
 PLAIN_ENCODINGS = ("PCM_", "FLOAT", "DOUBLE")
-# What is taken for audio in a folder of all sorts of files.
+# Suffixes of the files that are taken for audio in a folder of all sorts of files.
 SUFFIXES = frozenset(
     f".{name}"
     for name in (
@@ -59,7 +59,7 @@ SUFFIXES = frozenset(
 
 @dataclasses.dataclass(frozen=True)
 class AudioInfo:
-    """What a file's header says.
+    """The format and length that a file's header states.
 
     Attributes:
         sample_rate: Hz.
@@ -88,7 +88,7 @@ class Recording:
     """A file or a pipe that is open for reading once, from its beginning to its end.
 
     Attributes:
-        info: what its header says.
+        info: format and length from its header.
     """
 
     def __init__(
@@ -149,10 +149,10 @@ def open_audio(source: pathlib.Path | io.BufferedReader, name: str = "") -> Iter
 
     Args:
         source: audio in any format that FFmpeg or libsndfile reads.
-        name: what errors call it; by default the path.
+        name: name of the source in errors; by default the path.
 
     Raises:
-        UserError: it cannot be opened, or is no audio.
+        UserError: the source cannot be opened, or is no audio.
     """
     name = name or str(source)
     with _reading(name), contextlib.ExitStack() as stack:
@@ -345,7 +345,7 @@ def _recording(file: io.BufferedReader, name: str, stack: contextlib.ExitStack) 
     except (av.FFmpegError, UserError):
         if file.seekable() and (recording := _with_libsndfile(file, name, stack)):
             return recording
-        # What libsndfile cannot read either is called what FFmpeg calls it.
+        # Where libsndfile cannot read the file either, FFmpeg's error is raised.
         raise
     info = _info(stream, file)
     if is_ogg:

@@ -15,7 +15,7 @@ def wav_data_offset(path: str | bytes | os.PathLike) -> int:
     """Returns where the samples of a WAV file begin, in bytes.
 
     Raises:
-        UserError: it has none.
+        UserError: the file has no samples.
     """
     with open(path, "rb") as file:
         for name, offset, _ in _chunks(file):

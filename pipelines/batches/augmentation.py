@@ -10,7 +10,7 @@ from keras import ops
 
 
 class _Augmentation(keras.layers.Layer):
-    """Something random that happens to the sources in training."""
+    """Base of the random changes made to the sources in training."""
 
     def __init__(self, seed: int, **kwargs):
         super().__init__(**{**kwargs, "dtype": "float32"})

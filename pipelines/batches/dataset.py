@@ -175,7 +175,7 @@ def _chosen_reader(reader: str, tracks: Sequence[Track]) -> str:
 
 
 def _tfio_problem(path) -> str | None:
-    """Why tensorflow-io cannot read here, or None: its ops need the TensorFlow that it was built for."""
+    """Returns the reason why tensorflow-io cannot read, or None: its ops need the TensorFlow they were built for."""
     try:
         import tensorflow_io
     except ImportError:

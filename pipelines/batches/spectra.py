@@ -20,7 +20,7 @@ MAGNITUDE_FLOOR = 1e-7
 
 
 class _FrameGrid(keras.layers.Layer):
-    """What `STFT` and `InverseSTFT` have in common: the window and where its frames lie.
+    """Base of `STFT` and `InverseSTFT`: holds the window and the places of its frames.
 
     Args:
         frame_length: length of the periodic Hann window, in samples, at least 2.
@@ -126,7 +126,7 @@ class InverseSTFT(_FrameGrid):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        # What the last step of a frame has beyond the window, where frame_step does not divide frame_length.
+        # Samples of a frame's last step beyond the window, where frame_step does not divide frame_length.
         self._beyond = self.overlap * self.frame_step - self.frame_length
         squares = np.pad(self._window**2, (0, self._beyond)).reshape(self.overlap, self.frame_step)
         self._inverse_window = self._window / np.resize(squares.sum(axis=0), self.frame_length)
@@ -189,14 +189,14 @@ def _hats(hz, peaks_hz):
 
 
 class _MelBands(keras.layers.Layer):
-    """What `MelSpectrogram` and `MelToLinear` have in common: where the mel bands lie.
+    """Base of `MelSpectrogram` and `MelToLinear`: holds the places of the mel bands.
 
     Args:
         sample_rate: Hz.
         fft_length: samples of one transform of the STFT.
         num_mel_bands: number of bands, at least 1.
-        lower_hz: where the first band begins.
-        upper_hz: where the last band ends, at most `sample_rate / 2`, which `None` means.
+        lower_hz: lower edge of the first band.
+        upper_hz: upper edge of the last band, at most `sample_rate / 2`, which `None` means.
         **kwargs: `name`. The layer computes in float32 under any precision policy.
 
     Raises:
@@ -316,8 +316,8 @@ def make_spectra(
         fft_length: samples of one transform, at least `frame_length`, which `None` means.
         sample_rate: Hz; needed for mel bands only.
         num_mel_bands: number of mel bands, or `None` for no mel layers.
-        lower_hz: where the first mel band begins.
-        upper_hz: where the last mel band ends; `None` means `sample_rate / 2`.
+        lower_hz: lower edge of the first mel band.
+        upper_hz: upper edge of the last mel band; `None` means `sample_rate / 2`.
 
     Returns:
         `Spectra`.

@@ -24,13 +24,13 @@ FULL_SCALE = 32768
 
 @dataclasses.dataclass(frozen=True)
 class Conversion:
-    """A song and where it goes.
+    """A song and the folder that its copy is written to.
 
     Attributes:
-        song: what is converted.
+        song: the song to convert.
         target: the folder to make.
         source_files: size in bytes and modification time in nanoseconds of the song's files, by name.
-        stems: what each file or stream holds, by stem.
+        stems: header of each file or stream, by stem.
         sample_rate: Hz, of the copy.
     """
 
@@ -54,11 +54,11 @@ class Conversion:
 
 @dataclasses.dataclass(frozen=True)
 class Converted:
-    """What is worth knowing of a song that was converted.
+    """Clipping and decoding errors of a song that was converted.
 
     Attributes:
         clipped: samples that were cut to full scale, by stem.
-        remarks: what could not be decoded.
+        remarks: the parts that could not be decoded.
     """
 
     clipped: Mapping[str, int]
@@ -96,7 +96,7 @@ def convert_song(conversion: Conversion, advance: Advance) -> Converted:
     """Converts a song.
 
     Raises:
-        SongError: it cannot be decoded, its stems differ in length, or it holds NaN or infinity.
+        SongError: the song cannot be decoded, its stems differ in length, or it holds NaN or infinity.
         UserError: the copy cannot be written.
     """
     song, rate = conversion.song, conversion.sample_rate
@@ -105,7 +105,7 @@ def convert_song(conversion: Conversion, advance: Advance) -> Converted:
     with whole_folder(conversion.target) as folder:
         with contextlib.ExitStack() as stack:
             writers = {
-                # Where libsndfile says "System error", the standard library says which: a full disk is named.
+                # The standard library writes, since it names the cause, as a full disk; libsndfile says "System error".
                 stem: _Writer(stack.enter_context(wave.open(str(folder / f"{stem}.wav"), "wb")), info, rate)
                 for stem, info in conversion.stems.items()
             }

@@ -162,7 +162,7 @@ def _stamp_files(song: Song) -> dict[str, list[int]]:
 
 
 def _is_current(target: pathlib.Path, source_files: Mapping[str, list[int]], sample_rate: int | None) -> bool:
-    """Whether a folder was made from these files at this rate.
+    """True if a folder was made from these files at this rate.
 
     Raises:
         UserError: the folder was not made by this module, so that it must not be replaced.

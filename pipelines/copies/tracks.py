@@ -26,7 +26,7 @@ def load_tracks(
         Tracks by split: "train", "valid" and "test"; a split may be empty.
 
     Raises:
-        UserError: nothing was found, a song cannot be used (the message names the first and counts the rest), or
+        UserError: no song was found, a song cannot be used (the message names the first and counts the rest), or
             the songs' rates differ and none was asked for.
     """
     root = data_folder(root)

@@ -1,4 +1,4 @@
-"""What a demo song is before it sounds: key, tempo, chords, and which stem rests when."""
+"""The score of a demo song: its key, tempo and chords, and the stretches in which each stem plays."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping

@@ -23,7 +23,7 @@ MAX_HARMONICS = 40
 
 @dataclasses.dataclass(frozen=True)
 class _Singer:
-    """What stays the same through a score. Vibrato depth and scoops are in semitones, tilt in powers of frequency."""
+    """The voice that sings a whole score. Vibrato depth and scoops are in semitones, tilt in powers of frequency."""
 
     lowest: int
     tract: float

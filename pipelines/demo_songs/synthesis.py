@@ -61,7 +61,7 @@ def demo_songs_path() -> pathlib.Path:
     folder = cache_path() / name
     if folder.is_dir():
         return folder
-    # Where the folder exists by now, another process made the same songs.
+    # If the folder exists by now, another process made the same songs.
     with (
         progress_bar("synthesising the demo songs", total=sum(NUM_SONGS.values()), unit="songs") as advance,
         contextlib.suppress(FileExistsError),
@@ -91,7 +91,7 @@ def synthesize_songs(
     num_songs: Mapping[str, int] = NUM_SONGS,
     on_song: Callable[[], None] | None = None,
 ) -> None:
-    """Writes the songs beside `destination` and renames them into place: nobody sees half a data set.
+    """Writes the songs beside `destination` and renames them into place, so that the data set is never incomplete.
 
     One seed gives the same bytes on one machine with one version of NumPy, and a song does not change when others are
     added. Where another process makes the same folder meanwhile, the first one to be done stays.
@@ -101,7 +101,7 @@ def synthesize_songs(
         seed: not negative.
         sample_rate: in Hz.
         song_seconds: length of every song, at least 4.
-        num_songs: how many songs each of the splits `train`, `valid` and `test` gets.
+        num_songs: number of songs for each of the splits `train`, `valid` and `test`.
         on_song: called after each song.
 
     Raises:

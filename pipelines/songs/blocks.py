@@ -13,8 +13,8 @@ def song_blocks(song: Song, stems: Sequence[str], note: Callable[[str], None]) -
     """Yields a song's stems in equal steps, from a `.stem.mp4` or from its folder.
 
     Args:
-        song: what is read.
-        stems: which of its files; a `.stem.mp4` gives all.
+        song: the song to read.
+        stems: names of the files to read; a `.stem.mp4` gives all.
         note: is called at the end for each file of which something could not be decoded.
 
     Yields:

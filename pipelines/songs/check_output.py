@@ -1,4 +1,4 @@
-"""How the findings of `pipelines.check` are printed: tables for people, one JSON document for programs."""
+"""Prints the findings of `pipelines.check`: tables for people, one JSON document for programs."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""What is in a folder of songs, and what is wrong with each: headers first, then every sample."""
+"""Lists the songs in a folder and the problems of each: reads headers first, then every sample."""
 
 import collections
 import contextlib
@@ -35,7 +35,7 @@ SMALLEST_RESIDUAL = 1e-20
 
 @dataclasses.dataclass
 class SongReport:
-    """What was found in a song.
+    """The findings about one song.
 
     Attributes:
         name: the song's name.
@@ -47,9 +47,9 @@ class SongReport:
         formats: containers and encodings.
         residual_db: power of the mixture less the sum of the sources, against the mixture's; None where it cannot
             be said, -200 at the least.
-        problems: what must be mended.
-        notes: what is worth knowing, and does no harm.
-        suggestions: what to rename.
+        problems: faults that must be mended.
+        notes: findings that do no harm.
+        suggestions: files to rename.
     """
 
     name: str
@@ -67,13 +67,13 @@ class SongReport:
 
 @dataclasses.dataclass
 class Report:
-    """What was found in a folder of songs.
+    """The findings about a folder of songs.
 
     Attributes:
         songs: one report for each song, sorted by split and name.
-        validation: how the validation songs were chosen.
-        problems: what concerns more than one song.
-        suggestions: what to do, most useful first.
+        validation: the rule by which the validation songs were chosen.
+        problems: faults that concern more than one song.
+        suggestions: steps to take, most useful first.
     """
 
     songs: list[SongReport]

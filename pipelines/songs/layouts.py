@@ -91,12 +91,12 @@ class Track:
 
     @property
     def is_wav(self) -> bool:
-        """Whether every file is a 16-bit WAV, which the reader in the graph needs."""
+        """True if every file is a 16-bit WAV, which the reader in the graph needs."""
         return self.encodings <= WAV_ENCODINGS
 
     @property
     def streamable(self) -> bool:
-        """Whether every file is a 16-bit WAV or FLAC; others are converted first."""
+        """True if every file is a 16-bit WAV or FLAC; others are converted first."""
         return self.encodings <= WAV_ENCODINGS | FLAC_ENCODINGS
 
 
@@ -116,8 +116,8 @@ def find_songs(root: pathlib.Path) -> list[Song]:
     that is added moves no other.
 
     Raises:
-        UserError: no such folder, or it cannot be read.
-        NoSongsError: it holds no song.
+        UserError: the folder does not exist, or cannot be read.
+        NoSongsError: the folder holds no song.
     """
     songs: dict[tuple[str, str], Song] = {}
     for folder, split in _split_folders(root):

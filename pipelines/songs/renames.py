@@ -1,4 +1,4 @@
-"""What to rename, or where to look, when songs or stems were not found under the names that are read."""
+"""Suggests renames, or other folders, when songs or stems were not found under the names that are read."""
 
 import os
 import pathlib

@@ -33,11 +33,11 @@ GZIP_LEVEL = 1
 
 @dataclasses.dataclass(frozen=True)
 class Service:
-    """The application and what it is made of.
+    """The application and its parts.
 
     Attributes:
         app: ASGI application.
-        gate: who is inside.
+        gate: counts the requests inside.
         store: the models.
     """
 

@@ -1,4 +1,4 @@
-"""What stands before every route: tokens, limits on bodies and on how many are inside, time, and the counters."""
+"""Middleware before every route: tokens, limits on bodies and on the number of requests, time, and the counters."""
 
 import asyncio
 import hmac
@@ -13,7 +13,7 @@ from sepnet.serving.engine.errors import TIMEOUT, TOO_LARGE, ApiError, error_res
 from sepnet.serving.engine.gate import PREDICT, SONG, Gate
 from sepnet.serving.routes.encodings import Gunzip, is_gzip, with_plain_accept_encoding
 
-# What a load balancer asks while the server is shutting down, and without a token.
+# Paths that a load balancer asks for without a token, also while the server is shutting down.
 OPEN_ROUTES = ("/healthz", "/readyz")
 # A line feed may stand anywhere in the path of a request, and the routes' own patterns let one stand at the end.
 PREDICT_PATH = re.compile(r"/v1/models/.*:predict\n?", re.DOTALL)
@@ -71,7 +71,7 @@ class Guard:
                 gate.enter(kind)
                 entered = True
                 receive = body
-            # What is answered to HEAD is what GET would answer; that its body is not sent, the protocol sees to.
+            # HEAD is answered like GET; the HTTP protocol class leaves the body out.
             method = "GET" if scope["method"] == "HEAD" else scope["method"]
             await self._app(with_plain_accept_encoding({**scope, "method": method}), receive, send)
         except ApiError as error:
@@ -116,7 +116,7 @@ class _Body:
 
     async def __call__(self) -> Message:
         if self._is_complete:
-            # What comes now is that the client has gone away, whenever that is.
+            # The only message that can follow is that the client has gone away.
             return await self._receive()
         most_bytes, data = self._gate.most_bytes[self._kind], b""
         if not (self._unpack and self._unpack.has_more):
@@ -127,7 +127,7 @@ class _Body:
             self._num_received += len(data)
             self._has_come = not message.get("more_body", False)
         if self._unpack:
-            # In pieces, so that what unpacks to far too much is stopped before it is there.
+            # In pieces, so that a body that unpacks to far too much is stopped before it fills the memory.
             data = await anyio.to_thread.run_sync(self._unpack, data, self._has_come)
         self._is_complete = self._has_come and not (self._unpack and self._unpack.has_more)
         self._num_bytes += len(data)
@@ -150,7 +150,7 @@ class _Body:
 
 
 def _kind(scope: Scope) -> str | None:
-    """What a request is to the limits: one with a large body, or none."""
+    """Returns the kind of a request with a large body, whose limits apply; None for others."""
     if scope["method"] != "POST":
         return None
     if scope["path"].removesuffix("\n") == "/separate":

@@ -14,7 +14,7 @@ import sepnet.serving
 from sepnet.serving.app import Service, build_service
 from sepnet.serving.engine.options import ServeOptions
 
-# How long a client that was refused may go on sending before it is cut off: it should have time to read why.
+# Time that a refused client may go on sending before it is cut off, so that it can read the reason.
 LINGER_SECONDS = 2.0
 
 
@@ -81,7 +81,7 @@ class DrainingServer(uvicorn.Server):
         self.drain()
 
     def drain(self) -> None:
-        """Lets nobody in any more, and ends when nobody is inside."""
+        """Refuses new requests, and ends when none is inside."""
         if self._drain_until is None:
             self._drain_until = time.monotonic() + self._drain_seconds
         self._gate.is_draining = True
@@ -122,11 +122,11 @@ def _log_config() -> dict:
 
 
 def work(options: ServeOptions, listener: socket.socket) -> None:
-    """What the serving process does."""
+    """Runs the server in the serving process."""
     import tensorflow  # noqa: F401
 
-    # What the libraries are made of stays. Python would look through it again and again while it reads a request of a
-    # million numbers, and take three times as long.
+    # The libraries' objects stay in memory. Python would search them for garbage again and again while it reads a
+    # request of a million numbers, and take three times as long.
     gc.freeze()
     raise_limit_of_files()
     server, _ = make_server(options)

@@ -10,7 +10,7 @@ import time
 from pipelines.errors import UserError
 from sepnet.serving.engine.options import ServeOptions
 
-# One that ends sooner than this has not served: to start it again and again would help nobody.
+# A process that exits with an error sooner than this has not served: it is not started again.
 SHORTEST_LIFE_SECONDS = 5.0
 
 

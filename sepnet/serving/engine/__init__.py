@@ -1,1 +1,1 @@
-"""What a server does for any route: models, songs, limits, figures."""
+"""The parts of the server that all routes share: models, songs, limits, metrics."""

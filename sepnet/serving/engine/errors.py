@@ -16,11 +16,11 @@ UNAVAILABLE = 503
 
 
 class ApiError(Exception):
-    """What a client is told instead of an answer.
+    """An error that is sent to the client instead of an answer.
 
     Attributes:
         status: HTTP status.
-        message: one line.
+        message: text of one line.
         headers: HTTP headers beside it.
     """
 

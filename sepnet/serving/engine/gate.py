@@ -1,11 +1,11 @@
-"""Who is inside the server, and whether more may come in."""
+"""Counts the requests inside the server, and refuses those beyond its limits."""
 
 from sepnet.serving.engine.errors import unavailable
 from sepnet.serving.engine.metrics import Metrics
 from sepnet.serving.engine.options import ServeOptions
 from sepnet.serving.engine.runner import Runner
 
-# What a client may ask for with a body.
+# Kinds of requests with a body.
 PREDICT, SONG = "predict", "separate"
 
 
@@ -13,7 +13,7 @@ class Gate:
     """Counts requests that are inside and the memory of their bodies, and refuses more than there is room for.
 
     Attributes:
-        is_draining: whether the server is shutting down: who is inside finishes, others get 503.
+        is_draining: True while the server shuts down: requests inside finish, others get 503.
         inside: number of requests that are being answered.
     """
 

@@ -1,4 +1,4 @@
-"""What a server is told, and the limits that keep one client from taking it away from the others."""
+"""Options of the server, and the limits that keep one client from using all of it."""
 
 import dataclasses
 import pathlib
@@ -15,23 +15,23 @@ class ServeOptions:
         saved_models: folder of `<name>/<version>/`.
         host: address to listen on.
         port: port to listen on; 0 takes a free one.
-        token: what `Authorization: Bearer` must say; None asks for none.
+        token: token that `Authorization: Bearer` must hold; None asks for none.
         labels: versions by `(name, label)`, as in TensorFlow Serving's `/v1/models/NAME/labels/LABEL`.
-        num_versions: how many of the newest versions of a model are served.
-        poll_seconds: how often `saved_models` is looked at.
+        num_versions: number of the newest versions of a model that are served.
+        poll_seconds: time between two looks at `saved_models`.
         max_batch: requests that run together at most; 1 switches batching off.
         max_requests: predictions that are inside at once, waiting or running; more get 503.
-        max_held_bytes: what the bodies of these may hold together; more get 503.
+        max_held_bytes: largest size of their bodies together; more get 503.
         max_predict_bytes: largest body of a prediction.
         max_predict_seconds: longest audio of a prediction, all of its batch together; a model whose blocks and their
             context are longer takes those.
         max_song_bytes: largest file to separate.
         max_song_seconds: longest song to separate.
         max_songs: songs that are inside at once, being sent, waiting, running or being fetched; more get 503.
-        songs_at_once: how many of these are separated at the same time.
+        songs_at_once: number of these that are separated at the same time.
         stall_seconds: a client that neither sends nor takes anything for so long is cut off.
         min_bytes_per_second: a body must come at least this fast on average.
-        drain_seconds: how long running requests may take to finish after SIGTERM.
+        drain_seconds: time that running requests have to finish after SIGTERM.
     """
 
     saved_models: pathlib.Path = pathlib.Path("saved_models")

@@ -13,7 +13,7 @@ from sepnet.serving.engine.metrics import Metrics
 from sepnet.serving.engine.versions import LoadedVersion
 
 Arrays = dict[str, np.ndarray]
-# How much one run changes the running mean of how long a run takes.
+# Weight of one run in the running mean of the duration of runs.
 MEMORY = 0.1
 
 
@@ -29,7 +29,7 @@ class _Task:
 
     @property
     def key(self) -> tuple:
-        """What tasks that run together have in common."""
+        """Returns the key that is equal for tasks that may run together."""
         shapes = tuple((name, value.shape[1:], value.dtype.str) for name, value in sorted(self.inputs.items()))
         return (id(self.version), self.signature, shapes)
 
@@ -41,8 +41,8 @@ class _Task:
 class Runner:
     """Runs signatures of models, one run at a time, since a run takes all cores.
 
-    Nobody waits for company: while one run goes on, requests gather, and the next one takes as many of equal shape as
-    may run together. Lengths are never made equal by padding: the stems of a model that looks at all of its input would
+    A run starts at once; requests that arrive meanwhile are batched for the next, as many of equal shape as may run
+    together. Lengths are never made equal by padding: the stems of a model that looks at all of its input would
     change.
 
     Args:
@@ -84,7 +84,7 @@ class Runner:
         return task.answer
 
     def wait_seconds(self) -> float:
-        """How long a request that came now would wait, about."""
+        """Estimates how long a request that came now would wait."""
         with self._condition:
             return (len(self._tasks) + 1) * self._run_seconds
 
@@ -101,7 +101,7 @@ class Runner:
 
     def _work(self) -> None:
         while self._run_next():
-            # What ran is held by nobody while the next run is waited for, its model neither.
+            # The local variables of a run are freed before the next wait: neither inputs nor model stay in memory.
             pass
 
     def _run_next(self) -> bool:
@@ -141,11 +141,11 @@ class Runner:
             inputs = {name: np.concatenate([task.inputs[name] for task in batch]) for name in first.inputs}
             outputs = run_signature(first.version, first.signature, inputs)
         except Exception as error:
-            # Whatever it is, the thread goes on: without it nobody would get an answer any more.
+            # The thread goes on after any error: without it no request would be answered any more.
             if len(batch) == 1:
                 first.answer.set_exception(error)
             else:
-                # One bad request is no fault of those that it ran with.
+                # One bad request must not fail those that it ran with.
                 for task in batch:
                     self._run([task])
             return

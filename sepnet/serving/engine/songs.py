@@ -22,7 +22,7 @@ from sepnet.serving.engine.runner import Runner
 from sepnet.serving.engine.versions import LoadedVersion
 
 LOGGER = logging.getLogger(__name__)
-# What stems may be written as: bytes of a sample, and the number that WAV gives to such samples.
+# Encodings of stems: bytes of a sample, and the number that WAV gives to such samples.
 ENCODINGS = {"PCM_16": (2, 1), "PCM_24": (3, 1), "FLOAT": (4, 3)}
 HEADER_BYTES = 44
 MOST_WAV_BYTES = (1 << 32) - 1
@@ -35,9 +35,9 @@ class Song:
     """One song that is being separated.
 
     Attributes:
-        state: what happens to it now.
-        error: what the client is told, where it has failed.
-        remarks: what could not be decoded of the upload, and what was passed over; "" if nothing was.
+        state: the step it is at, as `WAITING` or `DONE`.
+        error: the error for the client, if it has failed.
+        remarks: the parts of the upload that could not be decoded or were passed over; "" if there are none.
         sample_rate: Hz, once it is being separated.
         num_channels: likewise.
         num_samples: likewise.
@@ -65,7 +65,7 @@ class Song:
         self._is_given_up = threading.Event()
 
     def give_up(self) -> None:
-        """Nobody waits for the song any more: its thread ends after the block that it is at."""
+        """Cancels the song, which no client waits for any more: its thread ends after the current block."""
         self._is_given_up.set()
 
     def remove(self) -> None:
@@ -74,7 +74,7 @@ class Song:
         self._version = None
 
     def stem_path(self, source: str) -> pathlib.Path:
-        """Where the samples of a stem are written, without a header."""
+        """Returns the path that the samples of a stem are written to, without a header."""
         return pathlib.Path(self._folder.name, f"stem {self.sources.index(source)}")
 
     @property
@@ -83,7 +83,7 @@ class Song:
         return self.num_samples * self.num_channels * ENCODINGS[self.encoding][0]
 
     def wav_header(self) -> bytes:
-        """What comes before the samples of each stem."""
+        """Returns the WAV header that comes before the samples of each stem."""
         sample_bytes, number = ENCODINGS[self.encoding]
         rate, num_channels, frame_bytes = self.sample_rate, self.num_channels, sample_bytes * self.num_channels
         form = struct.pack("<HHIIHH", number, num_channels, rate, rate * frame_bytes, frame_bytes, 8 * sample_bytes)
@@ -91,7 +91,7 @@ class Song:
         return b"RIFF" + struct.pack("<I", HEADER_BYTES - 8 + self.stem_bytes) + b"".join(parts)
 
     def progress(self) -> dict[str, str | float | int]:
-        """What its client sees of it."""
+        """Returns the progress that is shown to the client."""
         rate = self.sample_rate or 1
         return {
             "state": self.state,
@@ -110,7 +110,7 @@ class Song:
             if not self._is_given_up.is_set():
                 self._set(SEPARATING)
                 self._separate(runner, options)
-            # Its client may have all of it and be off before this line.
+            # The client may have received everything and left before this line: still DONE.
             self._set(DONE if 0 < self.num_samples == self.num_done else GONE)
         except ApiError as error:
             self._fail(error)
@@ -119,7 +119,7 @@ class Song:
         except OSError as error:
             self._fail(cannot_keep(error))
         except Exception:
-            # Nobody else would hear of it: what a thread raises, its client is not told.
+            # An error raised in this thread reaches neither the log nor the client by itself.
             LOGGER.exception("cannot separate a song")
             self._fail(ApiError(INTERNAL, "the server failed at this song; its log says more"))
 
@@ -148,7 +148,7 @@ class Song:
     def _open(self, stack: contextlib.ExitStack) -> reading.Recording:
         """Opens the upload until the stack is closed."""
         file = stack.enter_context(self.upload.open("rb"))
-        # Where it lies on the server is no business of the client.
+        # Errors name "the song" and not its path on the server, which is not for the client.
         return stack.enter_context(reading.open_audio(file, "the song"))
 
     def _measure(self, recording: reading.Recording, options: ServeOptions) -> int:
@@ -206,5 +206,5 @@ class _OnRunner:
 
 
 def cannot_keep(error: OSError) -> ApiError:
-    """What the client is told where the server has no room for a song or its stems."""
+    """Returns the error for a client where the server has no room for a song or its stems."""
     return ApiError(507, f"the server cannot keep the song: {error.strerror}")

@@ -21,7 +21,7 @@ GRAPH = "saved_model.pb"
 
 @dataclasses.dataclass
 class _Entry:
-    """What the store knows of one version, whether it is in memory or not."""
+    """The state of one version, in memory or not."""
 
     state: str
     seen: tuple = ()
@@ -51,7 +51,7 @@ class ModelStore:
         self._models: dict[str, dict[int, _Entry]] = {}
         self._retired: list[tuple[_Entry, LoadedVersion]] = []
         self._has_garbage = False
-        # What was said last of a folder, so that it is not said at every look.
+        # The last message about each folder, so that it is not logged again at every look.
         self._told: dict[str, str] = {}
         self._stop = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="models", daemon=True)
@@ -77,7 +77,7 @@ class ModelStore:
         for name in sorted(set(folders) | set(self._models)):
             self._scan_model(name, folders.get(name))
         if self._has_garbage:
-            # A model is a circle of references, and too large to wait until Python looks for those by itself.
+            # A model is a reference cycle, and too large to wait for Python's own garbage collection.
             self._has_garbage = False
             gc.collect()
         self._tell("", "" if self.newest() else _why_none(self._options.saved_models))
@@ -85,7 +85,7 @@ class ModelStore:
     def _folders(self) -> dict[str, pathlib.Path]:
         """The folders of models, by name."""
         folders = {}
-        # Of what vanishes meanwhile, nothing is left to serve.
+        # A folder that vanishes meanwhile is not served.
         with contextlib.suppress(OSError):
             folders = {
                 path.name: path
@@ -128,7 +128,7 @@ class ModelStore:
         except OSError as error:
             self._tell(name, f"cannot be read: {error.strerror}")
             return []
-        # What belongs to a version is told of below, with the folder that should have been named.
+        # Folders that belong to a version are reported by `_why_none`, with the folder that should have been named.
         is_other = not numbers and not name.isdigit() and not _holds_graph(folder.parent)
         self._tell(name, f"holds no version of a model; expected {name}/1/{GRAPH} and so on" if is_other else "")
         return numbers
@@ -138,7 +138,7 @@ class ModelStore:
         try:
             seen = fingerprint(path)
         except OSError:
-            # It is vanishing.
+            # The folder is being removed.
             return False
         with self._lock:
             entry = self._models.setdefault(name, {}).setdefault(number, _Entry(LOADING))
@@ -149,7 +149,7 @@ class ModelStore:
         try:
             loaded = LoadedVersion(name, number, path)
         except Exception as error:
-            # Whatever a damaged file makes libraries do, the other models are served.
+            # A damaged file may make libraries raise any error; the other models are still served.
             LOGGER.error(
                 "cannot load %s, version %d: %s",
                 name,
@@ -229,7 +229,7 @@ class ModelStore:
         """TensorFlow Serving's status of a model, the newest version first.
 
         Raises:
-            ApiError: it is not known.
+            ApiError: the model, version or label is not known.
         """
         if label is not None:
             number = self._labelled(name, label)

@@ -24,9 +24,9 @@ class LoadedVersion:
     Attributes:
         name: of the model.
         number: of the version.
-        contract: what its `assets.extra/sepnet.json` says.
-        signature_defs: what it takes and gives, as TensorFlow Serving's metadata writes it.
-        leases: how many requests use it; kept by the store.
+        contract: content of its `assets.extra/sepnet.json`.
+        signature_defs: its inputs and outputs, as TensorFlow Serving's metadata writes them.
+        leases: number of requests that use it; kept by the store.
 
     Raises:
         UserError: the version is damaged, or is none of this project's.
@@ -41,7 +41,7 @@ class LoadedVersion:
         self.signatures = self._model.signatures
         try:
             self.signature_defs = _signature_defs((path / "saved_model.pb").read_bytes())
-            # What is damaged inside shows when it runs, and the first run is the slowest.
+            # A first run shows damage inside the model, and spares requests the slowest run.
             num_samples = round(WARMUP_SECONDS * self.contract["sample_rate"])
             self._model(np.zeros((1, num_samples, self.contract["num_channels"]), np.float32))
             block, context = block_and_context(
@@ -52,19 +52,19 @@ class LoadedVersion:
             raise UserError(f"{path} is damaged ({type(error).__name__}: {error}); export the model again") from error
 
     def most_samples(self, seconds: float) -> int:
-        """How many samples may run at once: so many seconds, or one block of a long song with its context."""
+        """Returns the samples that may run at once: `seconds`, or one block of a long song with its context."""
         return max(round(seconds * self.contract["sample_rate"]), self._window_samples)
 
     def summary(self) -> dict[str, Any]:
-        """What a person wants to know of the model, for the page."""
+        """Returns the figures of the model that the page shows."""
         keys = ("family", "depth", "sources", "sample_rate", "num_channels", "metrics", "baselines", "costs")
         summary = {key: self.contract.get(key) for key in keys} | {"name": self.name, "version": self.number}
-        # What is no number, browsers do not read.
+        # NaN and infinity become null: browsers cannot parse them in JSON.
         return json.loads(json.dumps(summary), parse_constant=lambda _: None)
 
 
 def fingerprint(path: pathlib.Path) -> tuple:
-    """What changes when the files of a version do."""
+    """Returns a value that changes when the files of a version do."""
     files = sorted(entry for entry in path.rglob("*") if entry.is_file())
     stats = [(str(file.relative_to(path)), file.stat()) for file in files]
     return tuple((name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in stats)

@@ -1,1 +1,1 @@
-"""What a server answers, route by route."""
+"""The routes of the server."""

@@ -1,4 +1,4 @@
-"""When a client goes away."""
+"""Detects that a client has gone away."""
 
 from starlette.types import Receive
 

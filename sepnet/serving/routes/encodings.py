@@ -1,4 +1,4 @@
-"""How bodies are packed: `Content-Encoding` of requests, and what clients accept of answers."""
+"""Compression of bodies: `Content-Encoding` of requests, and `Accept-Encoding` for answers."""
 
 import zlib
 
@@ -17,7 +17,7 @@ class Gunzip:
     """Unpacks gzip, also of several members, as it comes, never more than 1 MiB at a time.
 
     Attributes:
-        has_more: whether more would come of what was given already.
+        has_more: True if data given already is not fully unpacked.
     """
 
     def __init__(self):
@@ -30,17 +30,17 @@ class Gunzip:
 
         Args:
             data: the next piece; empty while `has_more`.
-            is_last: whether no piece follows.
+            is_last: True if no piece follows.
 
         Raises:
-            ApiError: it is no gzip, or it is damaged or breaks off.
+            ApiError: the data is no gzip, is damaged or breaks off.
         """
         unpacked = bytearray()
         try:
             self._unpack(self._left + data, unpacked)
         except zlib.error as error:
             raise ApiError(BAD_REQUEST, f"the body cannot be unpacked by gzip, as asked for: {error}") from error
-        # At its limit, `zlib` may hold some itself.
+        # At its limit, `zlib` may still hold unpacked bytes itself.
         self.has_more = bool(self._left) or len(unpacked) == MIB
         if is_last and not self.has_more and not self._member.eof:
             raise ApiError(BAD_REQUEST, "the body breaks off before the end of its gzip; send all of it")
@@ -62,10 +62,10 @@ class Gunzip:
 
 
 def is_gzip(scope: Scope) -> bool:
-    """Whether a request's body is packed.
+    """True if a request's body is packed.
 
     Raises:
-        ApiError: it is packed in another way than by gzip, once.
+        ApiError: the body is packed by anything but gzip, or more than once.
     """
     named = ",".join(Headers(scope=scope).getlist("content-encoding")).split(",")
     codings = [coding for coding in (name.strip().lower() for name in named) if coding not in ("", "identity")]
@@ -88,7 +88,7 @@ def with_plain_accept_encoding(scope: Scope) -> Scope:
 
 
 def _quality(accepted: str, codings: tuple[str, ...]) -> float:
-    """How much one of some codings is wanted by an `Accept-Encoding`, 0 (not at all) to 1."""
+    """Returns the quality that an `Accept-Encoding` gives to the best of some codings, 0 (refused) to 1."""
     qualities = {}
     for element in accepted.lower().split(","):
         name, *parameters = (part.strip() for part in element.split(";"))
@@ -96,7 +96,7 @@ def _quality(accepted: str, codings: tuple[str, ...]) -> float:
         try:
             qualities[name] = float(weights[0]) if weights else 1.0
         except ValueError:
-            # What cannot be understood is not wanted.
+            # A coding whose quality cannot be parsed is taken as refused.
             qualities[name] = 0.0
     named = [qualities[coding] for coding in codings if coding in qualities]
     return max(named, default=qualities.get("*", 0.0))

@@ -8,7 +8,7 @@ from pipelines.audio.reading import SUFFIXES
 
 # A file's name may have 255 bytes; of ours, the name of a song is one part.
 LONGEST_BYTES = 180
-# What some system does not allow in names.
+# Characters that some system does not allow in names.
 FORBIDDEN = set('"*/:<>?\\|')
 # Control characters, halves of characters, line ends, and what turns the direction of text: it would hide a suffix.
 HIDDEN_CATEGORIES = {"Cc", "Cs", "Zl", "Zp"}
@@ -23,7 +23,7 @@ def safe_name(name: str, default: str) -> str:
 
 
 def song_name(name: str) -> str:
-    """What the stems of a song are called after, from the path of its file on whatever system."""
+    """Returns the name for the stems of a song, from the path of its file on any system."""
     last = re.split(r"[/\\]", name)[-1]
     stem, _, suffix = last.rpartition(".")
     return safe_name(stem.removesuffix(".stem") if f".{suffix.lower()}" in SUFFIXES else last, "song")

@@ -150,7 +150,7 @@ def _parse(version: LoadedVersion, body: bytes):
 
 
 def _count_samples(version: LoadedVersion, signature: str, inputs: dict[str, np.ndarray]) -> int:
-    """How much audio a request holds, all of its batch together; strings are not trusted to be what they should."""
+    """Counts the samples of a request, all of its batch together; strings may hold anything and are checked."""
     (values,) = inputs.values()
     if signature == TENSOR:
         return sum(len(value) for value in values) // (4 * version.contract["num_channels"])

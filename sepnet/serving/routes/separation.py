@@ -99,7 +99,7 @@ class Separation:
         loop, changed = asyncio.get_running_loop(), asyncio.Event()
 
         def notify() -> None:
-            # Where the server has ended meanwhile, nobody waits for the news.
+            # If the server has ended meanwhile, its loop is closed and nothing waits for the event.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(changed.set)
 
@@ -131,7 +131,7 @@ class Separation:
         return self._threads.submit(song.run, self._runner, self._options)
 
     def is_too_slow(self, waited_seconds: float, num_bytes: int) -> bool:
-        """Whether a client takes its stems so slowly that its place is wanted back."""
+        """True if a client takes its stems so slowly that it is cut off to free its place."""
         return waited_seconds > self._options.stall_seconds + num_bytes / self._options.min_bytes_per_second
 
 
@@ -153,7 +153,7 @@ class StemsResponse(Response):
             thread = self._separation.begin(song)
             gone = asyncio.ensure_future(disconnected(receive))
             try:
-                # What is wrong shows at the first block, while there still is a status to say.
+                # Most errors occur up to the first block, while the status can still be chosen.
                 await _until(song, changed, gone, lambda: song.num_done or song.state in (DONE, FAILED, GONE))
                 if song.error:
                     raise song.error
@@ -198,10 +198,10 @@ class StemsResponse(Response):
                 if self._separation.is_too_slow(waited_seconds, num_bytes):
                     return
         if song.error:
-            # Its client only sees that there is no end.
+            # The client only sees that the body breaks off; the log names the reason.
             LOGGER.warning("a song broke off: %s", song.error.message)
         if song.error or gone.done():
-            # Without an end the client knows that this is not all.
+            # The missing end of the body tells the client that it is incomplete.
             return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -244,7 +244,7 @@ async def _zip(song: Song, changed: asyncio.Event, gone: asyncio.Future) -> Asyn
 
 
 class _Pipe:
-    """What `zipfile` writes to; it cannot go back, so lengths come after the data."""
+    """The file that `zipfile` writes to; it cannot seek, so lengths come after the data."""
 
     def __init__(self):
         self._written: list[bytes] = []
@@ -254,10 +254,10 @@ class _Pipe:
         return len(data)
 
     def flush(self) -> None:
-        """Nothing is kept elsewhere."""
+        """Does nothing: all data is in memory."""
 
     def take(self) -> bytes:
-        """What was written since the last time."""
+        """Returns the bytes written since the last call."""
         taken, self._written = b"".join(self._written), []
         return taken
 

@@ -9,7 +9,7 @@ from sepnet.serving.engine.versions import LoadedVersion
 
 
 def unpacked(version: LoadedVersion, signature: str, inputs: Arrays) -> tuple[str, Arrays]:
-    """What is to be run for a request.
+    """Chooses the signature and the inputs to run for a request.
 
     In the graph of `tensor`, rows run one after the other. Where those of a request are equally long, `serving_default`
     takes them as they are, together with other requests. All else, what is malformed too, is left to the graph.
