@@ -76,8 +76,12 @@ LIGHT = [
     ("sepnet.demo", ["{out}", "{out}"], "unrecognized arguments"),
 ]
 HEAVY = [
-    ("sepnet.train", on("songs", "--depth", "14", *UNET_1D), "--depth 14 does not fit .*16000 samples.* depth is 13"),
-    ("sepnet.train", on("songs", "--depth", "6"), "--depth 6 does not fit .*16000 samples.* depth is 5"),
+    (
+        "sepnet.train",
+        on("songs", "--depth", "14", *UNET_1D),
+        "depth 14 does not fit .*8000 Hz.* depth of unet_1d is 13",
+    ),
+    ("sepnet.train", on("songs", "--depth", "6"), "depth 6 does not fit .*8000 Hz.* depth of unet_2d is 5"),
     ("sepnet.train", on("songs", "--frame-step", "1024", "--depth", "1"), "frame_step is 1024"),
     ("sepnet.train", on("songs", "--source-weights", "1,2"), "--source-weights"),
     ("sepnet.train", ["--resume", "{songs}"], "config.json"),
