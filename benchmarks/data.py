@@ -20,7 +20,8 @@ def main(argv=None) -> None:
     from pipelines.cache import cache_path
     from pipelines.copies.tracks import load_tracks
     from pipelines.demo_songs.synthesis import demo_songs_path, synthesize_songs
-    from sepnet.config.sections import FAMILIES, Config
+    from sepnet.config.config import Config
+    from sepnet.models import FAMILIES
 
     songs = cache_path() / f"benchmark-songs-{SAMPLE_RATE}hz-{SONG_SECONDS:.0f}s-{NUM_SONGS}"
     if not songs.exists():

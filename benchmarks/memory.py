@@ -11,7 +11,9 @@ from typing import Any
 
 from benchmarks.report import print_table, write_json
 from pipelines.errors import CommandParser, run_command
-from sepnet.config.sections import Config, Training, section_from
+from sepnet.config.config import Config
+from sepnet.config.training import Training
+from sepnet.options.OLD import section_from
 
 SAMPLE_RATE, STEPS = 44_100, 3
 RESULT = pathlib.Path("benchmarks/results/memory.json")

@@ -130,14 +130,15 @@ def export_in_process(case: Case, folder: pathlib.Path) -> None:
 
 EXPORT = f"""
 import json, pathlib, sys
-from sepnet.config.sections import FAMILIES, Config
+from sepnet.config.config import Config
+from sepnet.models import FAMILIES
 from sepnet.export.write import export_model
 from sepnet.models import build_network
 case = json.loads(sys.argv[1])
 config = Config(model=FAMILIES[case["family"]](depth=case["depth"], **case["options"]))
 network = build_network(config, {SAMPLE_RATE})
 contract = {{"name": "untrained", "sources": list(config.data.parts), "sample_rate": {SAMPLE_RATE}, "num_channels": 2}}
-contract |= {{"grid_samples": network.grid_samples, "context_samples": network.context_samples}}
+contract |= {{"grid_samples": network.grid_samples, "context_samples": network.reach_samples}}
 export_model(network.model, pathlib.Path(sys.argv[2]), contract)
 """
 

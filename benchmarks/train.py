@@ -107,7 +107,10 @@ def measure(case: Case, own_rate: float) -> dict:
     import keras
     import tensorflow as tf
 
-    from sepnet.config.sections import FAMILIES, Config, Data, Training
+    from sepnet.config.config import Config
+    from sepnet.config.data import Data
+    from sepnet.config.training import Training
+    from sepnet.models import FAMILIES
     from sepnet.models import build_network
     from sepnet.planning.flops import flops
     from sepnet.training.fit import make_trainer

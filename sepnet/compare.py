@@ -8,7 +8,8 @@ import pathlib
 from collections.abc import Sequence
 
 from pipelines.errors import CommandParser, UserError, one_line, run_command, user_path
-from sepnet.config.sections import Data, add_flags_of, section_from_flags
+from sepnet.config.data import Data
+from sepnet.config.flags import add_flags_of, section_from_flags
 
 SONG_SECONDS = 10
 # How songs are found and read, as in training.

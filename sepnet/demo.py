@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Sequence
 
 from pipelines.errors import CommandParser, run_command
-from sepnet.config.sections import Config
+from sepnet.config.config import Config
 
 PICTURE_SECONDS = 10
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.errors import CommandParser, UserError, positive, run_command, user_path
-from sepnet.config.sections import Data, add_flags_of, section_from_flags
+from sepnet.config.data import Data
+from sepnet.config.flags import add_flags_of, section_from_flags
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from pipelines.errors import CommandParser, UserError, run_command
 from sepnet.config.depths import parse_depths
-from sepnet.config.sections import Config, add_flags, config_from_flags
+from sepnet.config.config import Config
+from sepnet.config.flags import add_flags, config_from_flags
 from sepnet.measures.memory import UNITS, counted_device, parse_memory
 from sepnet.models.keras_settings import load_keras
 
@@ -51,9 +52,9 @@ def make_plan(config: Config, depths: Sequence[int], sample_rate: int, memory_by
         What `--json` prints: the arguments; `depths`, with the fields of `sepnet.planning.costs.Costs` and `fits`; and
         `savings`, with `flags`, the largest `depth` that fits with them (None if none does) and its `training_bytes`.
     """
-    from sepnet.planning.costs import costs
-    from sepnet.planning.graph_walk import untrained
+    from sepnet.planning.costs import count_costs
     from sepnet.planning.step_memory import training_bytes
+    from sepnet.planning.untrained import untrained
 
     rows = []
     plain, *_ = ways = savings(config)
@@ -62,9 +63,9 @@ def make_plan(config: Config, depths: Sequence[int], sample_rate: int, memory_by
         for name, way in ways.items()
     }
     for depth in depths:
-        at_depth = _with(config, model={"depth": depth})
+        at_depth = config.changed({"depth": depth})
         network = untrained(at_depth, sample_rate)
-        row = dataclasses.asdict(costs(at_depth, sample_rate, device, network))
+        row = dataclasses.asdict(count_costs(at_depth, sample_rate, device, network))
         rows.append({**row, "fits": row["training_bytes"] <= memory_bytes})
         for name, way in savings(at_depth).items():
             num_bytes = training_bytes(way, sample_rate, device, network)
@@ -88,18 +89,16 @@ def savings(config: Config) -> dict[str, Config]:
     training = config.training
     mixed = training.precision if training.precision != "float32" else "mixed_bfloat16"
     num_segments = training.batch_size * training.accumulation
-    plain = _with(
-        config,
-        model={"recompute": False},
-        training={"precision": "float32", "batch_size": num_segments, "accumulation": 1},
+    plain = config.changed(
+        {"recompute": False, "precision": "float32", "batch_size": num_segments, "accumulation": 1}
     )
-    half, split = {"precision": mixed}, {"batch_size": 1, "accumulation": num_segments}
+    half, split, again = {"precision": mixed}, {"batch_size": 1, "accumulation": num_segments}, {"recompute": True}
     return {
         "float32": plain,
-        "mixed precision": _with(plain, training=half),
-        "recomputation": _with(plain, model={"recompute": True}),
-        "accumulation": _with(plain, training=split),
-        "all three": _with(plain, model={"recompute": True}, training=half | split),
+        "mixed precision": plain.changed(half),
+        "recomputation": plain.changed(again),
+        "accumulation": plain.changed(split),
+        "all three": plain.changed(half | split | again),
     }
 
 
@@ -148,14 +147,6 @@ def print_plan(plan: dict, memory: str) -> None:
 
 def _shown(parameters: int) -> str:
     return f"{parameters / 1e6:,.2f} M"
-
-
-def _with(config: Config, *, model: dict | None = None, training: dict | None = None) -> Config:
-    return dataclasses.replace(
-        config,
-        model=dataclasses.replace(config.model, **model or {}),
-        training=dataclasses.replace(config.training, **training or {}),
-    )
 
 
 def _flags(config: Config, plain: Config) -> str:

@@ -8,7 +8,9 @@ import pathlib
 from collections.abc import Sequence
 
 from pipelines.errors import CommandParser, UserError, run_command, user_path
-from sepnet.config.sections import Config, add_flags, config_from_flags, read_run_config, refuse_config_flags
+from sepnet.config.config import Config
+from sepnet.config.flags import add_flags, config_from_flags, refuse_config_flags
+from sepnet.config.run_folder import read_run_config
 from sepnet.models.keras_settings import load_keras
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import keras_tuner
 
-from sepnet.config.sections import Config
+from sepnet.config.config import Config
 from tuner.records import REPRESENTATION
 from tuner.search_space import Space, with_values
 

@@ -10,7 +10,9 @@ from typing import Any
 
 from pipelines.errors import CommandParser, UserError, one_line, positive, run_command, user_path
 from sepnet.config.depths import parse_depths
-from sepnet.config.sections import FAMILIES, Config, add_flags, config_from_flags
+from sepnet.config.config import Config
+from sepnet.config.flags import add_flags, config_from_flags
+from sepnet.models import FAMILIES
 from sepnet.measures.memory import available_bytes, counted_device, parse_memory
 from tuner.analysis import COSTS, DEFAULT_COST
 from tuner.records import FAILED, SETTINGS, read_search, write_json

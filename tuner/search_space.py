@@ -10,7 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pipelines.errors import UserError
-from sepnet.config.sections import FAMILIES, Config, Data, Training
+from sepnet.config.config import Config
+from sepnet.config.data import Data
+from sepnet.config.training import Training
+from sepnet.models import FAMILIES
 from tuner.records import DEPTH, REPRESENTATION
 
 # The family of each representation, and what it fixes in the family's options.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pipelines.errors import UserError
-from sepnet.config.sections import Config
+from sepnet.config.config import Config
 from tuner.records import read_search, read_settings
 from tuner.search_space import Space, families_of, parse_knobs
 

@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(folder: pathlib.Path) -> None:
     load_keras()
     from pipelines.files import folder_lock, whole_file
-    from sepnet.config.sections import read_run_config
+    from sepnet.config.run_folder import read_run_config
     from sepnet.config.songs import config_tracks
     from sepnet.measures.memory import counted_device
     from sepnet.planning.costs import costs

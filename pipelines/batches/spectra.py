@@ -3,12 +3,13 @@
 The frames lie on a fixed grid: frame `k` begins at sample `(k + 1 - overlap) * frame_step`, with
 `overlap = ceil(frame_length / frame_step)`, whatever the length of the signal, and every frame that touches the signal
 is there. Outside of the signal are zeros. A block that begins at a multiple of `frame_step` therefore gives the
-values of the whole signal, except for `context` samples at either end.
+values of the whole signal, except for `reach_samples` samples at either end.
 
 Complex numbers travel as pairs of real tensors, which every backend, precision policy and export format can carry.
 """
 
 import dataclasses
+import math
 
 import keras
 import numpy as np
@@ -19,7 +20,22 @@ from pipelines.errors import UserError
 MAGNITUDE_FLOOR = 1e-7
 
 
-class _FrameGrid(keras.layers.Layer):
+class _ToldLayer(keras.layers.Layer):
+    """What networks ask of a layer, as `sepnet.models.layers.plain` says: values of one frame come of that frame."""
+
+    is_local = True
+    runs_early = False
+
+    def reach(self, first, last, inputs, outputs):
+        """The first and last place in time, in each input, that outputs from `first` to `last` depend on."""
+        return [(first, last)] * len(inputs)
+
+    def memory(self, inputs, outputs, recompute):
+        """Bytes that are needed beside inputs and outputs."""
+        return {}
+
+
+class _FrameGrid(_ToldLayer):
     """Base of `STFT` and `InverseSTFT`: holds the window and the places of its frames.
 
     Args:
@@ -58,7 +74,7 @@ class _FrameGrid(keras.layers.Layer):
         self._window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(frame_length) / frame_length)
 
     @property
-    def context(self):
+    def reach_samples(self):
         """Samples on each side that an output sample depends on, when every frame is changed by itself.
 
         A model that looks at `f` frames on each side needs `f * frame_step` samples more.
@@ -75,6 +91,10 @@ class _FrameGrid(keras.layers.Layer):
             num_samples: length of the signal, an `int` or an integer scalar tensor.
         """
         return self._num_blocks(num_samples) + self.overlap - 1
+
+    def _transform_flops(self, num_bins: int) -> int:
+        """Operations of Fourier transforms of real values that have so many bins together, by the usual estimate."""
+        return round(num_bins / self.num_bins * 2.5 * self.fft_length * math.log2(self.fft_length))
 
     def get_config(self):
         sizes = {name: getattr(self, name) for name in ("frame_length", "frame_step", "fft_length")}
@@ -105,6 +125,19 @@ class STFT(_FrameGrid):
         frames = ops.extract_sequences(padded, self.frame_length, self.frame_step)
         real, imag = ops.rfft(frames * self._window.astype("float32"), self.fft_length)
         return ops.transpose(real, (0, 2, 3, 1)), ops.transpose(imag, (0, 2, 3, 1))
+
+    def reach(self, first, last, inputs, outputs):
+        begin = (first + 1 - self.overlap) * self.frame_step
+        end = (last + 1 - self.overlap) * self.frame_step + self.frame_length
+        # The first value of the window is zero.
+        return [(begin + 1, end - 1)]
+
+    def flops(self, inputs, outputs):
+        return self._transform_flops(outputs[0].size)
+
+    def memory(self, inputs, outputs, recompute):
+        num_values = sum(tensor.size for tensor in outputs)
+        return {"forward": 2 * (4 * num_values * self.frame_length // (2 * self.num_bins))}
 
     def compute_output_shape(self, waveform_shape):
         batch, num_samples, num_channels = waveform_shape
@@ -155,6 +188,19 @@ class InverseSTFT(_FrameGrid):
         samples = ops.reshape(blocks, (-1, ops.shape(real)[3], num_blocks * self.frame_step))[..., :num_samples]
         return ops.transpose(samples, (0, 2, 1))
 
+    def reach(self, first, last, inputs, outputs):
+        step, shift = self.frame_step, self.overlap - 1
+        frames = (shift - (self.frame_length - 1 - first) // step, shift + (last - 1) // step)
+        return [frames, frames, None]
+
+    def flops(self, inputs, outputs):
+        return self._transform_flops(inputs[0].size)
+
+    def memory(self, inputs, outputs, recompute):
+        given = sum(tensor.num_bytes for tensor in inputs)
+        frames = given * self.frame_length // (2 * self.num_bins)
+        return {"forward": given + frames, "backward": given + frames}
+
     def compute_output_shape(self, real_shape, imag_shape, waveform_shape):
         return (real_shape[0], waveform_shape[1], real_shape[3])
 
@@ -188,7 +234,7 @@ def _hats(hz, peaks_hz):
     return np.stack([np.interp(hz, peaks_hz, row) for row in np.eye(len(peaks_hz))])
 
 
-class _MelBands(keras.layers.Layer):
+class _MelBands(_ToldLayer):
     """Base of `MelSpectrogram` and `MelToLinear`: holds the places of the mel bands.
 
     Args:
@@ -261,6 +307,9 @@ class MelSpectrogram(_MelBands):
         """
         return ops.einsum("btkc,mk->btmc", magnitude, self._weights)
 
+    def flops(self, inputs, outputs):
+        return 2 * outputs[0].size * inputs[0].shape[2]
+
     def compute_output_shape(self, magnitude_shape):
         return (*magnitude_shape[:2], self.num_mel_bands, magnitude_shape[3])
 
@@ -289,6 +338,9 @@ class MelToLinear(_MelBands):
             float32 `[batch, num_frames, num_bins, num_channels]`.
         """
         return ops.einsum("btmc,mk->btkc", band_mask, self._weights)
+
+    def flops(self, inputs, outputs):
+        return 2 * outputs[0].size * self.num_mel_bands
 
     def compute_output_shape(self, band_mask_shape):
         return (*band_mask_shape[:2], self.fft_length // 2 + 1, band_mask_shape[3])

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from pipelines.errors import UserError
-from sepnet.config.sections import Config, read_run_config
+from sepnet.config.config import Config
+from sepnet.config.run_folder import read_run_config
 
 HOP_SECONDS = 0.5
 

@@ -11,7 +11,7 @@ import numpy as np
 from pipelines.errors import UserError
 from pipelines.songs.layouts import Song, Track, read_track
 from sepnet.comparison.run_example import stretch_of
-from sepnet.config.sections import Data
+from sepnet.config.data import Data
 
 BLOCK_SECONDS = 5
 

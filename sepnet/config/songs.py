@@ -9,7 +9,7 @@ import numpy as np
 from pipelines.copies.tracks import load_tracks
 from pipelines.errors import UserError
 from pipelines.songs.layouts import MIXTURE, Track
-from sepnet.config.sections import Data
+from sepnet.config.data import Data
 
 
 def data_root(data: Data) -> pathlib.Path:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.errors import UserError, one_line
-from sepnet.config.sections import Config
+from sepnet.config.config import Config
 from sepnet.export.checksums import check_checksums
 from sepnet.export.contract import check_contract
 from sepnet.export.signatures import SERVING_DEFAULT

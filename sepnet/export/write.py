@@ -13,7 +13,7 @@ from typing import Any
 
 from pipelines.errors import UserError, one_line
 from pipelines.files import whole_folder
-from sepnet.config.sections import read_run_config
+from sepnet.config.run_folder import read_run_config
 from sepnet.export.checksums import write_checksums
 from sepnet.export.signatures import BYTES, SERVING_DEFAULT, TENSOR, WAV, serving_functions
 from sepnet.export.warmup import WARMUP, write_warmup
@@ -62,7 +62,7 @@ def export_run(run: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
     keras.config.set_dtype_policy("float32")
     network = build_network(config, summary["sample_rate"])
     network.model.load_weights(run / "checkpoints" / "best.weights.h5")
-    grid = {"grid_samples": network.grid_samples, "context_samples": network.context_samples}
+    grid = {"grid_samples": network.grid_samples, "context_samples": network.reach_samples}
     contract = {"name": folder.name, **summary, **grid, "config": json.loads(config.to_json())}
     if (run / RECORD).exists():
         # Of a run of a search: what else was measured.

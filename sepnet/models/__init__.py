@@ -1,38 +1,32 @@
-"""The model families by name, loaded on use."""
+"""Model families and their bodies by name, imported on use. A new one is a file, and a line here."""
 
-import dataclasses
-import importlib
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from pipelines.errors import UserError
-from sepnet.config.sections import Config
-from sepnet.models.keras_settings import load_keras
+from sepnet.options.registry import load
 
-# Each builds a `Network`: waveform in, stems out.
-MODELS = {
-    "unet_1d": "sepnet.models.unet_1d:build_unet_1d",
-    "unet_2d": "sepnet.models.unet_2d:build_unet_2d",
+if TYPE_CHECKING:
+    from sepnet.models.unet import Unet
+
+FAMILIES = {
+    "unet_1d": "sepnet.models.unet_1d:Unet1D",
+    "unet_2d": "sepnet.models.unet_2d:Unet2D",
+}
+DEFAULT_FAMILY = "unet_2d"
+# By family: a body works on the features of one rank.
+BODIES = {
+    "unet_1d": {"blocks": "sepnet.models.bodies.blocks:Blocks1D"},
+    "unet_2d": {
+        "blocks": "sepnet.models.bodies.blocks:Blocks2D",
+        "jansson": "sepnet.models.bodies.jansson:Jansson",
+        "spleeter": "sepnet.models.bodies.spleeter:Spleeter",
+    },
 }
 
 
-def builder(family: str) -> Callable:
-    """The function that builds a family's models.
+def family_class(name: str) -> type["Unet"]:
+    """The class of a family, whose fields are its options.
 
     Raises:
         UserError: no such family; the message lists those there are.
     """
-    if family not in MODELS:
-        raise UserError(f"unknown family {family!r}; choose one of {', '.join(MODELS)}")
-    load_keras()
-    module, function = MODELS[family].split(":")
-    return getattr(importlib.import_module(module), function)
-
-
-def build_network(config: Config, sample_rate: int):
-    """Builds a config's `sepnet.models.network.Network`, untrained."""
-    return builder(config.family)(
-        sources=list(config.data.parts),
-        num_channels=config.data.num_channels,
-        sample_rate=sample_rate,
-        **dataclasses.asdict(config.model),
-    )
+    return load(FAMILIES, name, "family")

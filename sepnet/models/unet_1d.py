@@ -1,100 +1,62 @@
 """The U-Net on the waveform."""
 
+import dataclasses
 from collections.abc import Sequence
 
-import keras
-
-from pipelines.errors import UserError
-from sepnet.models.blocks import BlockStyle, CropCenter, CropLike, PadContext, PadToGrid
-from sepnet.models.network import Network, round_up
-from sepnet.models.outputs import SplitSources, estimates, num_outputs, one_or_each
-from sepnet.models.unet import context, level_filters, unet, valid_lengths
+from sepnet.models import BODIES
+from sepnet.models.unet import Unet
+from sepnet.options.fields import Section, chosen
 
 
-def build_unet_1d(
-    *,
-    sources: Sequence[str],
-    num_channels: int,
-    sample_rate: int,
-    depth: int,
-    base_filters: int,
-    filter_growth: str,
-    output: str,
-    separate_networks: bool,
-    **style,
-) -> Network:
-    """Builds a 1-D U-Net (Wave-U-Net: Stoller, Ewert, Dixon 2018, https://arxiv.org/abs/1806.03185).
+@dataclasses.dataclass(frozen=True)
+class Unet1D(Unet):
+    """U-Net on the waveform (Wave-U-Net: Stoller, Ewert, Dixon 2018, https://arxiv.org/abs/1806.03185).
 
     Deliberate differences from the paper: the output is linear instead of tanh, and any length goes in and the same
     length comes out. With zero padding, upsampling holds the last value, so that it does not move the grid with the
-    length; with context the sizes are the paper's.
+    length; without padding the sizes are the paper's.
 
-    Args:
-        sources: names of the stems, in order.
-        num_channels: audio channels in and out.
-        sample_rate: not used: a waveform model knows no Hz. Every builder is called alike.
-        depth: number of levels, 1 or more.
-        base_filters: filters of the first level.
-        filter_growth: "add" or "double"; see `level_filters`.
-        output: what the last convolution gives; see `outputs.estimates`. It acts on samples.
-        separate_networks: one for each source that the last convolution gives, instead of one for all.
-        **style: the remaining fields of `BlockStyle`.
-
-    Raises:
-        UserError: context is asked for with blocks that keep no grid without padding, or with even kernels.
+    >>> from sepnet.models.unet_1d import Unet1D
+    >>> network = Unet1D(depth=2, base_filters=4).build(sources=("vocals", "other"), num_channels=2, sample_rate=8000)
+    >>> network.model.output_shape["vocals"]
+    (None, None, 2)
     """
-    style = BlockStyle(rank=1, **style)
-    has_context = style.padding == "context"
-    if has_context and (style.downsampling not in ("decimate", "filtered") or style.upsampling == "transposed"):
-        raise UserError(
-            f"--padding context does not go with --downsampling {style.downsampling} --upsampling {style.upsampling}; "
-            "take decimate or filtered, and linear or learned"
-        )
-    if has_context and not (style.down_kernel_size % 2 and style.up_kernel_size % 2):
-        raise UserError(
-            f"--padding context does not go with kernels of {style.down_kernel_size} and {style.up_kernel_size}: "
-            "without padding even ones move the features by half a sample; take odd ones"
-        )
-    padded = keras.Input((None, num_channels), name="padded")
 
-    def network(waveform, channels):
-        features = unet(waveform, level_filters(depth, base_filters, filter_growth), style)
-        seen = CropCenter(name="crop_mixture")(waveform, features) if has_context else waveform
-        features = keras.layers.Concatenate(name="join_mixture")([features, seen])
-        # Waveforms and masks stay float32 under any precision policy.
-        return keras.layers.Conv1D(channels, 1, dtype="float32", name="stems")(features)
+    body: Section = chosen(BODIES["unet_1d"], "blocks", "body of unet_1d")
 
-    raw = one_or_each(
-        network,
-        padded,
-        num_outputs=num_outputs(sources, output),
-        num_channels=num_channels,
-        separate=separate_networks,
-    )
-    seen = CropCenter(name="crop_to_stems")(padded, raw) if has_context else padded
-    stacked = estimates(raw, seen, num_sources=len(sources), output=output)
-    stems = SplitSources(list(sources), dtype="float32", name="sources")(stacked)
-    core = keras.Model(padded, stems, name="core")
+    def largest_depth(self, num_samples: int) -> int:
+        """The largest depth that leaves the bottleneck a sample of a segment."""
+        return max(num_samples, 1).bit_length() - 1
 
-    mixture = keras.Input((None, num_channels), name="mixture")
-    grid = 2**depth
-    if has_context:
-        first_input, first_output = valid_lengths(depth, style)
-        margin = (first_input - first_output) // 2
-        pad = PadContext(margin, first_output, grid, name="pad")
-    else:
-        margin, pad = 0, PadToGrid(grid, name="pad")
-    stems = core(pad(mixture))
-    stems = {source: CropLike(dtype="float32", name=f"crop_{source}")(stems[source], mixture) for source in sources}
-    model = keras.Model(mixture, stems, name="unet_1d")
-    return Network(
-        model,
-        grid_samples=grid,
-        # Between two places of the coarsest grid an output sees up to a step of it more than the margin.
-        context_samples=round_up(margin + grid if has_context else context(depth, style), grid)
-        if style.is_local
-        else None,
-        core=core if has_context else model,
-        margin_samples=margin,
-        first_samples=first_output if has_context else grid,
-    )
+    def build(self, *, sources: Sequence[str], num_channels: int, sample_rate: int):
+        """Builds the `sepnet.models.network.Network`, untrained.
+
+        Args:
+            sources: names of the stems, in order.
+            num_channels: audio channels in and out.
+            sample_rate: not used: a waveform network knows no Hz. Every family is built alike.
+
+        Raises:
+            UserError: options of the body do not go together.
+        """
+        from sepnet.models.layers.lengths import CropCenter
+        from sepnet.models.network import Branch, finish
+        from sepnet.models.outputs import count_outputs, make_estimates, run_networks
+
+        valid_samples = self.body.valid_samples(self.depth)
+
+        def run(mixture):
+            raw = run_networks(
+                lambda features, num_outputs: self.body.apply(
+                    features, self.level_filters, num_outputs, recompute=self.recompute
+                ),
+                mixture,
+                num_outputs=count_outputs(sources, self.output),
+                num_channels=num_channels,
+                separate=self.separate_networks,
+            )
+            seen = CropCenter(name="crop_to_stems")(mixture, raw) if valid_samples else mixture
+            return make_estimates(raw, seen, num_sources=len(sources), output=self.output)
+
+        branch = Branch(run, self.body.grid(self.depth), valid_samples=valid_samples)
+        return finish([branch], sources=sources, num_channels=num_channels, name="unet_1d")

@@ -1,192 +1,132 @@
 """The U-Net on the spectrogram, with the STFT before it and the inverse after it."""
 
+import dataclasses
 from collections.abc import Sequence
 
-import keras
-from keras import ops
-
-from pipelines.batches.spectra import magnitude, make_spectra
 from pipelines.errors import UserError
-from sepnet.models.blocks import BlockStyle, CropLike, PadToGrid
-from sepnet.models.network import Network, round_up
-from sepnet.models.outputs import MASKS, SplitSources, WienerStep, estimates, num_outputs, one_or_each
-from sepnet.models.strided_unet import jansson_unet, spleeter_unet, strided_context
-from sepnet.models.unet import context, level_filters, unet
-
-STRIDED = {"jansson": jansson_unet, "spleeter": spleeter_unet}
+from sepnet.models import BODIES
+from sepnet.models.unet import Unet
+from sepnet.options.fields import Section, chosen, option, other_default
 
 
-def build_unet_2d(
-    *,
-    sources: Sequence[str],
-    num_channels: int,
-    sample_rate: int,
-    depth: int,
-    base_filters: int,
-    filter_growth: str,
-    output: str,
-    separate_networks: bool,
-    form: str,
-    magnitudes: str,
-    frame_length: int,
-    frame_step: int,
-    num_bins: int | None,
-    num_mel_bands: int | None,
-    wiener: bool,
-    **style,
-) -> Network:
-    """Builds a 2-D U-Net on STFT magnitudes or on mel bands; the stems take the mixture's phase.
+@dataclasses.dataclass(frozen=True)
+class Unet2D(Unet):
+    """U-Net on STFT magnitudes or on mel bands; the stems take the mixture's phase.
 
     Reference: Jansson et al. 2017 (https://ejhumphrey.com/assets/pdf/jansson2017singing.pdf) for masks, Oh, Kim, Yun
     2018 (https://arxiv.org/abs/1810.11520) for magnitudes as channels ("direct"). Deliberate differences: the network
-    sees log magnitudes and where a bin lies in frequency, all sources come from one network, and magnitudes as channels
-    pass `Rectify` instead of a ReLU.
+    sees log magnitudes and the place of a bin in frequency, all sources come from one network, and magnitudes as
+    channels pass `Rectify` instead of a ReLU.
 
-    Args:
-        sources: names of the stems, in order.
-        num_channels: audio channels in and out.
-        sample_rate: Hz.
-        depth: number of levels, 1 or more.
-        base_filters: filters of the first level.
-        filter_growth: "add" or "double"; see `level_filters`.
-        output: what the last convolution gives; see `outputs.estimates`. It acts on magnitudes.
-        separate_networks: one for each source that the last convolution gives, instead of one for all.
-        form: "blocks" (`unet.unet`), "jansson" or "spleeter" (`strided_unet`).
-        magnitudes: the network sees their logarithms and the height in frequency ("log"), or themselves ("linear").
-        frame_length: STFT window in samples.
-        frame_step: samples from one frame to the next, up to three quarters of `frame_length`.
-        num_bins: how many of the lowest bins the network sees, up to half of `frame_length`; those above take the mask
-            of the last. None: all.
-        num_mel_bands: the network works on this many mel bands, and its masks are carried to the bins of the STFT;
-            None: it works on these bins themselves.
-        wiener: the estimates go through one Wiener step.
-        **style: the remaining fields of `BlockStyle`.
-
-    Raises:
-        UserError: sizes that do not fit together, or an output that is no mask on mel bands, which have no inverse.
+    >>> from sepnet.models.unet_2d import Unet2D
+    >>> network = Unet2D(depth=2, frame_length=64, frame_step=16).build(
+    ...     sources=("vocals", "other"), num_channels=1, sample_rate=8000
+    ... )
+    >>> list(network.model.output_shape)
+    ['vocals', 'other']
     """
-    if num_mel_bands and output not in MASKS:
-        raise UserError(f"--output {output} needs the bins of the STFT; with --num-mel-bands take one of {MASKS}")
-    if num_bins and (num_mel_bands or output not in MASKS or num_bins > frame_length // 2):
-        raise UserError(
-            f"--num-bins {num_bins} needs --output mask or softmax_mask, no --num-mel-bands, and at most "
-            f"{frame_length // 2} bins with --frame-length {frame_length}"
+
+    depth: int = other_default(Unet, "depth", 5)
+    base_filters: int = other_default(Unet, "base_filters", 12)
+    filter_growth: str = other_default(Unet, "filter_growth", "double")
+    output: str = other_default(Unet, "output", "softmax_mask")
+    magnitudes: str = option(
+        "log", "the network sees logarithms and the height in frequency, or plain magnitudes", choices=("log", "linear")
+    )
+    frame_length: int = option(1024, "STFT window in samples", at_least=4)
+    frame_step: int = option(256, "samples from one STFT frame to the next", at_least=1)
+    num_bins: int | None = option(
+        None, "lowest STFT bins that the network sees; those above take the mask of the last (default: all)", at_least=2
+    )
+    num_mel_bands: int | None = option(None, "mel bands to work on (default: the bins of the STFT)", at_least=2)
+    wiener: bool = option(False, "let the estimates share the mixture in proportion to their powers")
+    body: Section = chosen(BODIES["unet_2d"], "blocks", "body of unet_2d")
+
+    def largest_depth(self, num_samples: int) -> int:
+        """The largest depth that leaves the bottleneck a frame and a bin of a segment."""
+        num_frames = max(num_samples // self.frame_step, 1)
+        return min(num_frames, self.num_mel_bands or self.num_bins or self.frame_length // 2).bit_length() - 1
+
+    def build(self, *, sources: Sequence[str], num_channels: int, sample_rate: int):
+        """Builds the `sepnet.models.network.Network`, untrained.
+
+        Args:
+            sources: names of the stems, in order.
+            num_channels: audio channels in and out.
+            sample_rate: Hz.
+
+        Raises:
+            UserError: sizes that do not fit together, or an output that is no mask on mel bands, which have no inverse.
+        """
+        from sepnet.models.network import Branch, finish
+
+        self._check_sizes()
+        branch = Branch(
+            lambda mixture: self._estimates(mixture, sources, num_channels, sample_rate),
+            grid_samples=self.frame_step * self.body.grid(self.depth),
+            takes_any_length=True,
         )
-    style = BlockStyle(rank=2, **style)
-    spectra = make_spectra(
-        frame_length=frame_length, frame_step=frame_step, sample_rate=sample_rate, num_mel_bands=num_mel_bands
-    )
-    mixture = keras.Input((None, num_channels), name="mixture")
-    real, imag = spectra.stft(mixture)
-    spectrum, *phase = Polar(dtype="float32", name="polar")(real, imag)
-    if num_mel_bands:
-        # The bank gives magnitude per Hz; times the width of a bin it is as large as the magnitudes themselves.
-        seen, carry = spectra.mel(spectrum) * (sample_rate / frame_length), spectra.mel_to_linear
-    else:
+        return finish([branch], sources=sources, num_channels=num_channels, name="unet_2d")
+
+    def _check_sizes(self) -> None:
+        from sepnet.models.outputs import MASKS
+
+        if self.num_mel_bands and self.output not in MASKS:
+            raise UserError(
+                f"--output {self.output} needs the bins of the STFT; with --num-mel-bands take one of {MASKS}"
+            )
+        most_bins = self.frame_length // 2
+        if self.num_bins and (self.num_mel_bands or self.output not in MASKS or self.num_bins > most_bins):
+            raise UserError(
+                f"--num-bins {self.num_bins} needs --output mask or softmax_mask, no --num-mel-bands, and at most "
+                f"{most_bins} bins with --frame-length {self.frame_length}"
+            )
+
+    def _estimates(self, mixture, sources: Sequence[str], num_channels: int, sample_rate: int):
+        """Front, body and head, from a waveform to waveforms, the sources one after the other."""
+        from pipelines.batches.spectra import make_spectra
+        from sepnet.models.layers.lengths import CropLike, PadToGrid
+        from sepnet.models.layers.magnitudes import LogMagnitudes, Polar, Rectangular, Rectify
+        from sepnet.models.layers.sources import WienerStep
+        from sepnet.models.outputs import MASKS, count_outputs, make_estimates, run_networks
+
+        spectra = make_spectra(
+            frame_length=self.frame_length,
+            frame_step=self.frame_step,
+            sample_rate=sample_rate,
+            num_mel_bands=self.num_mel_bands,
+        )
+        real, imag = spectra.stft(mixture)
+        magnitudes, *phase = Polar(dtype="float32", name="polar")(real, imag)
+        seen, to_bins = self._seen_and_back(magnitudes, spectra, sample_rate)
+        if self.magnitudes == "log":
+            seen = LogMagnitudes(dtype="float32", name="log_magnitudes")(seen)
+        raw = run_networks(
+            lambda features, num_outputs: self.body.apply(
+                features, self.level_filters, num_outputs, recompute=self.recompute
+            ),
+            PadToGrid(self.body.grid(self.depth), name="pad")(seen),
+            num_outputs=count_outputs(sources, self.output),
+            num_channels=num_channels,
+            separate=self.separate_networks,
+        )
+        raw = CropLike(dtype="float32", name="crop")(raw, seen)
+        if self.output not in MASKS:
+            raw = Rectify(dtype="float32", name="magnitudes")(raw)
+        estimates = make_estimates(raw, magnitudes, num_sources=len(sources), output=self.output, to_mixture=to_bins)
+        if self.wiener:
+            estimates = WienerStep(dtype="float32", name="wiener")(estimates, magnitudes)
+        return spectra.inverse_stft(*Rectangular(dtype="float32", name="rectangular")(estimates, *phase), mixture)
+
+    def _seen_and_back(self, magnitudes, spectra, sample_rate: int):
+        """The magnitudes that the network sees, and the layer that brings its masks back to all bins."""
+        from sepnet.models.layers.magnitudes import LowestBins, RepeatLastBin, Scale
+
+        if self.num_mel_bands:
+            # The bank gives magnitude per Hz; times the width of a bin it is as large as the magnitudes themselves.
+            bands = Scale(sample_rate / self.frame_length, dtype="float32", name="scale")(spectra.mel(magnitudes))
+            return bands, spectra.mel_to_linear
         # Without the highest bin their number stays even down to the deepest level.
-        num_seen = num_bins or frame_length // 2
-        seen = spectrum[:, :, :num_seen]
-        carry = RepeatLastBin(spectrum.shape[2] - num_seen, dtype="float32", name="repeat_last_bin")
-    picture = LogMagnitudes(dtype="float32", name="log_magnitudes")(seen) if magnitudes == "log" else seen
-
-    def network(picture, channels):
-        if form != "blocks":
-            filters = level_filters(depth - 1, base_filters, filter_growth)
-            return STRIDED[form](picture, filters, style, channels)
-        features = unet(picture, level_filters(depth, base_filters, filter_growth), style)
-        # Masks and magnitudes stay float32 under any precision policy.
-        return keras.layers.Conv2D(channels, 1, dtype="float32", name="stems")(features)
-
-    raw = one_or_each(
-        network,
-        PadToGrid(2**depth, name="pad")(picture),
-        num_outputs=num_outputs(sources, output),
-        num_channels=num_channels,
-        separate=separate_networks,
-    )
-    raw = CropLike(dtype="float32", name="crop")(raw, picture)
-    if output not in MASKS:
-        raw = Rectify(dtype="float32", name="magnitudes")(raw)
-    stacked = estimates(raw, spectrum, num_sources=len(sources), output=output, carry=carry)
-    if wiener:
-        stacked = WienerStep(dtype="float32", name="wiener")(stacked, spectrum)
-    stacked = spectra.inverse_stft(*Rectangular(dtype="float32", name="rectangular")(stacked, *phase), mixture)
-    stems = SplitSources(list(sources), dtype="float32", name="sources")(stacked)
-    num_frames = context(depth, style) if form == "blocks" else strided_context(depth, style, form)
-    context_samples = frame_step * num_frames + spectra.stft.context
-    grid = frame_step * 2**depth
-    model = keras.Model(mixture, stems, name="unet_2d")
-    return Network(model, grid, round_up(context_samples, grid) if style.is_local else None, core=model)
-
-
-@keras.saving.register_keras_serializable(package="sepnet")
-class Polar(keras.layers.Layer):
-    """Magnitude, and cosine and sine of the phase, of a complex spectrum; silence has a phase of zero length."""
-
-    def call(self, real, imag):
-        size = magnitude(real, imag)
-        return size, real / size, imag / size
-
-    def compute_output_shape(self, real_shape, imag_shape):
-        return (real_shape,) * 3
-
-
-@keras.saving.register_keras_serializable(package="sepnet")
-class Rectangular(keras.layers.Layer):
-    """Gives the magnitudes of every source, `[..., num_sources * num_channels]`, the phase of the mixture."""
-
-    def call(self, magnitudes, cosine, sine):
-        repeats = magnitudes.shape[-1] // cosine.shape[-1]
-        return tuple(magnitudes * ops.concatenate([part] * repeats, axis=-1) for part in (cosine, sine))
-
-    def compute_output_shape(self, magnitudes_shape, cosine_shape, sine_shape):
-        return (magnitudes_shape,) * 2
-
-
-@keras.saving.register_keras_serializable(package="sepnet")
-class Rectify(keras.layers.Layer):
-    """The absolute value: magnitudes are not negative.
-
-    After a ReLU, channels of a fresh network that happen to be nowhere above zero have no gradient, and stay silent.
-    """
-
-    def call(self, inputs):
-        return ops.absolute(inputs)
-
-    def compute_output_shape(self, input_shape):
-        return input_shape
-
-
-@keras.saving.register_keras_serializable(package="sepnet")
-class LogMagnitudes(keras.layers.Layer):
-    """What the network sees of magnitudes `[batch, num_frames, num_bins, num_channels]`.
-
-    Their logarithm, and one more channel that rises from 0 to 1 over frequency, since convolutions cannot tell low
-    from high.
-    """
-
-    def call(self, magnitudes):
-        picture = ops.log1p(magnitudes)
-        ramp = ops.reshape(ops.linspace(0.0, 1.0, picture.shape[2]), (1, 1, -1, 1))
-        return ops.concatenate([picture, ops.zeros_like(picture[..., :1]) + ramp], axis=-1)
-
-    def compute_output_shape(self, magnitudes_shape):
-        return (*magnitudes_shape[:-1], magnitudes_shape[-1] + 1)
-
-
-@keras.saving.register_keras_serializable(package="sepnet")
-class RepeatLastBin(keras.layers.Layer):
-    """Gives the highest bins, which the network does not see, the values of the one below them."""
-
-    def __init__(self, times: int, **kwargs):
-        super().__init__(**kwargs)
-        self.times = times
-
-    def call(self, inputs):
-        return ops.concatenate([inputs, ops.repeat(inputs[:, :, -1:], self.times, axis=2)], axis=2)
-
-    def compute_output_shape(self, input_shape):
-        return (*input_shape[:2], input_shape[2] + self.times, input_shape[3])
-
-    def get_config(self):
-        return {**super().get_config(), "times": self.times}
+        num_bins = self.num_bins or self.frame_length // 2
+        repeat = RepeatLastBin(magnitudes.shape[2] - num_bins, dtype="float32", name="repeat_last_bin")
+        return LowestBins(num_bins, dtype="float32", name="lowest_bins")(magnitudes), repeat

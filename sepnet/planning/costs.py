@@ -6,12 +6,10 @@ this machine can be counted.
 
 import dataclasses
 
-from sepnet.config.sections import Config
+from sepnet.config.config import Config
 from sepnet.models.network import Network
-from sepnet.planning.flops import flops
-from sepnet.planning.graph_walk import untrained
-from sepnet.planning.receptive_field import receptive_field_samples
-from sepnet.planning.step_memory import separation_bytes, training_bytes
+from sepnet.planning.step_memory import core_calls, separation_bytes, training_bytes
+from sepnet.planning.untrained import untrained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Costs:
     separation_bytes: int
 
 
-def costs(config: Config, sample_rate: int, device: str = "gpu", network: Network | None = None) -> Costs:
+def count_costs(config: Config, sample_rate: int, device: str = "gpu", network: Network | None = None) -> Costs:
     """All costs of a config.
 
     Args:
@@ -53,7 +51,17 @@ def costs(config: Config, sample_rate: int, device: str = "gpu", network: Networ
         depth=config.model.depth,
         parameters=network.model.count_params(),
         flops_per_second=flops(network, num_samples) * sample_rate / num_samples,
-        receptive_field_samples=receptive_field_samples(network),
+        receptive_field_samples=network.receptive_field_samples,
         training_bytes=training_bytes(config, sample_rate, device, network),
         separation_bytes=separation_bytes(config, sample_rate, device, network),
     )
+
+
+def flops(network: Network, num_samples: int) -> int:
+    """Floating-point operations of the forward pass of training on one example; a multiply-add is two.
+
+    Args:
+        network: of any family.
+        num_samples: length of the estimates, one that `network.training_samples` gives.
+    """
+    return sum(call.flops for call in core_calls(network, 1, num_samples))

@@ -23,45 +23,22 @@ There are two answers, both measured on CPU by `python -m benchmarks.memory`:
   `POOLED`. The pool never shrinks, and pieces of many sizes leave gaps in it.
 """
 
-import dataclasses
 import math
 from collections import defaultdict
 from collections.abc import Sequence
 
-import keras
-
-from pipelines.batches.spectra import STFT, InverseSTFT
-from sepnet.config.sections import Config
-from sepnet.models.blocks import Convolution, NormalizedActivation, Upsample
+from sepnet.config.config import Config
+from sepnet.models.graph_walk import Call, calls
+from sepnet.models.layers.plain import Memory
+from sepnet.models.layers.stock import tell
 from sepnet.models.network import Network
-from sepnet.models.outputs import ApplyMasks, Masks, WienerStep
-from sepnet.models.unet_2d import Rectangular, Rectify
-from sepnet.planning.graph_walk import CONVOLUTIONS, MAX_POOLINGS, TRANSPOSED, Call, core_calls, untrained
+from sepnet.planning.untrained import untrained
 from sepnet.separation.separator import block_and_context
 from sepnet.training.losses import RESOLUTIONS
 
 ALLOCATED = 1.05
 POOLED = 1.45
 PROCESS_BYTES = 0.85e9
-
-
-@dataclasses.dataclass(frozen=True)
-class Need:
-    """Memory of a layer beside its inputs and outputs.
-
-    Attributes:
-        keeps_inputs: they stay for the gradient.
-        keeps_outputs: they stay for the gradient.
-        kept: bytes of other things that stay for the gradient.
-        forward: bytes that are needed only while it runs.
-        backward: bytes that are needed only while its gradient is computed.
-    """
-
-    keeps_inputs: bool = False
-    keeps_outputs: bool = False
-    kept: int = 0
-    forward: int = 0
-    backward: int = 0
 
 
 def training_bytes(config: Config, sample_rate: int, device: str = "gpu", network: Network | None = None) -> int:
@@ -77,15 +54,15 @@ def training_bytes(config: Config, sample_rate: int, device: str = "gpu", networ
     training, num_sources = config.training, len(config.data.parts)
     num_samples = network.training_samples(config.data.segment_samples(sample_rate))
     batch_size = training.batch_size // training.devices
-    calls = core_calls(network, batch_size, num_samples, training.precision)
+    layers = core_calls(network, batch_size, num_samples, training.precision)
     weights = sum(math.prod(weight.shape) for weight in network.core.weights)
-    trained = sum(call.parameters for call in calls)
+    trained = sum(call.parameters for call in layers)
     moments = 2 + (training.ema > 0) + (training.accumulation > 1)
     half = 2 * trained if training.precision != "float32" else 0
     # One float32 value for each sample of each stem; the batch itself has 2 bytes a value.
     audio = 4 * batch_size * num_samples * num_sources * config.data.num_channels
     always = 4 * (weights + moments * trained) + half + audio // 2 + audio
-    peak = always + _training_peak(calls, audio, training.loss, config.model.recompute)
+    peak = always + _training_peak(layers, audio, training.loss, config.model.recompute)
     return _on_device(peak, device)
 
 
@@ -93,21 +70,28 @@ def separation_bytes(config: Config, sample_rate: int, device: str = "gpu", netw
     """Peak memory of separating a block of a song, as `sepnet.Separator` cuts it; arguments as for `training_bytes`."""
     network = network or untrained(config, sample_rate)
     num_samples = network.training_samples(block_samples(network, sample_rate))
-    calls = core_calls(network, 1, num_samples, config.training.precision)
-    last_use = {tensor.key: index for index, call in enumerate(calls) for tensor in call.inputs}
+    layers = core_calls(network, 1, num_samples, config.training.precision)
+    last_use = {tensor.key: index for index, call in enumerate(layers) for tensor in call.inputs}
     # What spreads the mixture over the sources needs no estimate, so TensorFlow runs it at once.
-    spread = sum(_need(call).kept for call in calls if isinstance(call.layer, ApplyMasks | Rectangular))
+    spread = sum(call.memory().kept for call in layers if tell(call.layer, "runs_early"))
     live = peak = 4 * network.model.count_params() + spread
-    for index, call in enumerate(calls):
+    for index, call in enumerate(layers):
         live += sum(tensor.num_bytes for tensor in call.outputs)
-        peak = max(peak, live + _need(call).forward)
+        peak = max(peak, live + call.memory().forward)
         live -= sum(tensor.num_bytes for tensor in set(call.inputs) if last_use[tensor.key] == index)
     return _on_device(peak, device)
 
 
+def core_calls(network: Network, batch_size: int, num_samples: int, precision: str = "float32") -> list[Call]:
+    """The calls of what is trained, `network.core`, for estimates of `num_samples` samples."""
+    num_channels = network.core.inputs[0].shape[-1]
+    shape = (batch_size, num_samples + 2 * network.margin_samples, num_channels)
+    return calls(network.core, shape, half=precision != "float32")
+
+
 def block_samples(network: Network, sample_rate: int) -> int:
-    """How much of a song the model sees at once when it is separated, block and context."""
-    block, context = block_and_context(network.grid_samples, network.context_samples, sample_rate)
+    """Samples of a song that the model sees at once when it is separated: a block with what lies around it."""
+    block, context = block_and_context(network.grid_samples, network.reach_samples, sample_rate)
     return block + 2 * (context or 0)
 
 
@@ -115,52 +99,52 @@ def _on_device(num_bytes: int, device: str) -> int:
     return round(PROCESS_BYTES + POOLED * num_bytes if device == "cpu" else ALLOCATED * num_bytes)
 
 
-def _training_peak(calls: Sequence[Call], audio: int, loss: str, recompute: bool) -> int:
+def _training_peak(layers: Sequence[Call], audio: int, loss: str, recompute: bool) -> int:
     """The most bytes beside weights and batch that are there at once; `audio` is the size of all sources."""
     differentiable: set[int] = set()
-    needs = []
+    needs: list[Memory] = []
     # By tensor: the calls that need it, forward or (counted on from the end) for the gradient.
     until: dict[int, int] = {}
-    for index, call in enumerate(calls):
+    for index, call in enumerate(layers):
         has_gradient = bool(call.parameters) or any(tensor.key in differentiable for tensor in call.inputs)
         if has_gradient:
             differentiable |= {tensor.key for tensor in call.outputs}
-        need = _need(call, recompute)
-        needs.append(need if has_gradient else Need(forward=need.forward))
+        need = call.memory(recompute)
+        needs.append(need if has_gradient else Memory(forward=need.forward))
         kept = (*call.inputs * needs[-1].keeps_inputs, *call.outputs * needs[-1].keeps_outputs)
         until |= {tensor.key: max(index, until.get(tensor.key, 0)) for tensor in call.inputs}
-        # Going back, the call at `index` comes at `2 * len(calls) - index`; the first that keeps a tensor is the last.
+        # Going back, the call at `index` comes at `2 * len(layers) - index`; the first that keeps a tensor is the last.
         for tensor in kept:
-            until[tensor.key] = max(2 * len(calls) - index, until.get(tensor.key, 0))
+            until[tensor.key] = max(2 * len(layers) - index, until.get(tensor.key, 0))
 
     ending = defaultdict(int)
     live = peak = 0
-    for index, (call, need) in enumerate(zip(calls, needs, strict=True)):
+    for index, (call, need) in enumerate(zip(layers, needs, strict=True)):
         for tensor in call.outputs:
             live += tensor.num_bytes
-            ending[until.get(tensor.key, len(calls))] += tensor.num_bytes
+            ending[until.get(tensor.key, len(layers))] += tensor.num_bytes
         live += need.kept
         peak = max(peak, live + need.forward)
         live -= ending[index]
 
     kept, scratch = _loss_need(audio, loss)
     peak = max(peak, live + audio + kept + scratch)
-    live += kept - ending[len(calls)]
-    gradients = {tensor.key: tensor.num_bytes for tensor in calls[-1].outputs}
+    live += kept - ending[len(layers)]
+    gradients = {tensor.key: tensor.num_bytes for tensor in layers[-1].outputs}
     live += sum(gradients.values())
     released = 0
-    for index in reversed(range(len(calls))):
-        call, need = calls[index], needs[index]
+    for index in reversed(range(len(layers))):
+        call, need = layers[index], needs[index]
         for tensor in call.inputs:
             if tensor.key in differentiable and tensor.key not in gradients:
                 gradients[tensor.key] = tensor.num_bytes
                 live += tensor.num_bytes
         live += 4 * call.parameters
         peak = max(peak, live + need.backward)
-        live -= released + need.kept + ending[2 * len(calls) - index]
+        live -= released + need.kept + ending[2 * len(layers) - index]
         released = sum(gradients.pop(tensor.key, 0) for tensor in call.outputs)
     # Adam works on a few copies of a weight.
-    return max(peak, live + 3 * max(4 * call.parameters for call in calls))
+    return max(peak, live + 3 * max(4 * call.parameters for call in layers))
 
 
 def _loss_need(audio: int, loss: str) -> tuple[int, int]:
@@ -172,73 +156,3 @@ def _loss_need(audio: int, loss: str) -> tuple[int, int]:
     kept = 4 * 2 * audio
     num_resolutions = len(RESOLUTIONS) if loss == "multi_resolution_stft" else 1
     return num_resolutions * kept, 2 * kept
-
-
-def _need(call: Call, recompute: bool = False) -> Need:
-    layer = call.layer
-    given = sum(tensor.num_bytes for tensor in call.inputs)
-    made = sum(tensor.num_bytes for tensor in call.outputs)
-    values = sum(tensor.size for tensor in call.outputs)
-    match layer:
-        case Convolution():
-            return _convolution_need(call, recompute)
-        case NormalizedActivation():
-            return _normalization_need(call, recompute)
-        case layer if isinstance(layer, CONVOLUTIONS + TRANSPOSED):
-            # The last one is in float32: under mixed precision it works on a copy.
-            copy = (
-                4 * call.inputs[0].size if given < 4 * call.inputs[0].size and layer.compute_dtype == "float32" else 0
-            )
-            return Need(keeps_inputs=not copy, kept=copy, backward=copy)
-        case layer if isinstance(layer, MAX_POOLINGS):
-            return Need(keeps_inputs=True, keeps_outputs=True)
-        case Rectify():
-            return Need(keeps_inputs=True, backward=made)
-        case Upsample():
-            return Need(keeps_inputs=layer.learned, kept=made * layer.learned, forward=made, backward=made)
-        case keras.layers.Dropout():
-            return Need(kept=made, forward=made)
-        case Masks():
-            return Need(kept=made, forward=made, backward=made)
-        case ApplyMasks():
-            return Need(kept=made)
-        case WienerStep():
-            # Powers, shares and the mixture for each source.
-            return Need(kept=3 * made, forward=made, backward=3 * made)
-        case Rectangular():
-            return Need(kept=made, backward=made // 2)
-        case STFT():
-            frames = 4 * values * layer.frame_length // (2 * layer.num_bins)
-            return Need(forward=2 * frames)
-        case InverseSTFT():
-            frames = given * layer.frame_length // (2 * layer.num_bins)
-            return Need(forward=given + frames, backward=given + frames)
-    return Need()
-
-
-def _convolution_need(call: Call, recompute: bool) -> Need:
-    settings = call.layer.settings
-    [given], [made] = call.inputs, call.outputs
-    copy = made.num_bytes // made.size * given.size
-    copy = 0 if copy == given.num_bytes else copy
-    has_slope = settings["activation"] == "leaky_relu"
-    inner = made.num_bytes if has_slope else 0
-    scratch = made.num_bytes
-    if settings["normalization"] != "none":
-        inner += 4 * made.size
-        scratch = 2 * 4 * made.size
-    if recompute:
-        return Need(not copy, kept=copy, forward=inner + scratch, backward=inner + made.num_bytes)
-    return Need(not copy, not has_slope, kept=inner + copy, forward=scratch, backward=scratch)
-
-
-def _normalization_need(call: Call, recompute: bool) -> Need:
-    settings, [made] = call.layer.settings, call.outputs
-    # The normalisation keeps its input, in float32; the activation what lies between them, or the output.
-    copy = 4 * made.size if made.num_bytes < 4 * made.size else 0
-    keeps_outputs = not settings["activation_first"] and settings["activation"] != "leaky_relu"
-    inner = copy + made.num_bytes * (not keeps_outputs)
-    scratch = 2 * 4 * made.size
-    if recompute:
-        return Need(keeps_inputs=True, forward=inner + scratch, backward=inner + scratch)
-    return Need(keeps_inputs=True, keeps_outputs=keeps_outputs, kept=inner, forward=scratch, backward=scratch)

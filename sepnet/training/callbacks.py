@@ -14,7 +14,7 @@ import numpy as np
 
 from pipelines.errors import UserError
 from pipelines.files import whole_file
-from sepnet.config.sections import Config
+from sepnet.config.config import Config
 from sepnet.measures.energy import EnergyMeter
 from sepnet.reports.pictures import draw_losses, draw_separation
 from sepnet.training.checkpoints import load_state, save_state, save_weights

@@ -14,7 +14,8 @@ from pipelines.batches.dataset import training_batches, validation_batches
 from pipelines.errors import UserError
 from pipelines.progress import progress_bar
 from pipelines.songs.layouts import Track
-from sepnet.config.sections import Config, Training
+from sepnet.config.config import Config
+from sepnet.config.training import Training
 from sepnet.measures.energy import EnergyMeter
 from sepnet.measures.memory import available_bytes
 from sepnet.measures.provenance import provenance
@@ -244,7 +245,7 @@ def measure_baselines(config: Config, validation: tf.data.Dataset) -> dict[str, 
     baselines = {}
     for name, answer in answers.items():
         model = keras.Model(mixture, dict.fromkeys(parts, answer))
-        network = Network(model, grid_samples=1, context_samples=0, core=model)
+        network = Network(model, grid_samples=1, reach_samples=0, core=model)
         trainer = Trainer(network, list(parts), num_parts=[len(stems) for stems in parts.values()])
         trainer.compile(jit_compile=False)
         figures = trainer.evaluate(validation, verbose=0, return_dict=True)

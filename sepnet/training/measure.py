@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from sepnet.config.sections import Config
+from sepnet.config.config import Config
 from sepnet.measures.energy import EnergyMeter
 from sepnet.measures.metrics import squared_errors
 from sepnet.models import build_network

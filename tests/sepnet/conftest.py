@@ -36,7 +36,7 @@ def gain_model(tmp_path_factory):
         mixture = keras.Input((None, num_channels), name="mixture")
         model = keras.Model(mixture, {source: keras.layers.Rescaling(gain)(mixture) for source, gain in gains.items()})
         contract = contract_of(
-            Network(model, grid_samples=1, context_samples=context_samples, core=model),
+            Network(model, grid_samples=1, reach_samples=context_samples, core=model),
             sources=gains,
             num_channels=num_channels,
             sample_rate=sample_rate,

@@ -6,7 +6,8 @@ import itertools
 import keras
 import numpy as np
 
-from sepnet.config.sections import DOWNSAMPLINGS, FAMILIES, UPSAMPLINGS
+from sepnet.models import FAMILIES
+from sepnet.models.bodies.blocks import DOWNSAMPLINGS, UPSAMPLINGS
 from sepnet.models import builder
 
 SOURCES = ("vocals", "drums", "bass")
@@ -40,7 +41,7 @@ def contract_of(network, *, sources=SOURCES, num_channels=2, sample_rate=SAMPLE_
         "sample_rate": sample_rate,
         "num_channels": num_channels,
         "grid_samples": network.grid_samples,
-        "context_samples": network.context_samples,
+        "context_samples": network.reach_samples,
     }
 
 

@@ -19,7 +19,9 @@ import tensorflow as tf
 two = [tf.config.LogicalDeviceConfiguration()] * 2
 tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
 import keras
-from sepnet.config.sections import Config, Training, Unet1D
+from sepnet.config.config import Config
+from sepnet.config.training import Training
+from sepnet.models.unet_1d import Unet1D
 from sepnet.training.devices import several_devices
 from sepnet.training.fit import make_trainer
 from sepnet.models import build_network

@@ -15,7 +15,8 @@ from pipelines.errors import UserError
 from sepnet.compare import main
 from sepnet.comparison.song import Comparison
 from sepnet.comparison.song_pictures import draw_song
-from sepnet.config.sections import Config, Data
+from sepnet.config.config import Config
+from sepnet.config.data import Data
 from tests.page_reader import content, read_page
 
 GAINS = {"flat": {"vocals": 0.5, "drums": 0.25}, "deep": {"vocals": 0.6, "drums": 0.4}}

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from sepnet.config.sections import FAMILIES, FORMS
+from sepnet.models import FAMILIES
+from sepnet.options.OLD import FORMS
 from tests.sepnet.helpers import CONTEXT_WAYS, WAYS, noise, small_network, stacked
 
 
@@ -19,7 +20,7 @@ def with_positive_kernels(network):
 
 def extent(network):
     """How far from one changed sample outputs change, at the most, over all places of the grid."""
-    middle = 3 * network.context_samples // 2 // network.grid_samples * network.grid_samples
+    middle = 3 * network.reach_samples // 2 // network.grid_samples * network.grid_samples
     places = np.arange(middle, middle + network.grid_samples, max(network.grid_samples // 8, 1))
     songs = np.repeat(noise(1, 2 * middle, 2), 1 + len(places), axis=0)
     songs[1 + np.arange(len(places)), places] += 1000.0
@@ -46,8 +47,8 @@ def test_context_is_all_that_an_output_can_depend_on(family, way, kernels, paddi
     sizes = {"depth": 3, "down_kernel_size": kernels[0], "up_kernel_size": kernels[1]}
     network = small_network(family, normalization="none", output="direct", **ways, **sizes)
     farthest = extent(with_positive_kernels(network))
-    assert network.context_samples % network.grid_samples == 0
-    assert farthest <= network.context_samples <= 3 * farthest
+    assert network.reach_samples % network.grid_samples == 0
+    assert farthest <= network.reach_samples <= 3 * farthest
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -60,7 +61,7 @@ def test_context_of_group_normalisation_has_no_end(family):
 @pytest.mark.parametrize(("downsampling", "upsampling"), WAYS)
 def test_a_block_on_the_grid_gives_what_the_whole_gives(family, downsampling, upsampling):
     network = small_network(family, depth=3, convolutions=2, downsampling=downsampling, upsampling=upsampling)
-    context, grid = network.context_samples, network.grid_samples
+    context, grid = network.reach_samples, network.grid_samples
     start, length = context + 3 * grid, 2 * grid + 5
     song = noise(1, start + length + context + 101, 2)
     whole = stacked(network.model(song))[:, start : start + length]

@@ -8,7 +8,10 @@ import pytest
 import tensorflow as tf
 
 from benchmarks.memory import SAMPLE_RATE, configs, describe, make_config, measure
-from sepnet.config.sections import FAMILIES, Config, Data, Training
+from sepnet.config.config import Config
+from sepnet.config.data import Data
+from sepnet.config.training import Training
+from sepnet.models import FAMILIES
 from sepnet.models import build_network
 from sepnet.planning.costs import costs
 from sepnet.planning.flops import flops
@@ -55,7 +58,7 @@ def unknown_to_tensorflow(config, num_samples):
 def widest_gradient(network):
     """From the first to the last sample that one output sample depends on, at the most, over all places of the grid."""
     grid = network.grid_samples
-    middle = network.margin_samples + 2 * network.context_samples // grid * grid
+    middle = network.margin_samples + 2 * network.reach_samples // grid * grid
     length = network.training_samples(2 * middle)
     mixture = tf.constant(noise(1, length + 2 * network.margin_samples, 2))
     widest = 0

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from pipelines.errors import UserError
-from sepnet.config.sections import Config
+from sepnet.config.config import Config
 from sepnet.export.write import export_model
 from sepnet.train import comparison
 from sepnet.train import main as train

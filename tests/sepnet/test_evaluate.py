@@ -14,7 +14,8 @@ import soundfile
 
 from pipelines.errors import UserError
 from pipelines.songs.layouts import Track
-from sepnet.config.sections import Config, Data
+from sepnet.config.config import Config
+from sepnet.config.data import Data
 from sepnet.evaluate import main
 from sepnet.evaluation import bss_eval
 from sepnet.evaluation.aggregates import AGGREGATES, aggregate

@@ -13,7 +13,10 @@ import scipy.ndimage
 import tensorflow as tf
 
 from pipelines.errors import UserError
-from sepnet.config.sections import ACTIVATIONS, BLOCK_OPTIONS, FAMILIES, NORMALIZATIONS, Unet1D
+from sepnet.models import FAMILIES
+from sepnet.models.bodies.body import ACTIVATIONS, NORMALIZATIONS
+from sepnet.models.unet_1d import Unet1D
+from sepnet.options.OLD import BLOCK_OPTIONS
 from sepnet.export.write import export_model
 from sepnet.models import builder
 from sepnet.models.blocks import LOW_PASS, LowPass

@@ -5,7 +5,9 @@ import json
 import pytest
 
 from pipelines.errors import UserError
-from sepnet.config.sections import Config, Training, Unet1D
+from sepnet.config.config import Config
+from sepnet.config.training import Training
+from sepnet.models.unet_1d import Unet1D
 from sepnet.measures.memory import parse_memory
 from sepnet.plan import main, make_plan, parse_depths
 

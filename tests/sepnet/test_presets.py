@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pipelines.errors import UserError
-from sepnet.config.sections import preset_names, read_preset
+from sepnet.config.presets import preset_names, read_preset
 from sepnet.models import build_network
 from tests.sepnet.test_config import from_flags
 

@@ -7,7 +7,9 @@ import keras
 import numpy as np
 import pytest
 
-from sepnet.config.sections import Config, Training, Unet1D
+from sepnet.config.config import Config
+from sepnet.config.training import Training
+from sepnet.models.unet_1d import Unet1D
 from sepnet.measures.energy import EnergyMeter
 from sepnet.models import build_network
 from sepnet.training.callbacks import Budget

@@ -9,7 +9,8 @@ from pipelines.audio.reading import measure
 from pipelines.batches.augmentation import make_augmentations
 from pipelines.batches.dataset import validation_batches
 from pipelines.songs.layouts import find_songs, read_track
-from sepnet.config.sections import Config, Data
+from sepnet.config.config import Config
+from sepnet.config.data import Data
 from sepnet.models.network import Network
 from sepnet.training.fit import measure_baselines
 from sepnet.training.trainer import Trainer
@@ -60,7 +61,7 @@ def echo():
     """A network that gives the mixture back for every source."""
     mixture = keras.Input((None, 2), name="mixture")
     model = keras.Model(mixture, {source: keras.layers.Identity()(mixture) for source in SOURCES})
-    return Network(model, grid_samples=1, context_samples=0, core=model)
+    return Network(model, grid_samples=1, reach_samples=0, core=model)
 
 
 def mean_squared_errors(sources, estimates):
@@ -135,7 +136,7 @@ def test_a_source_may_be_the_sum_of_stems():
     stems = (noise(2, 4, 50, 2) * 32768).astype(np.int16)
     mixture = keras.Input((None, 2), name="mixture")
     model = keras.Model(mixture, {"vocals": mixture, "accompaniment": keras.layers.Identity()(mixture)})
-    network = Network(model, grid_samples=1, context_samples=0, core=model)
+    network = Network(model, grid_samples=1, reach_samples=0, core=model)
     outputs = Trainer(network, ["vocals", "accompaniment"], num_parts=[1, 3])({"sources": stems}, training=True)
     expected = stems.transpose(0, 2, 1, 3).astype(np.float64) / 32768
     sums = np.stack([expected[:, :, 0], expected[:, :, 1:].sum(axis=2)], axis=2)

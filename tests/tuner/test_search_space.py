@@ -4,7 +4,8 @@ import keras_tuner
 import pytest
 
 from pipelines.errors import UserError
-from sepnet.config.sections import Config, Unet2D
+from sepnet.config.config import Config
+from sepnet.models.unet_2d import Unet2D
 from tests.tuner.searching import tiny_search
 from tuner.search import main
 from tuner.search_space import Knob, Space, parse_knob, parse_knobs, with_values

@@ -1,0 +1,56 @@
+"""Options of the data: what is read, and how it is cut."""
+
+import dataclasses
+
+from sepnet.options.fields import Section, option
+
+# No song is longer than a day, and no sound card is faster than this.
+MOST_SECONDS, MOST_HZ = 86_400.0, 1_536_000
+
+
+def are_sources(value: tuple) -> bool:
+    """name two or more different sources, with commas; each may be a sum of stems, as in \
+vocals,accompaniment=drums+bass+other"""
+    if not all(isinstance(source, str) for source in value):
+        return False
+    names = [source.partition("=")[0] for source in value]
+    stems = [stem for source in value for stem in source.rpartition("=")[2].split("+")]
+    return len(names) >= 2 and all((*names, *stems)) and len(set(names)) == len(names) and len(set(stems)) == len(stems)
+
+
+@dataclasses.dataclass(frozen=True)
+class Data(Section):
+    """What is read, and how it is cut."""
+
+    data: str | None = option(
+        None, "folder of songs, or musdb18-7s to download that preview (default: the demo songs, made on first use)"
+    )
+    sources: tuple[str, ...] = option(
+        ("vocals", "drums", "bass", "other"),
+        "names of the sources, with commas; one may be a sum of stems: vocals,accompaniment=drums+bass+other",
+        rule=are_sources,
+    )
+    sample_rate: int | None = option(
+        None, "Hz; songs of another rate are converted once (default: theirs)", at_least=1, at_most=MOST_HZ
+    )
+    num_channels: int = option(2, "audio channels of the model", choices=(1, 2))
+    segment_seconds: float = option(2.0, "length of a training segment", at_least=0.01, at_most=MOST_SECONDS)
+    validation_segments: int = option(48, "fixed segments that val_mse is measured on", at_least=1)
+    validation_seconds: float = option(4.0, "length of a validation segment", at_least=0.01, at_most=MOST_SECONDS)
+    reader: str = option("auto", "what reads the files", choices=("auto", "tensorflow-io", "portable"))
+    skip_bad: bool = option(False, "leave out songs that cannot be used, instead of stopping")
+
+    @property
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """The stems whose sum each source is, by the source's name, in the order of the sources."""
+        named = (source.partition("=") for source in self.sources)
+        return {name: tuple(stems.split("+")) if equals else (name,) for name, equals, stems in named}
+
+    @property
+    def stems(self) -> tuple[str, ...]:
+        """The stems that a song must hold, in the order of the sources."""
+        return tuple(stem for stems in self.parts.values() for stem in stems)
+
+    def segment_samples(self, sample_rate: int) -> int:
+        """The length of a training segment in samples, at a rate in Hz."""
+        return round(self.segment_seconds * sample_rate)

@@ -1,0 +1,31 @@
+"""Reads what older versions wrote into `config.json`, `search.json` and SavedModels."""
+
+from typing import Any
+
+from sepnet.options.fields import NAME, Section
+
+OLD_BODY = "form"
+# Blocks had options that the other bodies lack, and left them at their defaults.
+BLOCKS_ONLY = ("convolutions", "downsampling", "upsampling", "upsampling_kernel_size")
+OLD_PADDING = {"context": "valid"}
+
+
+def modern_model(family: type[Section], values: Any) -> Any:
+    """The values of a model with those of its body among them, as they were written before bodies had sections.
+
+    Args:
+        family: class of the model.
+        values: of the model; returned as they are where they hold a `body`, or are no object.
+    """
+    if not isinstance(values, dict) or "body" in values:
+        return values
+    own = {name: value for name, value in values.items() if name in family.options()}
+    body = {name: value for name, value in values.items() if name not in own and name != OLD_BODY}
+    if not body and OLD_BODY not in values:
+        return own
+    name = values.get(OLD_BODY, "blocks")
+    if name != "blocks":
+        body = {name: value for name, value in body.items() if name not in BLOCKS_ONLY}
+    if "padding" in body:
+        body["padding"] = OLD_PADDING.get(body["padding"], body["padding"])
+    return {**own, "body": {NAME: name, **body}}

@@ -1,0 +1,56 @@
+"""Options of training: how the weights are found."""
+
+import dataclasses
+import math
+
+from sepnet.options.fields import Section, option
+
+LOSSES = ("mse", "l1", "magnitude_mse", "magnitude_l1", "multi_resolution_stft")
+
+
+def are_weights(value: tuple) -> bool:
+    """give numbers from 0 up, not all of them 0"""
+    return all(isinstance(weight, (int, float)) and 0 <= weight < math.inf for weight in value) and any(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Training(Section):
+    """How the weights are found."""
+
+    epochs: int = option(8, "epochs; validation and checkpoints come after each", at_least=1)
+    steps_per_epoch: int = option(50, "batches in an epoch", at_least=1)
+    minutes: float | None = option(
+        None, "train for so long, validation included, instead of for so many epochs", at_least=0.01
+    )
+    joules: float | None = option(None, "train until so much energy is spent, instead", at_least=0.01)
+    batch_size: int = option(4, "segments in a batch", at_least=1)
+    patience: int = option(0, "epochs without a lower val_mse after which training ends; 0: never", at_least=0)
+    loss: str = option("mse", "what is minimised, on waveforms or on STFT magnitudes", choices=LOSSES)
+    source_weights: tuple[float, ...] | None = option(
+        None, "weight of each source in the loss, with commas (default: 1)", rule=are_weights
+    )
+    learning_rate: float = option(2e-3, "Adam's step size at the start", at_least=0.0)
+    schedule: str = option(
+        "cosine",
+        "the learning rate stays, falls to zero along a cosine, or to a tenth half-way; epoch by epoch with --minutes "
+        "or --joules",
+        choices=("constant", "cosine", "step"),
+    )
+    weight_decay: float = option(
+        0.0, "share of the weights that is taken away with each unit of step size", at_least=0.0
+    )
+    ema: float = option(
+        0.0,
+        "momentum of averaged weights, which are then validated and exported; 0: none",
+        at_least=0.0,
+        at_most=0.9999,
+    )
+    accumulation: int = option(1, "batches whose gradients are added up for one update", at_least=1)
+    devices: int = option(1, "GPUs of this host that every batch is split over", at_least=1)
+    precision: str = option("float32", "precision of features", choices=("float32", "mixed_bfloat16", "mixed_float16"))
+    xla: bool = option(False, "compile the training step with XLA; on two CPU cores it is slower than TensorFlow alone")
+    remix: bool = option(True, "mix stems of different songs of the batch")
+    random_gain_db: float = option(6.0, "stems are made louder or softer by up to this", at_least=0.0, at_most=120.0)
+    channel_swap: bool = option(True, "exchange left and right at random")
+    polarity: bool = option(True, "invert stems at random")
+    seed: int = option(0, "seed of weights, segments and augmentation", at_least=0, at_most=2**32 - 1)

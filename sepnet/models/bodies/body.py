@@ -1,0 +1,46 @@
+"""`Body`: options and members that every body has."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from sepnet.options.fields import Section, option
+
+NORMALIZATIONS = ("none", "batch", "group")
+ACTIVATIONS = ("leaky_relu", "relu", "elu")
+
+
+@dataclasses.dataclass(frozen=True)
+class Body(Section):
+    """A U-Net of convolutions, between the front of a network and its head."""
+
+    down_kernel_size: int = option(3, "kernel of the way down", at_least=1)
+    up_kernel_size: int = option(3, "kernel of the way up", at_least=1)
+    normalization: str = option("batch", "normalisation after each convolution", choices=NORMALIZATIONS)
+    activation: str = option("leaky_relu", "activation after each convolution", choices=ACTIVATIONS)
+    up_activation: str | None = option(None, "activation on the way up (default: the same)", choices=ACTIVATIONS)
+    dropout: float = option(0.0, "share of features dropped on the way up", at_least=0.0, at_most=0.9)
+
+    def apply(self, features, filters: Sequence[int], num_outputs: int, *, recompute: bool):
+        """Makes the layers and runs features through them.
+
+        Args:
+            features: `[batch, axes..., channels]`; every axis is a multiple of `grid(depth)`.
+            filters: of each level and, last, of the bottleneck; one more than the depth.
+            num_outputs: channels that it gives, before any mask.
+            recompute: layers keep little for the gradient, and compute the rest again.
+
+        Returns:
+            float32 `[batch, axes..., num_outputs]`.
+        """
+        raise NotImplementedError
+
+    def grid(self, depth: int) -> int:
+        """Values along an axis that become one in the bottleneck; a shift by so many shifts the output likewise."""
+        return 2**depth
+
+    def valid_samples(self, depth: int) -> tuple[int, int] | None:
+        """The shortest input and output of a body without padding; others have multiples of `grid(depth)` more.
+
+        None for a body that pads with zeros.
+        """
+        return None

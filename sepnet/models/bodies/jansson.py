@@ -1,0 +1,25 @@
+"""The body of Jansson et al. 2017."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from sepnet.models.bodies.strided import Strided
+
+
+@dataclasses.dataclass(frozen=True)
+class Jansson(Strided):
+    """The U-Net of Jansson et al. 2017, "Singing voice separation with deep U-Net convolutional networks"."""
+
+    def apply(self, features, filters: Sequence[int], num_outputs: int, *, recompute: bool):
+        """See `Body.apply`."""
+        from sepnet.models.layers.convolution import TRANSPOSED_CONVOLUTIONS
+
+        filters, skips = filters[:-1], []
+        for level, count in enumerate(filters):
+            features = self._strided(features, count, level)
+            features = self._normalized(features, f"encoder_{level}_norm", recompute, self.activation)
+            skips.append(features)
+        features = self._way_up(features, skips[:-1], filters, recompute, activation_first=False)
+        return TRANSPOSED_CONVOLUTIONS[len(features.shape) - 2](
+            num_outputs, self.up_kernel_size, strides=2, padding="same", dtype="float32", name="stems"
+        )(features)

@@ -1,0 +1,91 @@
+"""Layers that pad and cut axes to the lengths that others need."""
+
+import keras
+from keras import ops
+
+from sepnet.models.layers.plain import PlainLayer
+
+
+@keras.saving.register_keras_serializable(package="sepnet")
+class PadToGrid(PlainLayer):
+    """Appends zeros to each axis between batch and channels, up to the next multiple of `grid`."""
+
+    def __init__(self, grid: int, **kwargs):
+        super().__init__(**kwargs)
+        self.grid = grid
+
+    def call(self, inputs):
+        shape = ops.shape(inputs)
+        padding = [(0, -shape[axis] % self.grid) for axis in range(1, len(inputs.shape) - 1)]
+        return ops.pad(inputs, [(0, 0), *padding, (0, 0)])
+
+    def compute_output_shape(self, input_shape):
+        padded = [size if size is None else size + -size % self.grid for size in input_shape[1:-1]]
+        return (input_shape[0], *padded, input_shape[-1])
+
+    def get_config(self):
+        return {**super().get_config(), "grid": self.grid}
+
+
+@keras.saving.register_keras_serializable(package="sepnet")
+class PadMargin(PlainLayer):
+    """Puts `margin` zeros before and after a waveform, and as many more after it as reach the next valid length.
+
+    Args:
+        margin: samples that the network is given, and does not give back, at each end.
+        first_length: the shortest output of the network.
+        grid: its outputs have `first_length`, `first_length + grid`, ... samples.
+    """
+
+    def __init__(self, margin: int, first_length: int, grid: int, **kwargs):
+        super().__init__(**kwargs)
+        self.margin = margin
+        self.first_length = first_length
+        self.grid = grid
+
+    def call(self, inputs):
+        return ops.pad(inputs, [(0, 0), (self.margin, self.margin + self._missing(ops.shape(inputs)[1])), (0, 0)])
+
+    def _missing(self, num_samples):
+        steps = ops.maximum(num_samples - self.first_length + self.grid - 1, 0) // self.grid
+        return self.first_length + steps * self.grid - num_samples
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], None, input_shape[2])
+
+    def get_config(self):
+        sizes = {"margin": self.margin, "first_length": self.first_length, "grid": self.grid}
+        return {**super().get_config(), **sizes}
+
+
+@keras.saving.register_keras_serializable(package="sepnet")
+class CropCenter(PlainLayer):
+    """Cuts the second axis to the length that the other input has there, equally at both ends."""
+
+    def call(self, inputs, reference):
+        length = ops.shape(reference)[1]
+        start = (ops.shape(inputs)[1] - length) // 2
+        return inputs[:, start : start + length]
+
+    def compute_output_shape(self, inputs_shape, reference_shape):
+        return (inputs_shape[0], reference_shape[1], *inputs_shape[2:])
+
+    def reach(self, first, last, inputs, outputs):
+        start = (inputs[0].shape[1] - inputs[1].shape[1]) // 2
+        return [(first + start, last + start), None]
+
+
+@keras.saving.register_keras_serializable(package="sepnet")
+class CropLike(PlainLayer):
+    """Cuts each axis between batch and channels to the length that the second input has there."""
+
+    def call(self, inputs, reference):
+        shape = ops.shape(reference)
+        inputs = inputs[:, : shape[1]]
+        return inputs if len(inputs.shape) == 3 else inputs[:, :, : shape[2]]
+
+    def compute_output_shape(self, inputs_shape, reference_shape):
+        return (*reference_shape[:-1], inputs_shape[-1])
+
+    def reach(self, first, last, inputs, outputs):
+        return [(first, last), None]

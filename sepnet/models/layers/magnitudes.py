@@ -1,0 +1,125 @@
+"""Layers on the magnitudes and the phase of a spectrum."""
+
+import keras
+from keras import ops
+
+from pipelines.batches.spectra import magnitude
+from sepnet.models.layers.plain import PlainLayer
+
+
+@keras.saving.register_keras_serializable(package="sepnet")
+class Polar(PlainLayer):
+    """Magnitude, and cosine and sine of the phase, of a complex spectrum; silence has a phase of zero length."""
+
+    def call(self, real, imag):
+        size = magnitude(real, imag)
+        return size, real / size, imag / size
+
+    def compute_output_shape(self, real_shape, imag_shape):
+        return (real_shape,) * 3
+
+
+@keras.saving.register_keras_serializable(package="sepnet")
+class Rectangular(PlainLayer):
+    """Gives the magnitudes of every source, `[..., num_sources * num_channels]`, the phase of the mixture."""
+
+    runs_early = True
+
+    def call(self, magnitudes, cosine, sine):
+        repeats = magnitudes.shape[-1] // cosine.shape[-1]
+        return tuple(magnitudes * ops.concatenate([part] * repeats, axis=-1) for part in (cosine, sine))
+
+    def compute_output_shape(self, magnitudes_shape, cosine_shape, sine_shape):
+        return (magnitudes_shape,) * 2
+
+    def memory(self, inputs, outputs, recompute):
+        made = sum(tensor.num_bytes for tensor in outputs)
+        return {"kept": made, "backward": made // 2}
+
+
+@keras.saving.register_keras_serializable(package="sepnet")
+class Rectify(PlainLayer):
+    """The absolute value: magnitudes are not negative.
+
+    After a ReLU, channels of a fresh network that happen to be nowhere above zero have no gradient, and stay silent.
+    """
+
+    def call(self, inputs):
+        return ops.absolute(inputs)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def memory(self, inputs, outputs, recompute):
+        return {"keeps_inputs": True, "backward": outputs[0].num_bytes}
+
+
+@keras.saving.register_keras_serializable(package="sepnet")
+class LogMagnitudes(PlainLayer):
+    """Logarithms of magnitudes `[batch, num_frames, num_bins, num_channels]`, and the place in frequency.
+
+    The place is one more channel, which rises from 0 to 1 over frequency, since convolutions cannot tell low
+    from high.
+    """
+
+    def call(self, magnitudes):
+        features = ops.log1p(magnitudes)
+        ramp = ops.reshape(ops.linspace(0.0, 1.0, features.shape[2]), (1, 1, -1, 1))
+        return ops.concatenate([features, ops.zeros_like(features[..., :1]) + ramp], axis=-1)
+
+    def compute_output_shape(self, magnitudes_shape):
+        return (*magnitudes_shape[:-1], magnitudes_shape[-1] + 1)
+
+
+@keras.saving.register_keras_serializable(package="sepnet")
+class RepeatLastBin(PlainLayer):
+    """Gives the highest bins, which the network does not see, the values of the one below them."""
+
+    def __init__(self, times: int, **kwargs):
+        super().__init__(**kwargs)
+        self.times = times
+
+    def call(self, inputs):
+        return ops.concatenate([inputs, ops.repeat(inputs[:, :, -1:], self.times, axis=2)], axis=2)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:2], input_shape[2] + self.times, input_shape[3])
+
+    def get_config(self):
+        return {**super().get_config(), "times": self.times}
+
+
+@keras.saving.register_keras_serializable(package="sepnet")
+class LowestBins(PlainLayer):
+    """Keeps the lowest `num_bins` bins."""
+
+    def __init__(self, num_bins: int, **kwargs):
+        super().__init__(**kwargs)
+        self.num_bins = num_bins
+
+    def call(self, inputs):
+        return inputs[:, :, : self.num_bins]
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:2], self.num_bins, input_shape[3])
+
+    def get_config(self):
+        return {**super().get_config(), "num_bins": self.num_bins}
+
+
+@keras.saving.register_keras_serializable(package="sepnet")
+class Scale(PlainLayer):
+    """Multiplies by a number."""
+
+    def __init__(self, factor: float, **kwargs):
+        super().__init__(**kwargs)
+        self.factor = factor
+
+    def call(self, inputs):
+        return inputs * self.factor
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "factor": self.factor}
