@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Sequence
 
 from pipelines.errors import CommandParser, run_command, user_path
+from sepnet.config.run_folder import Run
 from sepnet.models.keras_settings import load_keras
 
 
@@ -18,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     load_keras()
     from sepnet.export.write import export_run
 
-    print(export_run(arguments.run, arguments.to or pathlib.Path("saved_models") / arguments.run.name))
+    print(export_run(Run(arguments.run), arguments.to or pathlib.Path("saved_models") / arguments.run.name))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -14,7 +14,8 @@ import keras_tuner.src.config
 import psutil
 
 from pipelines.errors import UserError, unforeseen
-from pipelines.files import remove_leftovers, remove_leftovers_of, whole_file, whole_folder
+from pipelines.files import remove_leftovers, remove_leftovers_of, whole_folder
+from sepnet.config.run_folder import Run
 from tuner.hypermodel import DepthHyperModel
 from tuner.oracles import SearchStopped
 from tuner.records import (
@@ -34,8 +35,6 @@ from tuner.workers import NO_SPACE_STATUS, PARENT, last_words
 SECONDS_BETWEEN_LOOKS = 0.2
 SECONDS_BETWEEN_QUESTIONS = 1.0
 SMALLEST_FREE_BYTES = 200 * 10**6
-# What a run goes on with: the best weights so far, and its state at its end.
-CHECKPOINTS = ("best.weights.h5", "last.npz")
 
 # Else a trial that fails prints where in the code that was noticed.
 keras_tuner.src.config.DEBUG = False
@@ -164,7 +163,7 @@ class DepthTuner(keras_tuner.Tuner):
         """The Keras model of a trial with the best weights of its first seed."""
         folder = pathlib.Path(self.get_trial_dir(trial.trial_id))
         model = self.hypermodel.build(trial.hyperparameters)
-        model.load_weights(folder / f"seed_{self.seeds[0]}" / "checkpoints" / "best.weights.h5")
+        model.load_weights(Run(folder / f"seed_{self.seeds[0]}").best_weights)
         return model
 
     def _refuse_to_go_on_without(self, folder: pathlib.Path, values: Mapping[str, Any]) -> None:
@@ -189,8 +188,7 @@ class DepthTuner(keras_tuner.Tuner):
         except UserError as error:
             raise _NoResult(FAILED, str(error)) from error
         self._go_on_from_earlier_round(folder, values)
-        with whole_file(folder / "config.json") as temporary:
-            temporary.write_text(config.to_json())
+        Run(folder).write_config(config)
         with (folder / LOG).open("a") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "tuner.trial", str(folder)],
@@ -224,14 +222,16 @@ class DepthTuner(keras_tuner.Tuner):
         """Gives a run of a later round of Hyperband what the run of the earlier one has left, and it goes on there."""
         if CONTINUED not in values or folder.exists():
             return
-        earlier = pathlib.Path(self.get_trial_dir(values[CONTINUED])) / folder.name / "checkpoints"
-        if not all((earlier / name).exists() for name in CHECKPOINTS):
+        earlier = Run(pathlib.Path(self.get_trial_dir(values[CONTINUED])) / folder.name)
+        checkpoints = earlier.best_weights, earlier.last_state
+        if not all(path.exists() for path in checkpoints):
             raise _NoResult(FAILED, f"it continues {values[CONTINUED]}, whose {folder.name} has lost its checkpoints")
         remove_leftovers(folder.parent)
         with whole_folder(folder) as temporary:
-            (temporary / "checkpoints").mkdir()
-            for name in CHECKPOINTS:
-                shutil.copyfile(earlier / name, temporary / "checkpoints" / name)
+            for path in checkpoints:
+                copy = temporary / path.relative_to(earlier.folder)
+                copy.parent.mkdir(exist_ok=True)
+                shutil.copyfile(path, copy)
 
     def _check_that_it_fits(self, config) -> None:
         from sepnet.planning.step_memory import training_bytes

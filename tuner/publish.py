@@ -11,6 +11,7 @@ import numpy as np
 
 from pipelines.errors import UserError
 from pipelines.files import whole_file
+from sepnet.config.run_folder import Run
 from sepnet.reports.pages import audio_uri, picture_uri
 from tuner import page, pictures
 from tuner.analysis import DEFAULT_COST, Answer, analyse
@@ -66,7 +67,7 @@ def _examples(answer: Answer) -> list[page.Example | str]:
     examples: list[page.Example | str] = []
     for trial in chosen.values():
         try:
-            examples.append(_example(trial.label, example(trial.runs[0].folder, EXAMPLE_SECONDS)))
+            examples.append(_example(trial.label, example(Run(trial.runs[0].folder), EXAMPLE_SECONDS)))
         except UserError as error:
             print(f"no audio of {trial.label}: {error}", file=sys.stderr)
             examples.append(f"No audio of {trial.label}: {error}.")

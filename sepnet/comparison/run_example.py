@@ -1,14 +1,14 @@
 """What a finished run makes of a stretch of a validation song, to look at and listen to."""
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Mapping
 
 import numpy as np
 
 from pipelines.errors import UserError
-from sepnet.config.sections import Config, read_run_config
+from sepnet.config.run_folder import Run
+from sepnet.config.sections import Config
 
 HOP_SECONDS = 0.5
 
@@ -34,11 +34,11 @@ class Example:
     estimates: dict[str, np.ndarray]
 
 
-def example(run: pathlib.Path, seconds: float) -> Example:
+def example(run: Run, seconds: float) -> Example:
     """Separates a stretch of the first validation song with a run's best weights: the loudest with all sources heard.
 
     Args:
-        run: folder of a finished run.
+        run: one that has finished.
         seconds: length of the stretch; a shorter song is taken whole.
 
     Raises:
@@ -46,12 +46,7 @@ def example(run: pathlib.Path, seconds: float) -> Example:
     """
     from sepnet.config.songs import config_tracks, data_root, read_song
 
-    config = read_run_config(run)
-    try:
-        sample_rate = json.loads((run / "summary.json").read_text())["sample_rate"]
-    except FileNotFoundError as error:
-        raise UserError(f"{error.filename} is not there; give the folder of a finished run") from error
-    weights = run / "checkpoints" / "best.weights.h5"
+    config, sample_rate, weights = run.config, run.summary["sample_rate"], run.best_weights
     if not weights.is_file():
         raise UserError(f"{weights} is not there; without the weights the run cannot be listened to")
     root, tracks = data_root(config.data), config_tracks(config.data)["valid"]

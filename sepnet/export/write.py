@@ -13,7 +13,7 @@ from typing import Any
 
 from pipelines.errors import UserError, one_line
 from pipelines.files import whole_folder
-from sepnet.config.sections import read_run_config
+from sepnet.config.run_folder import Run
 from sepnet.export.checksums import write_checksums
 from sepnet.export.signatures import BYTES, SERVING_DEFAULT, TENSOR, WAV, serving_functions
 from sepnet.export.warmup import WARMUP, write_warmup
@@ -24,13 +24,13 @@ RECORD = "record.json"
 WARMUP_SECONDS = 0.25
 
 
-def export_run(run: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+def export_run(run: Run, folder: pathlib.Path) -> pathlib.Path:
     """Exports the best weights of a finished run as a new version of a model.
 
     Under another Keras backend than TensorFlow, a process of its own does it: the weights fit either.
 
     Args:
-        run: `runs/<name>`.
+        run: one that has finished.
         folder: `saved_models/<name>`.
 
     Returns:
@@ -52,21 +52,15 @@ def export_run(run: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
 
     from sepnet.models import build_network
 
-    config = read_run_config(run)
-    try:
-        summary = json.loads((run / "summary.json").read_text())
-    except FileNotFoundError as error:
-        raise UserError(f"{error.filename} is not there; give the folder of a finished run") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{run / 'summary.json'} cannot be read ({error}); train the run anew") from error
+    config, summary = run.config, run.summary
     keras.config.set_dtype_policy("float32")
     network = build_network(config, summary["sample_rate"])
-    network.model.load_weights(run / "checkpoints" / "best.weights.h5")
+    network.model.load_weights(run.best_weights)
     grid = {"grid_samples": network.grid_samples, "context_samples": network.context_samples}
     contract = {"name": folder.name, **summary, **grid, "config": json.loads(config.to_json())}
-    if (run / RECORD).exists():
+    if (run.folder / RECORD).exists():
         # Of a run of a search: what else was measured.
-        contract["record"] = json.loads((run / RECORD).read_text())
+        contract["record"] = json.loads((run.folder / RECORD).read_text())
     return export_model(network.model, folder, contract)
 
 

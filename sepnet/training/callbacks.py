@@ -1,6 +1,5 @@
 """What happens beside training: checkpoints, history, pictures, the progress bar, and a halt where it diverges."""
 
-import csv
 import math
 import os
 import pathlib
@@ -14,6 +13,7 @@ import numpy as np
 
 from pipelines.errors import UserError
 from pipelines.files import whole_file
+from sepnet.config.run_folder import Run
 from sepnet.config.sections import Config
 from sepnet.measures.energy import EnergyMeter
 from sepnet.reports.pictures import draw_losses, draw_separation
@@ -28,19 +28,17 @@ class Recorder(keras.callbacks.Callback):
     run's state), `history.csv` and `loss.png`.
 
     Args:
-        run: folder of the run.
+        run: the run.
         baselines: `val_mse` by the baseline's name, for the picture.
         patience: epochs without a lower `val_mse` after which training ends; 0 for never.
         meter: counts joules.
     """
 
-    def __init__(self, run: pathlib.Path, baselines: Mapping[str, float], patience: int, meter: EnergyMeter):
+    def __init__(self, run: Run, baselines: Mapping[str, float], patience: int, meter: EnergyMeter):
         super().__init__()
         self.run = run
         self.baselines = baselines
         self.patience = patience
-        self.best_weights = run / "checkpoints" / "best.weights.h5"
-        self.last_state = run / "checkpoints" / "last.npz"
         self.history: dict[str, list[float]] = {}
         self.meter = meter
         self._before = {"seconds": 0.0, "joules": 0.0}
@@ -83,7 +81,7 @@ class Recorder(keras.callbacks.Callback):
         Raises:
             UserError: there is no checkpoint, or it does not belong to this run.
         """
-        state = load_state(self.last_state, trainer)
+        state = load_state(self.run.last_state, trainer)
         self.history, self._before = state["history"], {"seconds": state["seconds"], "joules": state["joules"]}
         # Against underflow, Keras wraps the optimizer under mixed_float16.
         if getattr(trainer.optimizer, "inner_optimizer", trainer.optimizer).use_ema:
@@ -103,7 +101,7 @@ class Recorder(keras.callbacks.Callback):
         """
         good = "of good weights there are none"
         if self.num_epochs:
-            good = f"the last good weights are in {self.best_weights}, of epoch {self.best['epoch']}"
+            good = f"the last good weights are in {self.run.best_weights}, of epoch {self.best['epoch']}"
         raise UserError(
             f"{what} in epoch {self.num_epochs + 1}, at step {int(self.model.optimizer.iterations)}, so nothing is "
             f"exported; {good}; start again with a lower --learning-rate"
@@ -120,13 +118,10 @@ class Recorder(keras.callbacks.Callback):
         for name, value in logs.items():
             self.history.setdefault(name, []).append(float(value))
         if self.best["epoch"] == self.num_epochs:
-            save_weights(self.best_weights, self.model.model)
-        save_state(self.last_state, self.model, self.state)
-        with whole_file(self.run / "history.csv") as temporary, temporary.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["epoch", *self.history])
-            writer.writerows(zip(range(1, self.num_epochs + 1), *self.history.values(), strict=True))
-        with whole_file(self.run / "loss.png") as temporary:
+            save_weights(self.run.best_weights, self.model.model)
+        save_state(self.run.last_state, self.model, self.state)
+        self.run.write_history(self.history)
+        with whole_file(self.run.loss_picture) as temporary:
             draw_losses(temporary, self.history, self.baselines)
         if self.patience and self.num_epochs - self.best["epoch"] >= self.patience:
             self.model.stop_training = True

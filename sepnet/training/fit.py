@@ -2,8 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
-import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 
 import keras
@@ -14,6 +12,7 @@ from pipelines.batches.dataset import training_batches, validation_batches
 from pipelines.errors import UserError
 from pipelines.progress import progress_bar
 from pipelines.songs.layouts import Track
+from sepnet.config.run_folder import Run
 from sepnet.config.sections import Config, Training
 from sepnet.measures.energy import EnergyMeter
 from sepnet.measures.memory import available_bytes
@@ -36,13 +35,13 @@ class Result:
     Attributes:
         metrics: of the best epoch, by name: `val_mse`, `val_mse_<source>`, `val_si_sdr`, `epoch`.
         baselines: the same figures of silence and of mixture/num_sources.
-        run: folder of the run.
+        run: the run.
         validation: the segments that they were measured on.
     """
 
     metrics: dict[str, float]
     baselines: dict[str, dict[str, float]]
-    run: pathlib.Path
+    run: Run
     validation: tf.data.Dataset
 
 
@@ -50,7 +49,7 @@ def fit(
     config: Config,
     tracks: Mapping[str, Sequence[Track]],
     *,
-    run: pathlib.Path,
+    run: Run,
     resume: bool = False,
 ) -> Result:
     """Trains the config's model and leaves all that a run leaves; `sepnet.export.write` makes a SavedModel of it.
@@ -58,7 +57,7 @@ def fit(
     Args:
         config: checked config.
         tracks: tracks by split, all of one rate; "train" and "valid" must not be empty.
-        run: folder of the run; it is made, unless a run is resumed.
+        run: the run; its folder is made, unless it is resumed.
         resume: goes on from the run's last checkpoint.
 
     Raises:
@@ -70,7 +69,7 @@ def fit(
         return _fit(config, tracks, run, resume)
 
 
-def _fit(config: Config, tracks: Mapping[str, Sequence[Track]], run: pathlib.Path, resume: bool) -> Result:
+def _fit(config: Config, tracks: Mapping[str, Sequence[Track]], run: Run, resume: bool) -> Result:
     training, sample_rate = config.training, tracks["train"][0].sample_rate
     keras.utils.set_random_seed(training.seed)
     keras.config.set_dtype_policy(training.precision)
@@ -85,9 +84,7 @@ def _fit(config: Config, tracks: Mapping[str, Sequence[Track]], run: pathlib.Pat
         if resume:
             recorder.restore(trainer)
         else:
-            # (A run that was killed in its first epoch may have left it.)
-            (run / "checkpoints").mkdir(parents=True, exist_ok=True)
-            (run / "config.json").write_text(config.to_json())
+            run.write_config(config)
         _train(config, network, trainer, recorder, tracks["train"], validation)
         costs = {
             "parameters": network.model.count_params(),
@@ -108,7 +105,7 @@ def _fit(config: Config, tracks: Mapping[str, Sequence[Track]], run: pathlib.Pat
         "seed": training.seed,
         **provenance(),
     }
-    (run / "summary.json").write_text(json.dumps(summary, indent=2))
+    run.write_summary(summary)
     return Result(recorder.best, baselines, run, validation)
 
 
@@ -140,7 +137,7 @@ def _train(config: Config, network: Network, trainer: Trainer, recorder: Recorde
                 Halt(recorder),
                 budget,
                 recorder,
-                Board(recorder.run / "logs", next(iter(validation)), sample_rate),
+                Board(recorder.run.logs, next(iter(validation)), sample_rate),
                 Bar(advance, budget),
             ],
             # The dataset is endless and shuffled by itself.

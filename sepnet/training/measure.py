@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from sepnet.config.run_folder import Run
 from sepnet.config.sections import Config
 from sepnet.measures.energy import EnergyMeter
 from sepnet.measures.metrics import squared_errors
@@ -19,11 +20,11 @@ from sepnet.training.trainer import Trainer
 SHORTEST_SECONDS = 0.5
 
 
-def measure_run(run: pathlib.Path, config: Config, validation: tf.data.Dataset, sample_rate: int) -> dict[str, Any]:
+def measure_run(run: Run, config: Config, validation: tf.data.Dataset, sample_rate: int) -> dict[str, Any]:
     """Separates every validation segment with the best weights of a run.
 
     Args:
-        run: folder of a run that `sepnet.training.fit` has finished.
+        run: one that `sepnet.training.fit` has finished.
         config: its config.
         validation: the segments, see `sepnet.training.fit.make_validation`.
         sample_rate: of the songs, Hz.
@@ -34,7 +35,7 @@ def measure_run(run: pathlib.Path, config: Config, validation: tf.data.Dataset, 
     """
     keras.config.set_dtype_policy(config.training.precision)
     network = build_network(config, sample_rate)
-    network.model.load_weights(run / "checkpoints" / "best.weights.h5")
+    network.model.load_weights(run.best_weights)
     parts = config.data.parts
     trainer = Trainer(network, list(parts), num_parts=[len(stems) for stems in parts.values()])
     trainer.compile(jit_compile=config.training.xla)
