@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from pipelines.errors import UserError
+from sepnet.measures.baselines import SILENCE
 from tuner.records import Search, Trial
 
 LEVEL = 0.95
@@ -295,7 +296,7 @@ def _check_comparable(trials: Sequence[Trial]) -> int:
     """The number of segments that all runs share; on the same segments, silence has the same error."""
     runs = [(trial, run) for trial in trials for run in trial.runs]
     (first, shared), *others = [
-        (trial, (len(run.record["segment_mse"]), run.record["baselines"]["silence"]["val_mse"])) for trial, run in runs
+        (trial, (len(run.record["segment_mse"]), run.record["baselines"][SILENCE]["val_mse"])) for trial, run in runs
     ]
     for trial, (num_segments, silence) in others:
         if num_segments != shared[0] or not np.isclose(silence, shared[1], rtol=1e-5, atol=0):

@@ -14,6 +14,7 @@ from pipelines.progress import progress_bar
 from pipelines.songs.layouts import Track
 from sepnet.config.run_folder import Run
 from sepnet.config.sections import Config, Training
+from sepnet.measures.baselines import BASELINES
 from sepnet.measures.energy import EnergyMeter
 from sepnet.measures.memory import available_bytes
 from sepnet.measures.provenance import provenance
@@ -234,13 +235,12 @@ def _adds_up_itself(training: Training) -> bool:
 
 
 def measure_baselines(config: Config, validation: tf.data.Dataset) -> dict[str, dict[str, float]]:
-    """Measures, as for a model, the two answers that need none: silence, and an equal share of the mixture."""
+    """Measures the baselines as a model is: the `val_` metrics of a run, by the baseline's name."""
     parts = config.data.parts
     mixture = keras.Input((None, config.data.num_channels), name="mixture")
-    answers = {"silence": mixture * 0.0, "mixture/num_sources": mixture / len(parts)}
     baselines = {}
-    for name, answer in answers.items():
-        model = keras.Model(mixture, dict.fromkeys(parts, answer))
+    for name, estimate in BASELINES.items():
+        model = keras.Model(mixture, dict.fromkeys(parts, estimate(mixture, len(parts))))
         network = Network(model, grid_samples=1, context_samples=0, core=model)
         trainer = Trainer(network, list(parts), num_parts=[len(stems) for stems in parts.values()])
         trainer.compile(jit_compile=False)
