@@ -9,9 +9,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.report import print_table, write_json
+from benchmarks.report import write_json
 from pipelines.errors import CommandParser, run_command
 from sepnet.config.sections import Config, Training, section_from
+from sepnet.reports.tables import print_table
 
 SAMPLE_RATE, STEPS = 44_100, 3
 RESULT = pathlib.Path("benchmarks/results/memory.json")
@@ -53,9 +54,9 @@ def main(argv=None) -> None:
         rows.append({"config": describe(config), **figures})
         print(rows[-1], file=sys.stderr, flush=True)
     print_table(
-        f"memory of a training step in GB, predicted and measured; ratios of {len(rows)} configs",
         ("", "tensors", "measured", "ratio", "process", "measured", "ratio"),
         [(row["config"], *_compared(row, "tensor"), *_compared(row, "process")) for row in rows],
+        title=f"memory of a training step in GB, predicted and measured; ratios of {len(rows)} configs",
     )
     write_json(RESULT, {"configs": rows})
 

@@ -15,9 +15,10 @@ import time
 
 import numpy as np
 
-from benchmarks.report import print_table, write_json
+from benchmarks.report import write_json
 from pipelines.errors import run_command
 from pipelines.progress import progress_bar
+from sepnet.reports.tables import print_table
 
 SAMPLE_RATE = 44_100
 SHORT_MINUTES, LONG_MINUTES = 5, 60
@@ -73,7 +74,7 @@ def main(argv=None) -> None:
         for figure in figures
     ]
     headings = ("model", "song", "s of audio per s", "outside of the model", "peak memory", "blocks")
-    print_table("separating, from WAV to WAVs", headings, rows)
+    print_table(headings, rows, title="separating, from WAV to WAVs")
     write_json(RESULT, {"cases": figures})
 
 

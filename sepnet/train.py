@@ -11,6 +11,7 @@ from pipelines.errors import CommandParser, UserError, run_command, user_path
 from sepnet.config.run_folder import Run
 from sepnet.config.sections import Config, add_flags, config_from_flags, refuse_config_flags
 from sepnet.models.keras_settings import load_keras
+from sepnet.reports.tables import print_table
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -77,27 +78,23 @@ def train(config: Config, run: Run, saved_model: pathlib.Path, *, resume: bool =
 
 
 def print_result(result, sources: Sequence[str]) -> None:
-    """Prints `val_mse` of the model beside the baselines, for each source."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    """Prints `val_mse` of the model beside the baselines, for each source.
 
-    table = Table(title="val_mse on the fixed validation segments")
-    table.add_column("")
-    for heading in ("all", *sources):
-        table.add_column(escape(heading), justify="right")
-    rows = {f"model (epoch {result.metrics['epoch']})": result.metrics, **result.baselines}
-    for name, figures in rows.items():
-        values = [figures["val_mse"], *(figures[f"val_mse_{source}"] for source in sources)]
-        table.add_row(escape(name), *(f"{value:.5f}" for value in values))
-    console = Console()
-    console.print(table)
+    Args:
+        result: of `sepnet.training.fit.fit`.
+        sources: names of the sources.
+    """
+    rows = [
+        (name, *(f"{figures[key]:.5f}" for key in ("val_mse", *(f"val_mse_{source}" for source in sources))))
+        for name, figures in {f"model (epoch {result.metrics['epoch']})": result.metrics, **result.baselines}.items()
+    ]
+    print_table(("", "all", *sources), rows, title="val_mse on the fixed validation segments")
     for name, figures in result.baselines.items():
-        print(comparison(name, figures["val_mse"], result.metrics["val_mse"]))
+        print(comparison_text(name, figures["val_mse"], result.metrics["val_mse"]))
     print(f"SI-SDR of the model: {result.metrics['val_si_sdr']:.1f} dB")
 
 
-def comparison(name: str, baseline: float, model: float) -> str:
+def comparison_text(name: str, baseline: float, model: float) -> str:
     """Says how the errors of a baseline and a model compare, both mean squares."""
     if not baseline:
         return f"Nothing can be said against {name}, which makes no error: the validation songs are silent."

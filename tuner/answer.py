@@ -1,10 +1,10 @@
 """The answer of a search in words, as a table in the terminal, and as rows for CSV and JSON."""
 
 import math
-import sys
 from typing import Any
 
 from pipelines.errors import one_line
+from sepnet.reports.tables import make_console, print_table
 from tuner.analysis import COSTS, LEVEL, NUM_RESAMPLES, Answer, Candidate, Comparison, Depths, Estimate, analyse
 from tuner.records import COMPLETED, RUNNING, Search, Trial
 
@@ -38,34 +38,30 @@ def print_answer(search: Search, cost: str) -> None:
     Raises:
         UserError: as of `tuner.analysis.analyse`.
     """
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     answer = analyse(search, cost)
-    console = Console(width=None if sys.stdout.isatty() else FULL_WIDTH)
-    form = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False, "show_edge": False}
+    console = make_console(FULL_WIDTH)
     if answer.candidates:
-        # (A `Text` is shown as it is; what is in brackets or colons elsewhere may be markup.)
-        table = Table(title=Text(f"{search_name(answer)}: {size_text(answer)}"), **form)
         # A narrow terminal has no room for the intervals of models by themselves, which the report shows.
         places = [place for place in range(len(HEADINGS) + 2) if console.width >= FULL_WIDTH or place != OWN_INTERVAL]
-        headings = table_headings(answer)
-        for place in places:
-            # Figures are read only whole; long names go on in the next line.
-            is_figure = 0 < place <= len(HEADINGS)
-            options = {"justify": "right", "no_wrap": True} if is_figure else {"overflow": "fold"}
-            table.add_column(headings[place], **options)
-        for row in table_rows(answer):
-            table.add_row(*(Text(row[place]) for place in places))
-        console.print(table)
+        headings, *rows = ([row[place] for place in places] for row in (table_headings(answer), *table_rows(answer)))
+        print_table(
+            headings,
+            rows,
+            title=f"{search_name(answer)}: {size_text(answer)}",
+            texts=(0, len(places) - 1),
+            boxed=False,
+            whole_figures=True,
+            console=console,
+        )
     if answer.others:
-        table = Table("model", "trial", "", title="trials without a result", **form)
-        for row in other_rows(answer):
-            table.add_row(*map(Text, row))
-        console.print(table)
+        title = "trials without a result"
+        print_table(
+            ("model", "trial", ""), other_rows(answer), title=title, texts=(0, 1, 2), boxed=False, console=console
+        )
     for text in answer_text(answer):
+        # (A `Text` is shown as it is; a plain one may hold markup.)
         console.print(Text(text))
 
 
