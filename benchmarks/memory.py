@@ -95,15 +95,15 @@ def describe(config: Config) -> str:
 
 
 def _take_steps(config: Config) -> dict[str, int]:
-    import keras
     import numpy as np
 
     from sepnet.models import build_network
+    from sepnet.models.keras_settings import precision
     from sepnet.training.fit import make_trainer
 
-    keras.config.set_dtype_policy(config.training.precision)
-    network = build_network(config, SAMPLE_RATE)
-    trainer = make_trainer(config, network)
+    with precision(config.training.precision):
+        network = build_network(config, SAMPLE_RATE)
+        trainer = make_trainer(config, network)
     num_samples = network.training_samples(config.data.segment_samples(SAMPLE_RATE))
     num_seen = num_samples + 2 * network.margin_samples
     shape = (config.training.batch_size, len(config.data.stems), num_seen, config.data.num_channels)

@@ -132,13 +132,14 @@ def export_in_process(case: Case, folder: pathlib.Path) -> None:
 EXPORT = f"""
 import json, pathlib, sys
 from sepnet.config.sections import FAMILIES, Config
+from sepnet.export.contract import make_contract
 from sepnet.export.write import export_model
 from sepnet.models import build_network
 case = json.loads(sys.argv[1])
 config = Config(model=FAMILIES[case["family"]](depth=case["depth"], **case["options"]))
 network = build_network(config, {SAMPLE_RATE})
-contract = {{"name": "untrained", "sources": list(config.data.parts), "sample_rate": {SAMPLE_RATE}, "num_channels": 2}}
-contract |= {{"grid_samples": network.grid_samples, "context_samples": network.context_samples}}
+facts = {{"sources": config.data.parts, "sample_rate": {SAMPLE_RATE}, "num_channels": config.data.num_channels}}
+contract = make_contract(network, name="untrained", **facts)
 export_model(network.model, pathlib.Path(sys.argv[2]), contract)
 """
 

@@ -41,7 +41,8 @@ def export_trials(
     exported = []
     for trial in trials.values():
         run = min(trial.runs, key=lambda run: run.record["metrics"]["val_mse"])
-        exported.append((trial, export_run(Run(run.folder), saved_models / model_name(search, trial))))
+        version = export_run(Run(run.folder), saved_models / model_name(search, trial), run.record)
+        exported.append((trial, version))
     return exported
 
 

@@ -17,10 +17,9 @@ from typing import Any
 
 from pipelines.errors import UserError, one_line
 from pipelines.files import whole_file
-from sepnet.export.write import RECORD
 
 SETTINGS, ORACLE, TRIAL, OUTCOME = "search.json", "oracle.json", "trial.json", "outcome.json"
-LOG = "log.txt"
+RECORD, LOG = "record.json", "log.txt"
 COMPLETED, FAILED, NOT_FITTING, RUNNING = "completed", "failed", "not fitting", "running"
 # Values that name a trial; all others are knobs.
 REPRESENTATION, DEPTH = "representation", "depth"

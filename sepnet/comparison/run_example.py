@@ -57,9 +57,10 @@ def _separate(config: Config, sample_rate: int, weights: pathlib.Path, mixture: 
     import keras
 
     from sepnet.models import build_network
+    from sepnet.models.keras_settings import precision
 
-    keras.config.set_dtype_policy("float32")
-    network = build_network(config, sample_rate)
+    with precision("float32"):
+        network = build_network(config, sample_rate)
     try:
         network.model.load_weights(weights)
     except (OSError, ValueError) as error:

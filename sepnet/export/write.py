@@ -15,16 +15,14 @@ from pipelines.errors import UserError, one_line
 from pipelines.files import whole_folder
 from sepnet.config.run_folder import Run
 from sepnet.export.checksums import write_checksums
+from sepnet.export.contract import CONTRACT, make_contract
 from sepnet.export.signatures import BYTES, SERVING_DEFAULT, TENSOR, WAV, serving_functions
 from sepnet.export.warmup import WARMUP, write_warmup
 
-CONTRACT = pathlib.PurePath("assets.extra", "sepnet.json")
-CONTRACT_FORMAT = 1
-RECORD = "record.json"
 WARMUP_SECONDS = 0.25
 
 
-def export_run(run: Run, folder: pathlib.Path) -> pathlib.Path:
+def export_run(run: Run, folder: pathlib.Path, record: Mapping[str, Any] | None = None) -> pathlib.Path:
     """Exports the best weights of a finished run as a new version of a model.
 
     Under another Keras backend than TensorFlow, a process of its own does it: the weights fit either.
@@ -32,35 +30,39 @@ def export_run(run: Run, folder: pathlib.Path) -> pathlib.Path:
     Args:
         run: one that has finished.
         folder: `saved_models/<name>`.
+        record: what else was measured of the run, for the model's contract; plain values for JSON.
 
     Returns:
         Folder of the new version.
 
     Raises:
-        UserError: the run has not finished.
+        UserError: the run has not finished, or is damaged.
     """
     import keras
 
     if keras.backend.backend() != "tensorflow":
-        command = [sys.executable, "-m", "sepnet.export_run", str(run), "--to", str(folder)]
+        command = [sys.executable, "-m", "sepnet.export_run", str(run), "--to", str(folder), "--record-from-stdin"]
         answer = subprocess.run(
-            command, env={**os.environ, "KERAS_BACKEND": "tensorflow"}, capture_output=True, text=True, check=False
+            command,
+            env={**os.environ, "KERAS_BACKEND": "tensorflow"},
+            input=json.dumps(record),
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if answer.returncode:
             raise UserError(f"the export through TensorFlow failed: {answer.stderr.strip().splitlines()[-1]}")
         return newest_version(folder)
 
     from sepnet.models import build_network
+    from sepnet.models.keras_settings import precision
 
     config, summary = run.config, run.summary
-    keras.config.set_dtype_policy("float32")
-    network = build_network(config, summary["sample_rate"])
+    with precision("float32"):
+        network = build_network(config, summary["sample_rate"])
     network.model.load_weights(run.best_weights)
-    grid = {"grid_samples": network.grid_samples, "context_samples": network.context_samples}
-    contract = {"name": folder.name, **summary, **grid, "config": json.loads(config.to_json())}
-    if (run.folder / RECORD).exists():
-        # Of a run of a search: what else was measured.
-        contract["record"] = json.loads((run.folder / RECORD).read_text())
+    details = summary if record is None else {**summary, "record": record}
+    contract = make_contract(network, name=folder.name, config=json.loads(config.to_json()), **details)
     return export_model(network.model, folder, contract)
 
 
@@ -70,7 +72,7 @@ def export_model(model, folder: pathlib.Path, contract: Mapping[str, Any]) -> pa
     Args:
         model: Functional Keras model from `mixture` `[batch, num_samples, num_channels]` to a dict of stems.
         folder: `saved_models/<name>`; versions are numbered from 1.
-        contract: what is written to `assets.extra/sepnet.json`; `sample_rate` must be there.
+        contract: of `sepnet.export.contract.make_contract`.
 
     Returns:
         Folder of the new version, with what `sepnet.export.signatures` describes; TensorFlow Serving warms itself up
@@ -85,7 +87,6 @@ def export_model(model, folder: pathlib.Path, contract: Mapping[str, Any]) -> pa
     for weight in model.weights:
         if not np.isfinite(np.asarray(weight)).all():
             raise UserError(f"the weights {weight.path} hold NaN or infinity, so nothing is exported; train anew")
-    contract = {"format": CONTRACT_FORMAT, **contract}
     functions = serving_functions(model, json.dumps(contract), contract["sample_rate"])
     version = folder / str(max(versions(folder), default=0) + 1)
     with whole_folder(version) as folder_of_version, plain_path(folder_of_version) as temporary:
@@ -163,23 +164,3 @@ def newest_model(saved_models: pathlib.Path) -> pathlib.Path:
             f"no model under {saved_models}; make one with `python -m sepnet.train`, or name one by --model"
         )
     return max(contracts, key=lambda path: path.stat().st_mtime_ns).parent.parent
-
-
-def read_contract(version: pathlib.Path) -> dict[str, Any]:
-    """Reads the contract of a SavedModel.
-
-    Raises:
-        UserError: the SavedModel is not one of this project's, or its contract is damaged.
-    """
-    path = version / CONTRACT
-    try:
-        contract = json.loads(path.read_text())
-        if not isinstance(contract, dict):
-            raise ValueError("it is no JSON object")
-    except OSError as error:
-        raise UserError(f"{version} has no {CONTRACT}; it is no SavedModel that sepnet exported") from error
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); export the model again") from error
-    if contract.get("format") != CONTRACT_FORMAT:
-        raise UserError(f"{path} has format {contract.get('format')}; this sepnet reads {CONTRACT_FORMAT}")
-    return contract

@@ -19,6 +19,7 @@ from sepnet.measures.energy import EnergyMeter
 from sepnet.measures.memory import available_bytes
 from sepnet.measures.provenance import provenance
 from sepnet.models import build_network
+from sepnet.models.keras_settings import precision
 from sepnet.models.network import Network
 from sepnet.training.callbacks import Bar, Board, Budget, Halt, Recorder
 from sepnet.training.devices import several_devices
@@ -66,14 +67,13 @@ def fit(
             or a weight is no number, or there is not enough memory.
     """
     check_fit(config, tracks)
-    with _enough_memory():
+    with _enough_memory(), precision(config.training.precision):
         return _fit(config, tracks, run, resume)
 
 
 def _fit(config: Config, tracks: Mapping[str, Sequence[Track]], run: Run, resume: bool) -> Result:
     training, sample_rate = config.training, tracks["train"][0].sample_rate
     keras.utils.set_random_seed(training.seed)
-    keras.config.set_dtype_policy(training.precision)
     with EnergyMeter() as meter:
         with several_devices(training.devices):
             network = build_network(config, sample_rate)

@@ -14,6 +14,7 @@ from sepnet.config.sections import Config
 from sepnet.measures.energy import EnergyMeter
 from sepnet.measures.metrics import squared_errors
 from sepnet.models import build_network
+from sepnet.models.keras_settings import precision
 from sepnet.training.trainer import Trainer
 
 # What is estimated from the load counts the processor's ticks, a hundred in a second.
@@ -33,11 +34,11 @@ def measure_run(run: Run, config: Config, validation: tf.data.Dataset, sample_ra
         `segment_mse`, the mean squared errors `[num_segments][num_sources]`, and for each second of separated audio
         `separation_seconds` and `separation_joules`.
     """
-    keras.config.set_dtype_policy(config.training.precision)
-    network = build_network(config, sample_rate)
-    network.model.load_weights(run.best_weights)
     parts = config.data.parts
-    trainer = Trainer(network, list(parts), num_parts=[len(stems) for stems in parts.values()])
+    with precision(config.training.precision):
+        network = build_network(config, sample_rate)
+        trainer = Trainer(network, list(parts), num_parts=[len(stems) for stems in parts.values()])
+    network.model.load_weights(run.best_weights)
     trainer.compile(jit_compile=config.training.xla)
     batches = iter(validation)
     first = next(batches)
