@@ -1,4 +1,4 @@
-"""What every benchmark does with its figures: a table on the terminal, and JSON with where they come from."""
+"""Rates, and the JSON file that every benchmark writes, with the provenance of its figures."""
 
 import json
 import pathlib

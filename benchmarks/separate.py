@@ -30,7 +30,7 @@ TALL = {"frame_length": 8192, "frame_step": 2048}
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What is measured: a model, and minutes of a song."""
+    """A measurement: a model, and minutes of a song."""
 
     family: str
     depth: int

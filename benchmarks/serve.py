@@ -175,7 +175,7 @@ class Server:
         return answer.status, dict(answer.headers), seconds
 
     def cpu_seconds(self) -> float:
-        """What the serving process has worked until now, on all cores."""
+        """Seconds of work of the serving process until now, on all cores."""
         return sum(sum(child.cpu_times()[:2]) for child in self._children)
 
     def _watch(self) -> None:
@@ -184,7 +184,7 @@ class Server:
 
 
 def median_times(server: Server, alone: Alone, bodies: dict[str, tuple[str, bytes]]) -> dict[str, dict[str, float]]:
-    """What an answer takes for one client: on the clock, its own work included, and of the server's work alone.
+    """Median seconds of an answer for one client: on the clock, its own work included, and of the server's work alone.
 
     The model without a server and the ways to ask take turns: no machine is equally fast all of the time.
     """

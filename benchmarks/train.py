@@ -26,7 +26,7 @@ RESULT = pathlib.Path("benchmarks/results/train.json")
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What is measured: options of a family, a batch and a segment that the depth fits, and which of `WAYS`."""
+    """A measurement: options of a family, a batch and a segment that the depth fits, and which of `WAYS`."""
 
     family: str
     depth: int

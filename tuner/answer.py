@@ -15,7 +15,7 @@ FULL_WIDTH = 110
 
 
 def answer_text(answer: Answer) -> list[str]:
-    """What the search says, one sentence or two for each thing."""
+    """The answer in sentences, one or two for each finding."""
     if not answer.best:
         return [f"No trial is completed{_counts(answer)}: there is nothing to compare."]
     texts = [_best_text(answer)]
@@ -36,7 +36,7 @@ def print_answer(search: Search, cost: str) -> None:
     """Prints the answer of a search: its trials in tables, and the sentences.
 
     Raises:
-        UserError: as of `tuner.analysis.analyse`.
+        UserError: the trials cannot be compared, or the cost was not measured; see `tuner.analysis.analyse`.
     """
     from rich.text import Text
 
@@ -71,7 +71,7 @@ def search_name(answer: Answer) -> str:
 
 
 def table_headings(answer: Answer) -> tuple[str, ...]:
-    """Of what `table_rows` gives."""
+    """Headings of `table_rows`."""
     return (*HEADINGS, COSTS[answer.cost].heading, "")
 
 
@@ -156,7 +156,7 @@ def cost_text(answer: Answer, candidate: Candidate) -> str:
 
 
 def size_text(answer: Answer) -> str:
-    """How many trials, seeds and segments are behind the answer."""
+    """The numbers of trials, seeds and segments behind the answer."""
     trials = _count(len(answer.candidates), "completed trial")
     seeds = sorted({len(candidate.trial.runs) for candidate in answer.candidates})
     if not seeds:
@@ -182,7 +182,7 @@ def mean_cost(trial: Trial, key: str) -> float | None:
 
 
 def marks(answer: Answer, candidate: Candidate) -> str:
-    """What a candidate stands out by."""
+    """The distinctions of a candidate: "best", "near-optimal", "front"."""
     names = {
         "best": candidate is answer.best,
         "near-optimal": candidate is answer.near_optimal,
@@ -247,7 +247,7 @@ def _best_text(answer: Answer) -> str:
 
 
 def _gain_text(value: float, name: str, baseline: float) -> str:
-    """How far an error is below that of a baseline; either may be 0, as that of silence is where all is silent."""
+    """The distance of an error to that of a baseline; either may be 0, as that of silence is where all is silent."""
     if value == 0 or baseline == 0:
         return f"{'below' if value < baseline else 'as' if value == baseline else 'ABOVE'} {name}"
     gain_db = 10 * (math.log10(baseline) - math.log10(value))
@@ -296,7 +296,7 @@ def _interval_text(answer: Answer) -> str:
 
 
 def _counts(answer: Answer) -> str:
-    """How many trials are without a result, by status."""
+    """The numbers of trials without a result, by status."""
     statuses = [trial.status for trial in answer.others]
     counts = [f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses)]
     return f" ({', '.join(counts)})" if counts else ""

@@ -49,10 +49,10 @@ class DepthTuner(keras_tuner.Tuner):
         oracle: of `tuner.oracles`.
         hypermodel: gives the config of a trial.
         seeds: of the runs of each trial.
-        memory_bytes: a trial whose plan takes more is not started, and a run that takes more is killed.
-        try_anyway: start it all the same.
-        device: whose memory is planned, "cpu" or "gpu".
-        report: is called with a line for people whenever something begins or ends.
+        memory_bytes: limit; a trial whose plan exceeds it is not started, and a run that exceeds it is killed.
+        try_anyway: starts also trials whose plans exceed the limit.
+        device: owner of the memory that is planned, "cpu" or "gpu".
+        report: called with a line for people whenever something begins or ends.
         **options: `directory` and `project_name` of `keras_tuner.Tuner`.
     """
 
@@ -81,7 +81,7 @@ class DepthTuner(keras_tuner.Tuner):
         return ""
 
     def _populate_initial_space(self):
-        """Goes on with what there is. The oracle knows the space already; nothing is built."""
+        """Goes on with the trials that there are; the oracle knows the space already, so nothing is built."""
         if not self._is_worker() and pathlib.Path(self.oracle._get_oracle_fname()).exists():
             self.reload()
 
@@ -97,10 +97,10 @@ class DepthTuner(keras_tuner.Tuner):
             self.oracle.save()
 
     def reload(self):
-        """Goes on with what an earlier start has left, also where each model has more seeds now.
+        """Goes on from the files of an earlier start, also where each model has more seeds now.
 
         Raises:
-            UserError: as of `tuner.oracles.Steady.reload`.
+            UserError: a file of the search is damaged.
         """
         self.oracle.reload()
         for trial_id, trial in self.oracle.trials.items():
@@ -118,7 +118,7 @@ class DepthTuner(keras_tuner.Tuner):
         self._asked = time.monotonic()
 
     def run_trial(self, trial, *arguments, **keywords) -> dict[str, float]:
-        """Runs what is not done yet of a trial, and returns the means over its runs.
+        """Runs the seeds of a trial that are not done yet, and returns the means over all.
 
         Raises:
             SearchStopped: the songs are gone, or nothing can be written.
@@ -147,7 +147,7 @@ class DepthTuner(keras_tuner.Tuner):
         except Exception as error:
             # Of Keras or TensorFlow, which build the model for its plan: others may well be built.
             self._end_without_result(trial_id, _NoResult(FAILED, str(unforeseen(error))))
-        # They are asked for at once.
+        # Do not wait before asking for the next trial.
         self._asked = 0.0
         return mean_figures([run.record for run in runs])
 
@@ -167,9 +167,9 @@ class DepthTuner(keras_tuner.Tuner):
         return model
 
     def _refuse_to_go_on_without(self, folder: pathlib.Path, values: Mapping[str, Any]) -> None:
-        data = self.hypermodel.bases[values[REPRESENTATION]].data.data
-        if data is not None and not pathlib.Path(data).exists():
-            raise SearchStopped(f"the songs {data} are no longer there; put them back, and type the command again")
+        songs = self.hypermodel.bases[values[REPRESENTATION]].data.data
+        if songs is not None and not pathlib.Path(songs).exists():
+            raise SearchStopped(f"the songs {songs} are no longer there; put them back, and type the command again")
         free = shutil.disk_usage(folder).free
         if free < SMALLEST_FREE_BYTES:
             raise SearchStopped(

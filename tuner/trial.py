@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status if there is no room on the disk, else ends the process.
 
     Raises:
-        UserError: what `sepnet.training.fit` and `pipelines.copies.tracks` raise.
+        UserError: the songs cannot be used, or training fails; see `sepnet.training.fit.fit`.
     """
     folder = _parser().parse_args(argv).folder
     end_with_parent()
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return NO_SPACE_STATUS
     sys.stdout.flush()
     sys.stderr.flush()
-    # All is on the disk, and the next run need not wait seconds for Python and TensorFlow to take themselves apart.
+    # Skip the interpreter's shutdown, which takes seconds; all is on the disk.
     os._exit(0)
 
 

@@ -1,4 +1,4 @@
-"""What a finished run makes of a stretch of a validation song, to look at and listen to."""
+"""A stretch of a validation song, separated by a finished run, to look at and listen to."""
 
 import dataclasses
 import pathlib

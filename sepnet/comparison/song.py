@@ -14,7 +14,8 @@ from sepnet.comparison.song_page import comparison_page
 from sepnet.comparison.song_pictures import draw_song
 from sepnet.comparison.stretch import Comparison, stretch_of
 from sepnet.config.sections import Data
-from sepnet.config.songs import data_of
+from sepnet.config.songs import config_tracks, data_of, data_root, read_song
+from sepnet.export.saved_model import read_models
 from sepnet.reports.tables import print_table
 
 BLOCK_SECONDS = 5
@@ -34,7 +35,7 @@ def compare_models(
     Args:
         folders: SavedModels, or one version of each.
         song: path of its folder, or its name in a data folder.
-        data: where to look for names, and how songs are read there.
+        data: folder in which names are looked for, and options of reading.
         picture: PNG to write.
         seconds: length of the stretch; a shorter song is taken whole.
         start_seconds: beginning of the stretch; None takes the loudest one with all sources heard.
@@ -42,8 +43,6 @@ def compare_models(
     Raises:
         UserError: a model or the song cannot be used, or the picture cannot be written.
     """
-    from sepnet.export.saved_model import read_models
-
     models, parts = read_models(folders)
     data = data_of(parts, data)
     track = find_track(song, data)
@@ -64,13 +63,12 @@ def find_track(song: str, data: Data) -> Track:
 
     Args:
         song: path or name.
-        data: where to look for names, the stems that the song must hold, and how songs are read there.
+        data: folder in which names are looked for, the stems that the song must hold, and options of reading.
 
     Raises:
         UserError: there is no such song, or it lacks a stem.
     """
     from pipelines.audio import reading
-    from sepnet.config.songs import config_tracks, data_root
 
     folder = pathlib.Path(song).expanduser()
     if data.data is None and folder.is_dir():
@@ -109,8 +107,6 @@ def compare_on_song(
     Raises:
         UserError: a model or the song cannot be used, or the song ends before the stretch begins.
     """
-    from sepnet.config.songs import read_song
-
     rate = track.sample_rate
     mixture, sources = read_song(track, parts)
     if start_seconds is not None and round(start_seconds * rate) >= len(mixture):

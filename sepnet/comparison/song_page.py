@@ -1,4 +1,4 @@
-"""A page on which to see and hear what models make of a song; it needs nothing beside it."""
+"""A page on which a song is seen and heard as models separate it; it needs nothing beside it."""
 
 import functools
 from html import escape

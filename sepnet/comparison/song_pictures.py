@@ -1,4 +1,4 @@
-"""Pictures of what models make of a song: waveforms and spectrograms of true stems, estimates and differences."""
+"""Pictures of models on a song: waveforms and spectrograms of true stems, estimates and differences."""
 
 import io
 import pathlib

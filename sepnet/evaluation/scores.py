@@ -1,4 +1,4 @@
-"""How far estimates of a song are from its true stems: every figure of every method, in files that are read again."""
+"""Errors and ratios of one song, by method, kept in files that the next evaluation reads again."""
 
 import dataclasses
 import functools
@@ -36,7 +36,7 @@ class Job:
         parts: the stems whose sum each source is.
         models: folders of SavedModels' versions, by the model's name.
         hashes: of those folders' content, by the same names.
-        output: where figures are kept.
+        output: folder of the figures.
         quick: leaves out museval and the ratio mask.
     """
 
@@ -53,11 +53,11 @@ class Job:
         return [*self.models, *(name for name in REFERENCES if not (self.quick and name == RATIO_MASK))]
 
     def figures_file(self, method: str) -> pathlib.Path:
-        """Where the figures of a method are kept."""
+        """The file of a method's figures."""
         return self.output / "songs" / folder_name(method) / file_name(self.track.name)
 
     def museval_file(self, method: str) -> pathlib.Path:
-        """Where museval's figures are kept, so that `museval.EvalStore.add_eval_dir` finds those of a test split."""
+        """The file of museval's figures, which `museval.EvalStore.add_eval_dir` finds for songs of a test split."""
         return self.output / "museval" / folder_name(method) / self.track.split / file_name(self.track.name)
 
 
@@ -112,7 +112,7 @@ def score_song(job: Job, advance: Advance) -> dict[str, dict[str, Any]]:
 
 
 def _stored(job: Job, method: str, depends_on: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What is kept of a method; None if there is nothing, or it is of something else."""
+    """Reads the figures of a method; None if there are none, or they depend on something else."""
     try:
         figures = json.loads(job.figures_file(method).read_text())
         kept = figures["depends_on"]

@@ -1,4 +1,4 @@
-"""Tables of what an evaluation found."""
+"""The figures of an evaluation as tables on the terminal."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

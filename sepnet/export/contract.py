@@ -24,8 +24,7 @@ def make_contract(
         sources: names of the sources.
         sample_rate: Hz.
         num_channels: audio channels.
-        **details: what else is known of the model, for people and for those who compare models: plain values for JSON.
-            Of a run, these are what its summary holds, and its `config`.
+        **details: plain values for JSON, for whoever compares models: those of a run's summary, and its `config`.
 
     Raises:
         UserError: no model can have such a contract.
@@ -69,15 +68,15 @@ def check_contract(contract: Any, where: str) -> dict[str, Any]:
     """Refuses a contract that no model can have.
 
     Args:
-        contract: what was read of it.
-        where: what errors call it.
+        contract: any value of JSON.
+        where: its name in errors.
 
     Returns:
         The same, in which `sources`, `sample_rate`, `num_channels`, `grid_samples` and `context_samples` are what
         `sepnet.separation.separator.Separator` expects.
 
     Raises:
-        UserError: it is another.
+        UserError: a value that `Separator` needs is missing or out of range.
     """
     if fault := _fault(contract):
         raise UserError(f"{where} is damaged: {fault}; export the model again")

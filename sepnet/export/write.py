@@ -75,11 +75,11 @@ def export_model(model, folder: pathlib.Path, contract: Mapping[str, Any]) -> pa
         contract: of `sepnet.export.contract.make_contract`.
 
     Returns:
-        Folder of the new version, with what `sepnet.export.signatures` describes; TensorFlow Serving warms itself up
-        with what lies beside the contract.
+        Folder of the new version, which has the signatures of `sepnet.export.signatures`, and requests beside its
+        contract with which TensorFlow Serving warms itself up.
 
     Raises:
-        UserError: its weights are not finite, or the folder cannot be written.
+        UserError: the weights hold NaN or infinity, or the folder cannot be written.
     """
     import numpy as np
     import tensorflow as tf
@@ -156,7 +156,7 @@ def newest_model(saved_models: pathlib.Path) -> pathlib.Path:
     """The version under `saved_models` that was exported last.
 
     Raises:
-        UserError: there is none.
+        UserError: no model lies under it.
     """
     contracts = list(saved_models.glob(f"*/*/{CONTRACT}"))
     if not contracts:

@@ -1,4 +1,4 @@
-"""What happens beside training: checkpoints, history, pictures, the progress bar, and a halt where it diverges."""
+"""Callbacks of training: checkpoints, history, pictures, the budget, the progress bar, and a halt on divergence."""
 
 import math
 import os
@@ -22,7 +22,7 @@ from sepnet.training.schedule import SCHEDULES
 
 
 class Recorder(keras.callbacks.Callback):
-    """Keeps after every epoch what a run leaves, and stops training that no longer helps.
+    """Writes the files of a run after every epoch, and stops training that no longer helps.
 
     Writes `checkpoints/best.weights.h5` (the separator at its lowest `val_mse`), `checkpoints/last.npz` (all of the
     run's state), `history.csv` and `loss.png`.
@@ -31,7 +31,7 @@ class Recorder(keras.callbacks.Callback):
         run: the run.
         baselines: `val_mse` by the baseline's name, for the picture.
         patience: epochs without a lower `val_mse` after which training ends; 0 for never.
-        meter: counts joules.
+        meter: counter of joules.
     """
 
     def __init__(self, run: Run, baselines: Mapping[str, float], patience: int, meter: EnergyMeter):
@@ -46,12 +46,12 @@ class Recorder(keras.callbacks.Callback):
 
     @property
     def seconds(self) -> float:
-        """How long the run has trained and validated, in all of its sittings up to their last checkpoints."""
+        """Seconds of training and validation, in all sittings of the run up to their last checkpoints."""
         return self._before["seconds"] + time.monotonic() - self._begin["seconds"]
 
     @property
     def joules(self) -> float:
-        """What the run has spent in that time."""
+        """Joules of CPU and GPUs in that time."""
         return self._before["joules"] + self.meter.joules - self._begin["joules"]
 
     def _now(self) -> dict[str, float]:
@@ -72,7 +72,7 @@ class Recorder(keras.callbacks.Callback):
 
     @property
     def state(self) -> dict[str, Any]:
-        """What a run goes on with, beside its trainer's variables."""
+        """Plain values from which a run goes on, beside its trainer's variables."""
         return {"history": self.history, "seconds": self.seconds, "joules": self.joules}
 
     def restore(self, trainer: keras.Model) -> None:
@@ -97,7 +97,7 @@ class Recorder(keras.callbacks.Callback):
         """Ends a run that has diverged; its files stay as the last good epoch left them.
 
         Raises:
-            UserError: always; it says `what` is no number, where, which weights are good, and what to do.
+            UserError: always; it names the figure that is no number, the step, and the weights that are good.
         """
         good = "of good weights there are none"
         if self.num_epochs:
@@ -108,7 +108,7 @@ class Recorder(keras.callbacks.Callback):
         )
 
     def on_epoch_end(self, epoch, logs=None):
-        # Said of the figure that counts, where that is one of them.
+        # `val_mse` first: the error names the figure that counts, if that is one of them.
         for name in sorted(logs, key=lambda name: name != "val_mse"):
             if not math.isfinite(logs[name]):
                 self.refuse(f"the {name} is {logs[name]}")
@@ -141,12 +141,12 @@ class Halt(keras.callbacks.Callback):
 
 
 class Budget(keras.callbacks.Callback):
-    """How long a run may take: a number of epochs, or a time or an energy, after which it stops where it is.
+    """Ends a run after a number of epochs, or after a time or an energy, in the middle of an epoch then.
 
     Over these the learning rate falls from epoch to epoch, by the share that is spent.
 
     Args:
-        recorder: knows the time that was spent, and the epochs that are done.
+        recorder: of the run; counts its time, joules and epochs.
         config: config of the run.
     """
 
@@ -163,14 +163,14 @@ class Budget(keras.callbacks.Callback):
 
     @property
     def total(self) -> float:
-        """What there is to spend, in `unit`."""
+        """The whole budget, in `unit`."""
         if self.in_epochs:
             return self.training.epochs * self.training.steps_per_epoch
         return 60 * self.training.minutes if self.training.minutes else self.training.joules
 
     @property
     def spent(self) -> float:
-        """What was spent of it, in all sittings of the run."""
+        """The part of it that is spent, in all sittings of the run."""
         if self.in_epochs:
             return self._num_steps
         return self.recorder.seconds if self.training.minutes else self.recorder.joules
@@ -199,7 +199,7 @@ class Bar(keras.callbacks.Callback):
 
     Args:
         advance: moves the bar by an amount and shows a text.
-        budget: knows where the run is.
+        budget: of the run.
     """
 
     def __init__(self, advance: Callable[..., None], budget: Budget):

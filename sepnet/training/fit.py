@@ -32,7 +32,7 @@ VALIDATION_BATCH_SIZE = 4
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What a run came to.
+    """The outcome of a run.
 
     Attributes:
         metrics: of the best epoch, by name: `val_mse`, `val_mse_<source>`, `val_si_sdr`, `epoch`.
@@ -54,7 +54,7 @@ def fit(
     run: Run,
     resume: bool = False,
 ) -> Result:
-    """Trains the config's model and leaves all that a run leaves; `sepnet.export.write` makes a SavedModel of it.
+    """Trains the config's model and writes all files of the run; `sepnet.export.write` makes a SavedModel of it.
 
     Args:
         config: checked config.

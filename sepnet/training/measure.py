@@ -1,4 +1,4 @@
-"""What the best weights of a run cost and make of every validation segment, for whoever compares runs."""
+"""Errors of every validation segment with the best weights of a run, and the costs of separating."""
 
 import itertools
 import pathlib
