@@ -9,9 +9,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.report import print_table, write_json
+from benchmarks.report import write_json
 from pipelines.errors import CommandParser, run_command
 from sepnet.config.sections import Config, Training, section_from
+from sepnet.reports.tables import print_table
 
 SAMPLE_RATE, STEPS = 44_100, 3
 RESULT = pathlib.Path("benchmarks/results/memory.json")
@@ -53,9 +54,9 @@ def main(argv=None) -> None:
         rows.append({"config": describe(config), **figures})
         print(rows[-1], file=sys.stderr, flush=True)
     print_table(
-        f"memory of a training step in GB, predicted and measured; ratios of {len(rows)} configs",
         ("", "tensors", "measured", "ratio", "process", "measured", "ratio"),
         [(row["config"], *_compared(row, "tensor"), *_compared(row, "process")) for row in rows],
+        title=f"memory of a training step in GB, predicted and measured; ratios of {len(rows)} configs",
     )
     write_json(RESULT, {"configs": rows})
 
@@ -94,15 +95,15 @@ def describe(config: Config) -> str:
 
 
 def _take_steps(config: Config) -> dict[str, int]:
-    import keras
     import numpy as np
 
     from sepnet.models import build_network
+    from sepnet.models.keras_settings import precision
     from sepnet.training.fit import make_trainer
 
-    keras.config.set_dtype_policy(config.training.precision)
-    network = build_network(config, SAMPLE_RATE)
-    trainer = make_trainer(config, network)
+    with precision(config.training.precision):
+        network = build_network(config, SAMPLE_RATE)
+        trainer = make_trainer(config, network)
     num_samples = network.training_samples(config.data.segment_samples(SAMPLE_RATE))
     num_seen = num_samples + 2 * network.margin_samples
     shape = (config.training.batch_size, len(config.data.stems), num_seen, config.data.num_channels)

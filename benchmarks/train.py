@@ -10,9 +10,10 @@ import time
 
 import numpy as np
 
-from benchmarks.report import print_table, write_json
+from benchmarks.report import write_json
 from pipelines.errors import run_command
 from pipelines.progress import progress_bar
+from sepnet.reports.tables import print_table
 
 SAMPLE_RATE = 44_100
 MATRIX_SIZE, REPEATS = 2048, 3
@@ -25,7 +26,7 @@ RESULT = pathlib.Path("benchmarks/results/train.json")
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What is measured: options of a family, a batch and a segment that the depth fits, and which of `WAYS`."""
+    """A measurement: options of a family, a batch and a segment that the depth fits, and which of `WAYS`."""
 
     family: str
     depth: int
@@ -68,11 +69,8 @@ def main(argv=None) -> None:
         )
         for figure in figures
     ]
-    print_table(
-        "seconds of audio per second (share of the product's rate)",
-        ("", "training", "with XLA", "forward", "with XLA"),
-        rows,
-    )
+    headings = ("", "training", "with XLA", "forward", "with XLA")
+    print_table(headings, rows, title="seconds of audio per second (share of the product's rate)")
     write_json(RESULT, {"matrix_gflops": own_rate / 1e9, "cases": figures})
 
 

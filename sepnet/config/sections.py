@@ -8,7 +8,6 @@ import dataclasses
 import importlib.resources
 import json
 import math
-import pathlib
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -274,18 +273,6 @@ class Config:
         sections = {"data": Data, "model": model, "training": Training}
         _refuse_unknown(values, sections, "the config")
         return cls(**{name: section_from(section, values.get(name, {})) for name, section in sections.items()})
-
-
-def read_run_config(run: pathlib.Path) -> Config:
-    """Reads the config of a run.
-
-    Raises:
-        UserError: the folder is no run, or its config cannot be read.
-    """
-    try:
-        return Config.from_json((run / "config.json").read_text())
-    except OSError as error:
-        raise UserError(f"{run} holds no config.json ({error.strerror}); give the folder of a run") from error
 
 
 def family_section(name: str) -> type[Section]:

@@ -1,6 +1,8 @@
 """Keras as this project needs it, whatever the user's environment and settings file (`~/.keras/keras.json`) say."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 from pipelines.errors import UserError
 
@@ -33,3 +35,16 @@ def load_keras() -> None:
         raise UserError(f"the back end of Keras is {keras.config.backend()}, by {asked_for}; {expected}")
     keras.config.set_image_data_format("channels_last")
     keras.config.set_floatx("float32")
+
+
+@contextlib.contextmanager
+def precision(policy: str) -> Iterator[None]:
+    """Layers that are made while the block runs have this dtype policy of Keras, "float32" or "mixed_bfloat16" say."""
+    import keras
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

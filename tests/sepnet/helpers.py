@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from sepnet.config.sections import DOWNSAMPLINGS, FAMILIES, UPSAMPLINGS
+from sepnet.export.contract import make_contract
 from sepnet.models import builder
 
 SOURCES = ("vocals", "drums", "bass")
@@ -34,14 +35,8 @@ def small_section(family, **options):
 
 
 def contract_of(network, *, sources=SOURCES, num_channels=2, sample_rate=SAMPLE_RATE):
-    """What `sepnet.separation.separator.Separator` reads of a model's contract."""
-    return {
-        "sources": list(sources),
-        "sample_rate": sample_rate,
-        "num_channels": num_channels,
-        "grid_samples": network.grid_samples,
-        "context_samples": network.context_samples,
-    }
+    """The contract of a small network that was not trained."""
+    return make_contract(network, name="small", sources=sources, sample_rate=sample_rate, num_channels=num_channels)
 
 
 def noise(*shape, seed=0):
