@@ -5,8 +5,9 @@ import time
 
 import numpy as np
 
-from benchmarks.report import median_rate, print_table, write_json
+from benchmarks.report import median_rate, write_json
 from pipelines.errors import run_command
+from sepnet.reports.tables import print_table
 
 SOURCES = ("vocals", "drums", "bass", "other")
 SONG_SECONDS, NUM_SONGS, SAMPLE_RATE = 60.0, 8, 44_100
@@ -21,7 +22,7 @@ def main(argv=None) -> None:
     from pipelines.copies.tracks import load_tracks
     from pipelines.demo_songs.synthesis import demo_songs_path, synthesize_songs
     from sepnet.config.config import Config
-    from sepnet.models import FAMILIES
+    from sepnet.models import FAMILIES, family_class
 
     songs = cache_path() / f"benchmark-songs-{SAMPLE_RATE}hz-{SONG_SECONDS:.0f}s-{NUM_SONGS}"
     if not songs.exists():
@@ -31,16 +32,16 @@ def main(argv=None) -> None:
     rates = reading_rates(tracks)
     plain, limit = rates["soundfile.read, as it comes"], rates["bytes alone, no decoding"]
     print_table(
-        f"crops of {SEGMENT_SAMPLES:,} stereo samples x {len(SOURCES)} stems, median of {REPEATS} runs",
         ("", "crops/s", "times plain loop", "of the bytes"),
         [(name, f"{rate:,.0f}", f"{rate / plain:.1f}", f"{rate / limit:.0%}") for name, rate in rates.items()],
+        title=f"crops of {SEGMENT_SAMPLES:,} stereo samples x {len(SOURCES)} stems, median of {REPEATS} runs",
     )
     demo_tracks = load_tracks(demo_songs_path(), sources=SOURCES)
-    waiting = {name: waiting_share(Config(model=section()), demo_tracks) for name, section in FAMILIES.items()}
+    waiting = {name: waiting_share(Config(model=family_class(name)()), demo_tracks) for name in FAMILIES}
     print_table(
-        "training on the demo songs, defaults",
         ("", "s for a step", "waiting for data"),
         [(name, f"{seconds:.2f}", f"{share:.2%}") for name, (seconds, share) in waiting.items()],
+        title="training on the demo songs, defaults",
     )
     write_json(
         RESULT, {"crops_per_second": rates, "waiting_share": {name: share for name, (_, share) in waiting.items()}}
@@ -101,11 +102,10 @@ def waiting_share(config, tracks) -> tuple[float, float]:
     import keras
 
     from pipelines.batches.dataset import training_batches
-    from sepnet.training.fit import build_network
     from sepnet.training.trainer import Trainer
 
     sample_rate = tracks["train"][0].sample_rate
-    trainer = Trainer(build_network(config, sample_rate), SOURCES)
+    trainer = Trainer(config.build(sample_rate), SOURCES)
     trainer.compile(optimizer=keras.optimizers.Adam())
     batches = iter(
         training_batches(

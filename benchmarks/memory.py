@@ -9,11 +9,11 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.report import print_table, write_json
+from benchmarks.report import write_json
 from pipelines.errors import CommandParser, run_command
 from sepnet.config.config import Config
-from sepnet.config.training import Training
-from sepnet.options.OLD import section_from
+from sepnet.models import family_class
+from sepnet.reports.tables import print_table
 
 SAMPLE_RATE, STEPS = 44_100, 3
 RESULT = pathlib.Path("benchmarks/results/memory.json")
@@ -30,7 +30,7 @@ WAYS = [({}, {}), ({"recompute": True}, {}), ({}, {"precision": "mixed_bfloat16"
 # What else changes which tensors there are, and one of the sizes that people train with.
 OTHERS = [
     ("unet_1d", {"depth": 6, "normalization": "batch", "activation": "relu"}, 4, 2.0, {}),
-    ("unet_1d", {"depth": 6, "padding": "context", "upsampling": "learned", "downsampling": "filtered"}, 4, 2.0, {}),
+    ("unet_1d", {"depth": 6, "padding": "valid", "upsampling": "learned", "downsampling": "filtered"}, 4, 2.0, {}),
     ("unet_1d", {"depth": 6, "filter_growth": "double"}, 8, 2.0, {}),
     ("unet_2d", {"depth": 7}, 1, 2.0, {"accumulation": 2, "ema": 0.9}),
     ("unet_2d", {"depth": 5, "upsampling": "transposed", "downsampling": "strided"}, 3, 3.0, {}),
@@ -55,9 +55,9 @@ def main(argv=None) -> None:
         rows.append({"config": describe(config), **figures})
         print(rows[-1], file=sys.stderr, flush=True)
     print_table(
-        f"memory of a training step in GB, predicted and measured; ratios of {len(rows)} configs",
         ("", "tensors", "measured", "ratio", "process", "measured", "ratio"),
         [(row["config"], *_compared(row, "tensor"), *_compared(row, "process")) for row in rows],
+        title=f"memory of a training step in GB, predicted and measured; ratios of {len(rows)} configs",
     )
     write_json(RESULT, {"configs": rows})
 
@@ -70,8 +70,8 @@ def configs() -> list[Config]:
 
 def make_config(family: str, model: dict, batch_size: int, segment_seconds: float, training: dict) -> Config:
     """A config with the defaults of its family beside what is given."""
-    values = {"family": family, "model": model, "data": {"segment_seconds": segment_seconds}}
-    return Config.from_json(json.dumps({**values, "training": {"batch_size": batch_size, **training}}))
+    base = Config(model=family_class(family)())
+    return base.changed({"batch_size": batch_size, "segment_seconds": segment_seconds, **model, **training})
 
 
 def measure(config: Config, *, separate: bool = False) -> dict[str, int]:
@@ -88,23 +88,25 @@ def measure(config: Config, *, separate: bool = False) -> dict[str, int]:
 
 def describe(config: Config) -> str:
     """The options in which a config differs from the defaults."""
-    sections = (config.model, section_from(type(config.model), {})), (config.training, Training())
+    plain = Config(model=type(config.model)())
     given: dict[str, Any] = {"depth": config.model.depth, "seconds": config.data.segment_seconds}
-    for section, default in sections:
-        given |= {name: value for name, value in vars(section).items() if value != getattr(default, name)}
+    pairs = ((config.model, plain.model), (config.model.body, plain.model.body), (config.training, plain.training))
+    for section, default in pairs:
+        for name in section.options():
+            value = getattr(section, name)
+            given |= {name: value} if value != getattr(default, name, None) else {}
     return " ".join([config.family, *(f"{name}={value}" for name, value in given.items())])
 
 
 def _take_steps(config: Config) -> dict[str, int]:
-    import keras
     import numpy as np
 
-    from sepnet.models import build_network
+    from sepnet.models.keras_settings import precision
     from sepnet.training.fit import make_trainer
 
-    keras.config.set_dtype_policy(config.training.precision)
-    network = build_network(config, SAMPLE_RATE)
-    trainer = make_trainer(config, network)
+    with precision(config.training.precision):
+        network = config.build(SAMPLE_RATE)
+        trainer = make_trainer(config, network)
     num_samples = network.training_samples(config.data.segment_samples(SAMPLE_RATE))
     num_seen = num_samples + 2 * network.margin_samples
     shape = (config.training.batch_size, len(config.data.stems), num_seen, config.data.num_channels)
@@ -115,10 +117,9 @@ def _take_steps(config: Config) -> dict[str, int]:
 def _separate_blocks(config: Config) -> dict[str, int]:
     import tensorflow as tf
 
-    from sepnet.models import build_network
     from sepnet.planning.step_memory import block_samples
 
-    network = build_network(config, SAMPLE_RATE)
+    network = config.build(SAMPLE_RATE)
     separate = tf.function(network.model)
     mixture = tf.random.uniform((1, block_samples(network, SAMPLE_RATE), config.data.num_channels), -0.5, 0.5)
     return _peaks(lambda: separate(mixture))

@@ -1,10 +1,10 @@
-"""What every benchmark does with its figures: a table on the terminal, and JSON with where they come from."""
+"""Rates, and the JSON file that every benchmark writes, with the provenance of its figures."""
 
 import json
 import pathlib
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sepnet.measures.provenance import provenance
@@ -18,19 +18,6 @@ def median_rate(run: Callable[[], float], repeats: int) -> float:
         amount = run()
         rates.append(amount / (time.perf_counter() - begin))
     return statistics.median(rates)
-
-
-def print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Prints a table, its first column to the left and the others to the right."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title)
-    for index, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if index else "left")
-    for row in rows:
-        table.add_row(*map(str, row))
-    Console().print(table)
 
 
 def write_json(path: pathlib.Path, figures: Mapping[str, Any]) -> None:

@@ -9,8 +9,9 @@ import sys
 import tempfile
 import time
 
-from benchmarks.report import print_table, write_json
+from benchmarks.report import write_json
 from pipelines.errors import run_command
+from sepnet.reports.tables import print_table
 
 SEARCH = ("--depths", "2-3", "--segment-seconds", "0.5", "--validation-seconds", "2")
 # What a run loads, some of it only when it comes to it; newer Pythons have no tensorflow-io.
@@ -52,7 +53,7 @@ def main(argv=None) -> None:
     rows = [
         (name, f"{value:.1f} s", f"{value / training:.1%}") for name, value in zip(names, seconds.values(), strict=True)
     ]
-    print_table("what a search takes", ("", "time", "of the training"), rows)
+    print_table(("", "time", "of the training"), rows, title="what a search takes")
     beyond_share = (seconds["rest_of_runs"] + seconds["all_else"]) / training
     print(f"beyond the training and the starts of processes: {beyond_share:.1%}")
     write_json(

@@ -15,9 +15,10 @@ import time
 
 import numpy as np
 
-from benchmarks.report import print_table, write_json
+from benchmarks.report import write_json
 from pipelines.errors import run_command
 from pipelines.progress import progress_bar
+from sepnet.reports.tables import print_table
 
 SAMPLE_RATE = 44_100
 SHORT_MINUTES, LONG_MINUTES = 5, 60
@@ -29,7 +30,7 @@ TALL = {"frame_length": 8192, "frame_step": 2048}
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What is measured: a model, and minutes of a song."""
+    """A measurement: a model, and minutes of a song."""
 
     family: str
     depth: int
@@ -73,7 +74,7 @@ def main(argv=None) -> None:
         for figure in figures
     ]
     headings = ("model", "song", "s of audio per s", "outside of the model", "peak memory", "blocks")
-    print_table("separating, from WAV to WAVs", headings, rows)
+    print_table(headings, rows, title="separating, from WAV to WAVs")
     write_json(RESULT, {"cases": figures})
 
 
@@ -131,14 +132,14 @@ def export_in_process(case: Case, folder: pathlib.Path) -> None:
 EXPORT = f"""
 import json, pathlib, sys
 from sepnet.config.config import Config
-from sepnet.models import FAMILIES
+from sepnet.models import family_class
+from sepnet.export.contract import make_contract
 from sepnet.export.write import export_model
-from sepnet.models import build_network
 case = json.loads(sys.argv[1])
-config = Config(model=FAMILIES[case["family"]](depth=case["depth"], **case["options"]))
-network = build_network(config, {SAMPLE_RATE})
-contract = {{"name": "untrained", "sources": list(config.data.parts), "sample_rate": {SAMPLE_RATE}, "num_channels": 2}}
-contract |= {{"grid_samples": network.grid_samples, "context_samples": network.reach_samples}}
+config = Config(model=family_class(case["family"])()).changed({{"depth": case["depth"], **case["options"]}})
+network = config.build({SAMPLE_RATE})
+facts = {{"sources": config.data.parts, "sample_rate": {SAMPLE_RATE}, "num_channels": config.data.num_channels}}
+contract = make_contract(network, name="untrained", **facts)
 export_model(network.model, pathlib.Path(sys.argv[2]), contract)
 """
 

@@ -23,10 +23,11 @@ import numpy as np
 import psutil
 import soundfile
 
-from benchmarks.report import print_table, write_json
+from benchmarks.report import write_json
 from benchmarks.separate import SAMPLE_RATE, Case, export_in_process
 from pipelines.errors import run_command
 from pipelines.progress import progress_bar
+from sepnet.reports.tables import print_table
 
 CASE = Case("unet_1d", 6, 0)
 NAME = "bench"
@@ -174,7 +175,7 @@ class Server:
         return answer.status, dict(answer.headers), seconds
 
     def cpu_seconds(self) -> float:
-        """What the serving process has worked until now, on all cores."""
+        """Seconds of work of the serving process until now, on all cores."""
         return sum(sum(child.cpu_times()[:2]) for child in self._children)
 
     def _watch(self) -> None:
@@ -183,7 +184,7 @@ class Server:
 
 
 def median_times(server: Server, alone: Alone, bodies: dict[str, tuple[str, bytes]]) -> dict[str, dict[str, float]]:
-    """What an answer takes for one client: on the clock, its own work included, and of the server's work alone.
+    """Median seconds of an answer for one client: on the clock, its own work included, and of the server's work alone.
 
     The model without a server and the ways to ask take turns: no machine is equally fast all of the time.
     """
@@ -248,7 +249,7 @@ def _print(figures: dict) -> None:
         for way, times in figures["ways"].items()
     ]
     headings = ("", "time", "", "work of all cores", "")
-    print_table(f"one client, {CLIP_SECONDS} s of stereo, beside the model alone", headings, rows)
+    print_table(headings, rows, title=f"one client, {CLIP_SECONDS} s of stereo, beside the model alone")
     rows = [
         (
             f"{load['num_clients']}, {'on' if load['max_batch'] > 1 else 'off'}",
@@ -261,7 +262,7 @@ def _print(figures: dict) -> None:
         for load in figures["loads"]
     ]
     headings = ("clients, batching", "s of audio per s", "median", "slowest", "503 / failed", "peak memory")
-    print_table("several clients at once", headings, rows)
+    print_table(headings, rows, title="several clients at once")
 
 
 if __name__ == "__main__":

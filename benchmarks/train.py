@@ -10,9 +10,10 @@ import time
 
 import numpy as np
 
-from benchmarks.report import print_table, write_json
+from benchmarks.report import write_json
 from pipelines.errors import run_command
 from pipelines.progress import progress_bar
+from sepnet.reports.tables import print_table
 
 SAMPLE_RATE = 44_100
 MATRIX_SIZE, REPEATS = 2048, 3
@@ -25,7 +26,7 @@ RESULT = pathlib.Path("benchmarks/results/train.json")
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What is measured: options of a family, a batch and a segment that the depth fits, and which of `WAYS`."""
+    """A measurement: options of a family, a batch and a segment that the depth fits, and which of `WAYS`."""
 
     family: str
     depth: int
@@ -68,11 +69,8 @@ def main(argv=None) -> None:
         )
         for figure in figures
     ]
-    print_table(
-        "seconds of audio per second (share of the product's rate)",
-        ("", "training", "with XLA", "forward", "with XLA"),
-        rows,
-    )
+    headings = ("", "training", "with XLA", "forward", "with XLA")
+    print_table(headings, rows, title="seconds of audio per second (share of the product's rate)")
     write_json(RESULT, {"matrix_gflops": own_rate / 1e9, "cases": figures})
 
 
@@ -110,9 +108,8 @@ def measure(case: Case, own_rate: float) -> dict:
     from sepnet.config.config import Config
     from sepnet.config.data import Data
     from sepnet.config.training import Training
-    from sepnet.models import FAMILIES
-    from sepnet.models import build_network
-    from sepnet.planning.flops import flops
+    from sepnet.models import family_class
+    from sepnet.planning.costs import flops
     from sepnet.training.fit import make_trainer
 
     shape = (case.batch_size, len(Data().stems), case.segment_samples, Data().num_channels)
@@ -123,9 +120,9 @@ def measure(case: Case, own_rate: float) -> dict:
     for way in case.ways:
         xla = way == "xla"
         keras.utils.clear_session()
-        model = FAMILIES[case.family](depth=case.depth, **case.options)
+        model = family_class(case.family)().changed({"depth": case.depth, **case.options})
         config = Config(model=model, training=Training(batch_size=case.batch_size, xla=xla))
-        network = build_network(config, SAMPLE_RATE)
+        network = config.build(SAMPLE_RATE)
         trainer = make_trainer(config, network)
         forward = tf.function(lambda audio, model=network.model: model(audio, training=False), jit_compile=xla)
         operations = case.batch_size * flops(network, case.segment_samples)

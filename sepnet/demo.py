@@ -20,10 +20,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     from sepnet.reports.pictures import draw_separation
     from sepnet.separate import Outputs, separate_songs
     from sepnet.separation.song_files import SongFile
-    from sepnet.train import free_folder, train
+    from sepnet.train import free_run, train
 
     folder = arguments.folder
-    run = free_folder(folder / "runs", "demo")
+    run = free_run(folder / "runs", "demo")
     version = train(Config(), run, pathlib.Path("saved_models", "demo"))
 
     from sepnet.separation.separator import Separator
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sample_rate,
     )
     print(f"listen:      {mixture}, then the stems above")
-    print(f"look:        {run / 'loss.png'}, {picture}")
+    print(f"look:        {run.loss_picture}, {picture}")
 
 
 def _parser() -> argparse.ArgumentParser:

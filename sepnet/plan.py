@@ -3,17 +3,19 @@
 import argparse
 import dataclasses
 import json
-import sys
 from collections.abc import Sequence
 
 from pipelines.errors import CommandParser, UserError, run_command
-from sepnet.config.depths import parse_depths
 from sepnet.config.config import Config
+from sepnet.config.depths import parse_depths
 from sepnet.config.flags import add_flags, config_from_flags
 from sepnet.measures.memory import UNITS, counted_device, parse_memory
 from sepnet.models.keras_settings import load_keras
+from sepnet.reports.tables import make_console, print_table
 
 SAMPLE_RATE = 44_100
+# Of the tables, in characters.
+WIDTH = 100
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -89,9 +91,7 @@ def savings(config: Config) -> dict[str, Config]:
     training = config.training
     mixed = training.precision if training.precision != "float32" else "mixed_bfloat16"
     num_segments = training.batch_size * training.accumulation
-    plain = config.changed(
-        {"recompute": False, "precision": "float32", "batch_size": num_segments, "accumulation": 1}
-    )
+    plain = config.changed({"recompute": False, "precision": "float32", "batch_size": num_segments, "accumulation": 1})
     half, split, again = {"precision": mixed}, {"batch_size": 1, "accumulation": num_segments}, {"recompute": True}
     return {
         "float32": plain,
@@ -103,16 +103,12 @@ def savings(config: Config) -> dict[str, Config]:
 
 
 def print_plan(plan: dict, memory: str) -> None:
-    """Prints a plan as two tables."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+    """Prints a plan as two tables.
 
-    table = Table(
-        title=f"{plan['family']}: batches of {plan['batch_size']} segments of {plan['segment_seconds']:g} s at "
-        f"{plan['sample_rate']} Hz, {plan['precision']}, {plan['device']}",
-        box=box.SIMPLE_HEAD,
-    )
+    Args:
+        plan: of `make_plan`.
+        memory: what the user called `memory_bytes`, such as "16GB".
+    """
     headings = (
         "depth",
         "parameters",
@@ -120,29 +116,39 @@ def print_plan(plan: dict, memory: str) -> None:
         "receptive\nfield, ms",
         "training\na step",
         "separating\na block",
+        f"fits\n{memory}",
     )
-    for heading in (*headings, f"fits\n{memory}"):
-        table.add_column(heading, justify="right")
+    rows = []
     for row in plan["depths"]:
         samples = row["receptive_field_samples"]
-        table.add_row(
-            str(row["depth"]),
-            _shown(row["parameters"]),
-            f"{row['flops_per_second'] / 1e9:,.1f}",
-            f"{1000 * samples / plan['sample_rate']:,.0f}" if samples else "all",
-            f"{row['training_bytes'] / 1e9:,.2f} GB",
-            f"{row['separation_bytes'] / 1e9:,.2f} GB",
-            "yes" if row["fits"] else "no",
+        rows.append(
+            (
+                str(row["depth"]),
+                _shown(row["parameters"]),
+                f"{row['flops_per_second'] / 1e9:,.1f}",
+                f"{1000 * samples / plan['sample_rate']:,.0f}" if samples else "all",
+                f"{row['training_bytes'] / 1e9:,.2f} GB",
+                f"{row['separation_bytes'] / 1e9:,.2f} GB",
+                "yes" if row["fits"] else "no",
+            )
         )
-    largest = Table(title=f"largest depth in {memory}", box=box.SIMPLE_HEAD)
-    for heading, justify in (("", "left"), ("depth", "right"), ("training", "right"), ("flags", "left")):
-        largest.add_column(heading, justify=justify)
-    for way in plan["savings"]:
-        size = f"{way['training_bytes'] / 1e9:,.2f} GB" if way["depth"] else ""
-        largest.add_row(way["name"], str(way["depth"] or "none"), size, way["flags"])
-    console = Console(width=None if sys.stdout.isatty() else 100)
-    console.print(table)
-    console.print(largest)
+    title = (
+        f"{plan['family']}: batches of {plan['batch_size']} segments of {plan['segment_seconds']:g} s at "
+        f"{plan['sample_rate']} Hz, {plan['precision']}, {plan['device']}"
+    )
+    console = make_console(WIDTH)
+    print_table(headings, rows, title=title, texts=(), boxed=False, console=console)
+    rows = [
+        (
+            way["name"],
+            str(way["depth"] or "none"),
+            f"{way['training_bytes'] / 1e9:,.2f} GB" if way["depth"] else "",
+            way["flags"],
+        )
+        for way in plan["savings"]
+    ]
+    headings, title = ("", "depth", "training", "flags"), f"largest depth in {memory}"
+    print_table(headings, rows, title=title, texts=(0, 3), boxed=False, console=console)
 
 
 def _shown(parameters: int) -> str:

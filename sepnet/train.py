@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pipelines.errors import CommandParser, UserError, run_command, user_path
 from sepnet.config.config import Config
 from sepnet.config.flags import add_flags, config_from_flags, refuse_config_flags
-from sepnet.config.run_folder import read_run_config
+from sepnet.config.run_folder import Run
 from sepnet.models.keras_settings import load_keras
+from sepnet.reports.tables import print_table
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -25,12 +26,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"--name {arguments.name} is no name of a folder; --runs and --saved-models say where it lies")
     if arguments.resume is not None:
         refuse_config_flags(arguments, "--resume takes its options from the run")
-        config, run = read_run_config(arguments.resume), arguments.resume
-        name = arguments.name or run.name
+        run = Run(arguments.resume)
+        config, name = run.config, arguments.name or run.folder.name
     else:
         config = _findable(config_from_flags(arguments))
         name = arguments.name or f"{config.family}_depth{config.model.depth}"
-        run = free_folder(arguments.runs, name)
+        run = free_run(arguments.runs, name)
     train(config, run, arguments.saved_models / name, resume=arguments.resume is not None)
 
 
@@ -43,12 +44,12 @@ def _findable(config: Config) -> Config:
     return dataclasses.replace(config, data=dataclasses.replace(config.data, data=path))
 
 
-def train(config: Config, run: pathlib.Path, saved_model: pathlib.Path, *, resume: bool = False):
+def train(config: Config, run: Run, saved_model: pathlib.Path, *, resume: bool = False) -> pathlib.Path:
     """Trains one model and prints what it came to.
 
     Args:
         config: checked config.
-        run: folder of the run.
+        run: the run; its folder is made, unless it is resumed.
         saved_model: `saved_models/<name>`; a model that is there gets a new version.
         resume: goes on from the run's last checkpoint.
 
@@ -58,7 +59,7 @@ def train(config: Config, run: pathlib.Path, saved_model: pathlib.Path, *, resum
     from pipelines.files import check_writable
     from sepnet.config.songs import config_tracks, data_root
 
-    for folder in (run, saved_model):
+    for folder in (run.folder, saved_model):
         check_writable(folder)
     root, tracks = data_root(config.data), config_tracks(config.data)
     counts = ", ".join(f"{len(songs)} {split}" for split, songs in tracks.items())
@@ -78,27 +79,23 @@ def train(config: Config, run: pathlib.Path, saved_model: pathlib.Path, *, resum
 
 
 def print_result(result, sources: Sequence[str]) -> None:
-    """Prints `val_mse` of the model beside the baselines, for each source."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    """Prints `val_mse` of the model beside the baselines, for each source.
 
-    table = Table(title="val_mse on the fixed validation segments")
-    table.add_column("")
-    for heading in ("all", *sources):
-        table.add_column(escape(heading), justify="right")
-    rows = {f"model (epoch {result.metrics['epoch']})": result.metrics, **result.baselines}
-    for name, figures in rows.items():
-        values = [figures["val_mse"], *(figures[f"val_mse_{source}"] for source in sources)]
-        table.add_row(escape(name), *(f"{value:.5f}" for value in values))
-    console = Console()
-    console.print(table)
+    Args:
+        result: of `sepnet.training.fit.fit`.
+        sources: names of the sources.
+    """
+    rows = [
+        (name, *(f"{figures[key]:.5f}" for key in ("val_mse", *(f"val_mse_{source}" for source in sources))))
+        for name, figures in {f"model (epoch {result.metrics['epoch']})": result.metrics, **result.baselines}.items()
+    ]
+    print_table(("", "all", *sources), rows, title="val_mse on the fixed validation segments")
     for name, figures in result.baselines.items():
-        print(comparison(name, figures["val_mse"], result.metrics["val_mse"]))
+        print(comparison_text(name, figures["val_mse"], result.metrics["val_mse"]))
     print(f"SI-SDR of the model: {result.metrics['val_si_sdr']:.1f} dB")
 
 
-def comparison(name: str, baseline: float, model: float) -> str:
+def comparison_text(name: str, baseline: float, model: float) -> str:
     """Says how the errors of a baseline and a model compare, both mean squares."""
     if not baseline:
         return f"Nothing can be said against {name}, which makes no error: the validation songs are silent."
@@ -123,10 +120,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def free_folder(runs: pathlib.Path, name: str) -> pathlib.Path:
-    """`runs/name`, or where that is taken, the name with the first free number behind it."""
+def free_run(runs: pathlib.Path, name: str) -> Run:
+    """A new run `runs/name`, or where that is taken, of the name with the first free number behind it."""
     names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
-    return next(runs / name for name in names if not (runs / name).exists())
+    return Run(next(runs / name for name in names if not (runs / name).exists()))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a depth search says: intervals, the best model, the near-optimal one, the Pareto front, and what depth buys.
+"""Analysis of a depth search: intervals, the best model, the near-optimal one, the Pareto front, and what depth buys.
 
 The trials are judged on the same segments, and trained from the same seeds, so two of them are compared by the
 differences of their errors, segment by segment and seed by seed. What all find hard then cancels out.
@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from pipelines.errors import UserError
+from sepnet.measures.baselines import SILENCE
 from tuner.records import Search, Trial
 
 LEVEL = 0.95
@@ -73,7 +74,7 @@ class Candidate:
         val_mse: mean and interval, for other segments like these.
         behind: paired difference to the best candidate, above zero where this one is worse.
         cost: mean over seeds, in the unit of the cost's heading.
-        on_front: whether none is as good and less costly, or better and as costly.
+        on_front: no other is as good and less costly, or better and as costly.
     """
 
     trial: Trial
@@ -84,7 +85,7 @@ class Candidate:
 
     @property
     def may_be_best(self) -> bool:
-        """Whether it is not worse than the best by more than the interval."""
+        """True if it is not worse than the best one by more than the interval."""
         return self.behind.low <= 0
 
 
@@ -107,7 +108,7 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class Depths:
-    """What depth buys in one representation, all else being equal.
+    """Depths of one representation compared, all else being equal.
 
     Attributes:
         name: the representation, with the knobs behind it.
@@ -125,7 +126,7 @@ class Depths:
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """All that a search says, as far as it is done.
+    """The result of a search, as far as it is done.
 
     Attributes:
         search: the search.
@@ -192,7 +193,7 @@ class Bootstrap:
 
 
 def analyse(search: Search, cost: str = DEFAULT_COST) -> Answer:
-    """Finds out what a search says.
+    """Analyses a search.
 
     Args:
         search: also one that still runs, or has no result.
@@ -234,7 +235,7 @@ def compare(bootstrap: Bootstrap, trial: Trial, other: Trial) -> Estimate:
 
 
 def pareto_front(values: Sequence[float], costs: Sequence[float]) -> list[bool]:
-    """Whether each is on the front: no other is as good in both and better in one; lower is better."""
+    """Says of each if it is on the front: no other is as good in both and better in one; lower is better."""
     pairs = np.stack([values, costs], axis=1)
     no_worse, better = (pairs[:, None] <= pairs).all(axis=2), (pairs[:, None] < pairs).any(axis=2)
     return [bool(is_on) for is_on in ~(no_worse & better).any(axis=0)]
@@ -295,7 +296,7 @@ def _check_comparable(trials: Sequence[Trial]) -> int:
     """The number of segments that all runs share; on the same segments, silence has the same error."""
     runs = [(trial, run) for trial in trials for run in trial.runs]
     (first, shared), *others = [
-        (trial, (len(run.record["segment_mse"]), run.record["baselines"]["silence"]["val_mse"])) for trial, run in runs
+        (trial, (len(run.record["segment_mse"]), run.record["baselines"][SILENCE]["val_mse"])) for trial, run in runs
     ]
     for trial, (num_segments, silence) in others:
         if num_segments != shared[0] or not np.isclose(silence, shared[1], rtol=1e-5, atol=0):

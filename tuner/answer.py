@@ -1,10 +1,10 @@
 """The answer of a search in words, as a table in the terminal, and as rows for CSV and JSON."""
 
 import math
-import sys
 from typing import Any
 
 from pipelines.errors import one_line
+from sepnet.reports.tables import make_console, print_table
 from tuner.analysis import COSTS, LEVEL, NUM_RESAMPLES, Answer, Candidate, Comparison, Depths, Estimate, analyse
 from tuner.records import COMPLETED, RUNNING, Search, Trial
 
@@ -15,7 +15,7 @@ FULL_WIDTH = 110
 
 
 def answer_text(answer: Answer) -> list[str]:
-    """What the search says, one sentence or two for each thing."""
+    """The answer in sentences, one or two for each finding."""
     if not answer.best:
         return [f"No trial is completed{_counts(answer)}: there is nothing to compare."]
     texts = [_best_text(answer)]
@@ -36,36 +36,32 @@ def print_answer(search: Search, cost: str) -> None:
     """Prints the answer of a search: its trials in tables, and the sentences.
 
     Raises:
-        UserError: as of `tuner.analysis.analyse`.
+        UserError: the trials cannot be compared, or the cost was not measured; see `tuner.analysis.analyse`.
     """
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     answer = analyse(search, cost)
-    console = Console(width=None if sys.stdout.isatty() else FULL_WIDTH)
-    form = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False, "show_edge": False}
+    console = make_console(FULL_WIDTH)
     if answer.candidates:
-        # (A `Text` is shown as it is; what is in brackets or colons elsewhere may be markup.)
-        table = Table(title=Text(f"{search_name(answer)}: {size_text(answer)}"), **form)
         # A narrow terminal has no room for the intervals of models by themselves, which the report shows.
         places = [place for place in range(len(HEADINGS) + 2) if console.width >= FULL_WIDTH or place != OWN_INTERVAL]
-        headings = table_headings(answer)
-        for place in places:
-            # Figures are read only whole; long names go on in the next line.
-            is_figure = 0 < place <= len(HEADINGS)
-            options = {"justify": "right", "no_wrap": True} if is_figure else {"overflow": "fold"}
-            table.add_column(headings[place], **options)
-        for row in table_rows(answer):
-            table.add_row(*(Text(row[place]) for place in places))
-        console.print(table)
+        headings, *rows = ([row[place] for place in places] for row in (table_headings(answer), *table_rows(answer)))
+        print_table(
+            headings,
+            rows,
+            title=f"{search_name(answer)}: {size_text(answer)}",
+            texts=(0, len(places) - 1),
+            boxed=False,
+            whole_figures=True,
+            console=console,
+        )
     if answer.others:
-        table = Table("model", "trial", "", title="trials without a result", **form)
-        for row in other_rows(answer):
-            table.add_row(*map(Text, row))
-        console.print(table)
+        title = "trials without a result"
+        print_table(
+            ("model", "trial", ""), other_rows(answer), title=title, texts=(0, 1, 2), boxed=False, console=console
+        )
     for text in answer_text(answer):
+        # (A `Text` is shown as it is; a plain one may hold markup.)
         console.print(Text(text))
 
 
@@ -75,7 +71,7 @@ def search_name(answer: Answer) -> str:
 
 
 def table_headings(answer: Answer) -> tuple[str, ...]:
-    """Of what `table_rows` gives."""
+    """Headings of `table_rows`."""
     return (*HEADINGS, COSTS[answer.cost].heading, "")
 
 
@@ -160,7 +156,7 @@ def cost_text(answer: Answer, candidate: Candidate) -> str:
 
 
 def size_text(answer: Answer) -> str:
-    """How many trials, seeds and segments are behind the answer."""
+    """The numbers of trials, seeds and segments behind the answer."""
     trials = _count(len(answer.candidates), "completed trial")
     seeds = sorted({len(candidate.trial.runs) for candidate in answer.candidates})
     if not seeds:
@@ -186,7 +182,7 @@ def mean_cost(trial: Trial, key: str) -> float | None:
 
 
 def marks(answer: Answer, candidate: Candidate) -> str:
-    """What a candidate stands out by."""
+    """The distinctions of a candidate: "best", "near-optimal", "front"."""
     names = {
         "best": candidate is answer.best,
         "near-optimal": candidate is answer.near_optimal,
@@ -251,7 +247,7 @@ def _best_text(answer: Answer) -> str:
 
 
 def _gain_text(value: float, name: str, baseline: float) -> str:
-    """How far an error is below that of a baseline; either may be 0, as that of silence is where all is silent."""
+    """The distance of an error to that of a baseline; either may be 0, as that of silence is where all is silent."""
     if value == 0 or baseline == 0:
         return f"{'below' if value < baseline else 'as' if value == baseline else 'ABOVE'} {name}"
     gain_db = 10 * (math.log10(baseline) - math.log10(value))
@@ -300,7 +296,7 @@ def _interval_text(answer: Answer) -> str:
 
 
 def _counts(answer: Answer) -> str:
-    """How many trials are without a result, by status."""
+    """The numbers of trials without a result, by status."""
     statuses = [trial.status for trial in answer.others]
     counts = [f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses)]
     return f" ({', '.join(counts)})" if counts else ""

@@ -14,7 +14,8 @@ import keras_tuner.src.config
 import psutil
 
 from pipelines.errors import UserError, unforeseen
-from pipelines.files import remove_leftovers, remove_leftovers_of, whole_file, whole_folder
+from pipelines.files import remove_leftovers, remove_leftovers_of, whole_folder
+from sepnet.config.run_folder import Run
 from tuner.hypermodel import DepthHyperModel
 from tuner.oracles import SearchStopped
 from tuner.records import (
@@ -34,8 +35,6 @@ from tuner.workers import NO_SPACE_STATUS, PARENT, last_words
 SECONDS_BETWEEN_LOOKS = 0.2
 SECONDS_BETWEEN_QUESTIONS = 1.0
 SMALLEST_FREE_BYTES = 200 * 10**6
-# What a run goes on with: the best weights so far, and its state at its end.
-CHECKPOINTS = ("best.weights.h5", "last.npz")
 
 # Else a trial that fails prints where in the code that was noticed.
 keras_tuner.src.config.DEBUG = False
@@ -50,10 +49,10 @@ class DepthTuner(keras_tuner.Tuner):
         oracle: of `tuner.oracles`.
         hypermodel: gives the config of a trial.
         seeds: of the runs of each trial.
-        memory_bytes: a trial whose plan takes more is not started, and a run that takes more is killed.
-        try_anyway: start it all the same.
-        device: whose memory is planned, "cpu" or "gpu".
-        report: is called with a line for people whenever something begins or ends.
+        memory_bytes: limit; a trial whose plan exceeds it is not started, and a run that exceeds it is killed.
+        try_anyway: starts also trials whose plans exceed the limit.
+        device: owner of the memory that is planned, "cpu" or "gpu".
+        report: called with a line for people whenever something begins or ends.
         **options: `directory` and `project_name` of `keras_tuner.Tuner`.
     """
 
@@ -82,7 +81,7 @@ class DepthTuner(keras_tuner.Tuner):
         return ""
 
     def _populate_initial_space(self):
-        """Goes on with what there is. The oracle knows the space already; nothing is built."""
+        """Goes on with the trials that there are; the oracle knows the space already, so nothing is built."""
         if not self._is_worker() and pathlib.Path(self.oracle._get_oracle_fname()).exists():
             self.reload()
 
@@ -98,10 +97,10 @@ class DepthTuner(keras_tuner.Tuner):
             self.oracle.save()
 
     def reload(self):
-        """Goes on with what an earlier start has left, also where each model has more seeds now.
+        """Goes on from the files of an earlier start, also where each model has more seeds now.
 
         Raises:
-            UserError: as of `tuner.oracles.Steady.reload`.
+            UserError: a file of the search is damaged.
         """
         self.oracle.reload()
         for trial_id, trial in self.oracle.trials.items():
@@ -119,7 +118,7 @@ class DepthTuner(keras_tuner.Tuner):
         self._asked = time.monotonic()
 
     def run_trial(self, trial, *arguments, **keywords) -> dict[str, float]:
-        """Runs what is not done yet of a trial, and returns the means over its runs.
+        """Runs the seeds of a trial that are not done yet, and returns the means over all.
 
         Raises:
             SearchStopped: the songs are gone, or nothing can be written.
@@ -148,7 +147,7 @@ class DepthTuner(keras_tuner.Tuner):
         except Exception as error:
             # Of Keras or TensorFlow, which build the model for its plan: others may well be built.
             self._end_without_result(trial_id, _NoResult(FAILED, str(unforeseen(error))))
-        # They are asked for at once.
+        # Do not wait before asking for the next trial.
         self._asked = 0.0
         return mean_figures([run.record for run in runs])
 
@@ -164,13 +163,13 @@ class DepthTuner(keras_tuner.Tuner):
         """The Keras model of a trial with the best weights of its first seed."""
         folder = pathlib.Path(self.get_trial_dir(trial.trial_id))
         model = self.hypermodel.build(trial.hyperparameters)
-        model.load_weights(folder / f"seed_{self.seeds[0]}" / "checkpoints" / "best.weights.h5")
+        model.load_weights(Run(folder / f"seed_{self.seeds[0]}").best_weights)
         return model
 
     def _refuse_to_go_on_without(self, folder: pathlib.Path, values: Mapping[str, Any]) -> None:
-        data = self.hypermodel.bases[values[REPRESENTATION]].data.data
-        if data is not None and not pathlib.Path(data).exists():
-            raise SearchStopped(f"the songs {data} are no longer there; put them back, and type the command again")
+        songs = self.hypermodel.bases[values[REPRESENTATION]].data.data
+        if songs is not None and not pathlib.Path(songs).exists():
+            raise SearchStopped(f"the songs {songs} are no longer there; put them back, and type the command again")
         free = shutil.disk_usage(folder).free
         if free < SMALLEST_FREE_BYTES:
             raise SearchStopped(
@@ -189,8 +188,7 @@ class DepthTuner(keras_tuner.Tuner):
         except UserError as error:
             raise _NoResult(FAILED, str(error)) from error
         self._go_on_from_earlier_round(folder, values)
-        with whole_file(folder / "config.json") as temporary:
-            temporary.write_text(config.to_json())
+        Run(folder).write_config(config)
         with (folder / LOG).open("a") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "tuner.trial", str(folder)],
@@ -224,14 +222,16 @@ class DepthTuner(keras_tuner.Tuner):
         """Gives a run of a later round of Hyperband what the run of the earlier one has left, and it goes on there."""
         if CONTINUED not in values or folder.exists():
             return
-        earlier = pathlib.Path(self.get_trial_dir(values[CONTINUED])) / folder.name / "checkpoints"
-        if not all((earlier / name).exists() for name in CHECKPOINTS):
+        earlier = Run(pathlib.Path(self.get_trial_dir(values[CONTINUED])) / folder.name)
+        checkpoints = earlier.best_weights, earlier.last_state
+        if not all(path.exists() for path in checkpoints):
             raise _NoResult(FAILED, f"it continues {values[CONTINUED]}, whose {folder.name} has lost its checkpoints")
         remove_leftovers(folder.parent)
         with whole_folder(folder) as temporary:
-            (temporary / "checkpoints").mkdir()
-            for name in CHECKPOINTS:
-                shutil.copyfile(earlier / name, temporary / "checkpoints" / name)
+            for path in checkpoints:
+                copy = temporary / path.relative_to(earlier.folder)
+                copy.parent.mkdir(exist_ok=True)
+                shutil.copyfile(path, copy)
 
     def _check_that_it_fits(self, config) -> None:
         from sepnet.planning.step_memory import training_bytes

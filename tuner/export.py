@@ -3,6 +3,7 @@
 import pathlib
 
 from pipelines.errors import UserError, one_line
+from sepnet.config.run_folder import Run
 from sepnet.export.write import export_run
 from tuner.analysis import analyse
 from tuner.records import Search, Trial
@@ -40,7 +41,8 @@ def export_trials(
     exported = []
     for trial in trials.values():
         run = min(trial.runs, key=lambda run: run.record["metrics"]["val_mse"])
-        exported.append((trial, export_run(run.folder, saved_models / model_name(search, trial))))
+        version = export_run(Run(run.folder), saved_models / model_name(search, trial), run.record)
+        exported.append((trial, version))
     return exported
 
 

@@ -30,10 +30,8 @@ class DepthHyperModel(keras_tuner.HyperModel):
 
     def build(self, hp):
         """The untrained Keras model, waveform in and stems out."""
-        from sepnet.models import build_network
-
         self.space.declare(hp)
-        return build_network(self.config(hp.values, seed=0), self.sample_rate).model
+        return self.config(hp.values, seed=0).build(self.sample_rate).model
 
     def config(self, values: Mapping[str, Any], seed: int) -> Config:
         """The config of a run.

@@ -25,7 +25,7 @@ from keras_tuner.src.engine.trial import Trial, TrialStatus
 from pipelines.errors import UserError
 from tuner.records import (
     CONTINUED,
-    NOTED,
+    HYPERBAND,
     ORACLE,
     TRIAL,
     read_oracle_state,
@@ -208,12 +208,12 @@ class HyperbandOracle(Steady, keras_tuner.oracles.HyperbandOracle):
         return response
 
     def _has(self, values, begun):
-        noted = {name: value for name, value in values.items() if name.startswith(NOTED)}
+        noted = {name: value for name, value in values.items() if name.startswith(HYPERBAND)}
         earlier = noted.pop(CONTINUED, None)
         return (
-            super()._has({name: value for name, value in values.items() if not name.startswith(NOTED)}, begun)
+            super()._has({name: value for name, value in values.items() if not name.startswith(HYPERBAND)}, begun)
             and (earlier is None or earlier in begun)
-            and noted.keys() == {f"{NOTED}{name}" for name in ("epochs", "initial_epoch", "bracket", "round")}
+            and noted.keys() == {f"{HYPERBAND}{name}" for name in ("epochs", "initial_epoch", "bracket", "round")}
             and all(isinstance(value, int) and 0 <= value <= self.max_epochs for value in noted.values())
         )
 

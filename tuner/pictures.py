@@ -1,6 +1,5 @@
 """PNG pictures of a search: error and memory by depth, the Pareto front, and how the losses fell."""
 
-import csv
 import io
 import math
 import pathlib
@@ -8,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from pipelines.errors import UserError, one_line
+from sepnet.config.run_folder import Run
 from tuner.analysis import COSTS, Answer, Candidate
 from tuner.records import NOT_FITTING, Trial
 
@@ -117,7 +116,9 @@ def draw_losses(target: Target, trials: Sequence[Trial], baselines: Mapping[str,
     depths = sorted({trial.depth for trial in trials})
     colors = dict(zip(depths, matplotlib.colormaps["viridis"](np.linspace(0, 0.92, len(depths))), strict=True))
     labels: dict[str, object] = {}
-    histories = {trial.trial_id: mean_history([read_history(run.folder) for run in trial.runs]) for trial in trials}
+    histories = {
+        trial.trial_id: mean_history([Run(run.folder).history["val_mse"] for run in trial.runs]) for trial in trials
+    }
     drawn = [*(figures["val_mse"] for figures in baselines.values()), *np.concatenate(list(histories.values()))]
     for axes, (name, group) in zip(fields.flat, groups.items(), strict=False):
         for trial in group:
@@ -191,25 +192,6 @@ def gpu_limits(gigabytes: Iterable[float]) -> list[int]:
     lowest, highest = min(gigabytes := list(gigabytes)), max(gigabytes)
     above = [size for size in GPU_GIGABYTES if size >= highest][:1]
     return [size for size in GPU_GIGABYTES if lowest <= size < highest] + above
-
-
-def read_history(run: pathlib.Path) -> list[float]:
-    """`val_mse` by epoch of a run.
-
-    Raises:
-        UserError: it is gone or damaged.
-    """
-    path = run / "history.csv"
-    try:
-        with path.open(newline="") as file:
-            values = [float(row["val_mse"]) for row in csv.DictReader(file)]
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; put it back") from error
-    except (ValueError, KeyError, TypeError, csv.Error) as error:
-        raise UserError(f"{path} is damaged ({one_line(error)}); search anew under another --name") from error
-    if not values or not np.isfinite(values).all():
-        raise UserError(f"{path} is damaged (a val_mse is no number); search anew under another --name")
-    return values
 
 
 def mean_history(histories: Sequence[Sequence[float]]) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 
 from pipelines.errors import UserError
 from pipelines.files import whole_file
+from sepnet.config.run_folder import Run
 from sepnet.reports.pages import audio_uri, picture_uri
 from tuner import page, pictures
 from tuner.analysis import DEFAULT_COST, Answer, analyse
@@ -58,7 +59,7 @@ def _pictures(answer: Answer) -> dict[str, str]:
 
 def _examples(answer: Answer) -> list[page.Example | str]:
     """What the chosen models make of a song, ready for the page, or a line that says why there is nothing to hear."""
-    from sepnet.comparison.run_example import example
+    from sepnet.comparison.run_example import example_of_run
 
     chosen = {
         candidate.trial.trial_id: candidate.trial for candidate in (answer.best, answer.near_optimal) if candidate
@@ -66,7 +67,7 @@ def _examples(answer: Answer) -> list[page.Example | str]:
     examples: list[page.Example | str] = []
     for trial in chosen.values():
         try:
-            examples.append(_example(trial.label, example(trial.runs[0].folder, EXAMPLE_SECONDS)))
+            examples.append(_example(trial.label, example_of_run(Run(trial.runs[0].folder), EXAMPLE_SECONDS)))
         except UserError as error:
             print(f"no audio of {trial.label}: {error}", file=sys.stderr)
             examples.append(f"No audio of {trial.label}: {error}.")
@@ -83,9 +84,9 @@ def _example(label: str, heard) -> page.Example:
     arguments = heard.mixture, heard.sources, heard.estimates, heard.sample_rate
     return page.Example(
         label=label,
-        song=heard.name,
+        song=heard.song,
         start_seconds=heard.start_seconds,
-        seconds=len(heard.mixture) / heard.sample_rate,
+        seconds=heard.seconds,
         picture=picture_uri(lambda target: draw_separation(target, *arguments)),
         mixture=play(heard.mixture / peak),
         sources={name: play(stem / peak) for name, stem in heard.sources.items()},

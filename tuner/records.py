@@ -1,6 +1,6 @@
-"""What a search leaves in its folder, read back: trials with their status, and what each of their runs measured.
+"""The folder of a search, read: trials with their status, and the records of their runs.
 
-Whatever a file holds, it is read here, and refused here where it is not what a search writes.
+A file that does not hold what a search writes is refused here, so that the other modules need not check.
 
 searches/<name>/search.json                   what is searched, and how
 searches/<name>/oracle.json, trial_*/trial.json    KerasTuner's own
@@ -17,18 +17,17 @@ from typing import Any
 
 from pipelines.errors import UserError, one_line
 from pipelines.files import whole_file
-from sepnet.export.write import RECORD
 
 SETTINGS, ORACLE, TRIAL, OUTCOME = "search.json", "oracle.json", "trial.json", "outcome.json"
-LOG = "log.txt"
+RECORD, LOG = "record.json", "log.txt"
 COMPLETED, FAILED, NOT_FITTING, RUNNING = "completed", "failed", "not fitting", "running"
 # Values that name a trial; all others are knobs.
 REPRESENTATION, DEPTH = "representation", "depth"
-# KerasTuner's hyperband notes among the values where it is; only the epochs of a trial make another model.
-NOTED = "tuner/"
-UNSHOWN = tuple(f"{NOTED}{name}" for name in ("trial_id", "initial_epoch", "bracket", "round"))
+# Prefix of the values by which KerasTuner's hyperband keeps its state; of these, only the epochs make another model.
+HYPERBAND = "tuner/"
+UNSHOWN = tuple(f"{HYPERBAND}{name}" for name in ("trial_id", "initial_epoch", "bracket", "round"))
 # The trial of an earlier round whose runs go on in this one.
-CONTINUED = f"{NOTED}trial_id"
+CONTINUED = f"{HYPERBAND}trial_id"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +36,8 @@ class Run:
 
     Attributes:
         seed: of its weights, segments and augmentation.
-        folder: what `sepnet.training.fit` left.
-        record: what it measured; see `tuner.trial`.
+        folder: `searches/<name>/trial_<id>/seed_<seed>`, see `sepnet.config.run_folder`.
+        record: measurements; see `tuner.trial`.
     """
 
     seed: int
@@ -77,8 +76,8 @@ class Trial:
 
     @property
     def knobs(self) -> dict[str, Any]:
-        """Values that the trial has beside representation and depth; of what hyperband notes, the epochs alone."""
-        values = {name.removeprefix(NOTED): value for name, value in self.values.items() if name not in UNSHOWN}
+        """Values that the trial has beside representation and depth; of those of hyperband, the epochs alone."""
+        values = {name.removeprefix(HYPERBAND): value for name, value in self.values.items() if name not in UNSHOWN}
         return {name: value for name, value in values.items() if name not in (REPRESENTATION, DEPTH)}
 
     @property
@@ -125,7 +124,7 @@ def read_settings(folder: pathlib.Path) -> dict[str, Any] | None:
     """The content of `search.json`, or None where there is none.
 
     Raises:
-        UserError: it is damaged, or the folder cannot be one.
+        UserError: the file is damaged, or there can be no folder of this name.
     """
     try:
         is_there = (folder / SETTINGS).exists()
@@ -155,10 +154,10 @@ def no_number(runs: Sequence[Run]) -> str:
 
 
 def read_trial_state(folder: pathlib.Path, trial_id: str) -> dict[str, Any]:
-    """What KerasTuner has written of a trial: `status`, `message`, `score`, and `hyperparameters`, which has `values`.
+    """Reads KerasTuner's file of a trial: `status`, `message`, `score`, and `hyperparameters`, which has `values`.
 
     Raises:
-        UserError: it is gone or damaged.
+        UserError: the file is gone or damaged.
     """
     path = folder / f"trial_{trial_id}" / TRIAL
     state = _read(path, _TRIAL)
@@ -168,14 +167,14 @@ def read_trial_state(folder: pathlib.Path, trial_id: str) -> dict[str, Any]:
 
 
 def read_oracle_state(folder: pathlib.Path, has_brackets: bool) -> dict[str, Any]:
-    """What KerasTuner's oracle has written: which trials there are, and what was drawn.
+    """Reads the file of KerasTuner's oracle: which trials there are, and what was drawn.
 
     Args:
         folder: of the search.
         has_brackets: it is Hyperband's, which has also `brackets`, `current_bracket` and `current_iteration`.
 
     Raises:
-        UserError: it is damaged.
+        UserError: the file is damaged.
     """
     path = folder / ORACLE
     state = _read(path, {**_ORACLE, **(_BRACKETS if has_brackets else {})})

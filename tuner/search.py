@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.errors import CommandParser, UserError, one_line, positive, run_command, user_path
-from sepnet.config.depths import parse_depths
 from sepnet.config.config import Config
+from sepnet.config.depths import parse_depths
 from sepnet.config.flags import add_flags, config_from_flags
-from sepnet.models import FAMILIES
 from sepnet.measures.memory import available_bytes, counted_device, parse_memory
+from sepnet.models import FAMILIES, family_class
 from tuner.analysis import COSTS, DEFAULT_COST
 from tuner.records import FAILED, SETTINGS, read_search, write_json
 from tuner.search_space import CHOSEN, REPRESENTATIONS, Knob, Space, families_of, parse_knobs
@@ -150,7 +150,7 @@ def _bases(arguments: argparse.Namespace) -> dict[str, Config]:
             raise UserError(
                 f"--representations {name} is made by {REPRESENTATIONS[name][0]}, which --families leaves out"
             )
-    fields = {family: set(section.__dataclass_fields__) for family, section in FAMILIES.items()}
+    fields = {family: {"body", *family_class(family).any_options()} for family in FAMILIES}
     chosen = {REPRESENTATIONS[name][0] for name in names}
     others = set().union(*fields.values()) - set().union(*(fields[family] for family in chosen))
     stray = sorted(name for name in others if name in given)

@@ -13,7 +13,7 @@ from pipelines.errors import UserError
 from sepnet.config.config import Config
 from sepnet.config.data import Data
 from sepnet.config.training import Training
-from sepnet.models import FAMILIES
+from sepnet.models import FAMILIES, family_class
 from tuner.records import DEPTH, REPRESENTATION
 
 # The family of each representation, and what it fixes in the family's options.
@@ -178,22 +178,18 @@ def with_values(base: Config, values: Mapping[str, Any], seed: int) -> Config:
         UserError: there is no such field, a value is out of range, or does not go with the others.
     """
     changed = {name: value for name, value in values.items() if name != REPRESENTATION and "/" not in name}
-    changed = {**changed, "seed": seed}
-    sections = {}
-    for key, section in vars(base).items():
-        names = [name for name in changed if name in section.__dataclass_fields__]
-        given = {name: changed.pop(name) for name in names}
-        # What KerasTuner was told.
-        read = {name: _parsed(section, name, text) for name, text in given.items() if isinstance(text, str)}
-        sections[key] = dataclasses.replace(section, **given | read)
-    if changed:
-        raise UserError(
-            f"{next(iter(changed))} is no option of {base.family}; `python -m sepnet.train --help` lists them"
-        )
     # KerasTuner's Hyperband gives its trials growing numbers of epochs.
     if "tuner/epochs" in values:
-        sections["training"] = dataclasses.replace(sections["training"], epochs=values["tuner/epochs"])
-    return Config(**sections)
+        changed["epochs"] = values["tuner/epochs"]
+    sections = [section.any_options() for section in map(type, vars(base).values())]
+    known = {name: section for options in reversed(sections) for name, section in options.items()}
+    # What KerasTuner was told.
+    read = {
+        name: _parsed(known[name], name, text)
+        for name, text in changed.items()
+        if isinstance(text, str) and name in known
+    }
+    return base.changed({**changed, **read, "seed": seed})
 
 
 class _NoKnob(Exception):
@@ -205,12 +201,13 @@ def _section_of(name: str, families: Sequence[str]):
     if name in CHOSEN or name == REPRESENTATION:
         instead = CHOSEN.get(name, "--representations")
         raise UserError(f"--knob {name} is what a search sets itself; use {instead} instead")
-    sections = {"data": Data, "training": Training, **{family: FAMILIES[family] for family in families}}
-    having = {key for key, section in sections.items() if name in section.__dataclass_fields__}
+    owners = {"data": Data, "training": Training, **{family: family_class(family) for family in families}}
+    options = {key: section.any_options() for key, section in owners.items()}
+    having = [key for key in owners if name in options[key]]
     lacking = [family for family in families if family not in having]
-    if not having - set(FAMILIES) and lacking:
-        known = {field for section in sections.values() for field in section.__dataclass_fields__} - set(CHOSEN)
-        known -= set(Data.__dataclass_fields__) - set(OF_TRAINING)
+    if not set(having) - set(families) and lacking:
+        known = {field for fields in options.values() for field in fields} - set(CHOSEN)
+        known -= set(Data.options()) - set(OF_TRAINING)
         close = difflib.get_close_matches(name, known, n=1)
         hint = (
             f"did you mean {close[0]}?" if close and close[0] != name else "`python -m sepnet.train --help` lists them"
@@ -219,7 +216,7 @@ def _section_of(name: str, families: Sequence[str]):
     if "data" in having and name not in OF_TRAINING:
         flag = f"--{name.replace('_', '-')}"
         raise UserError(f"--knob {name} changes what val_mse is measured on; give all models one {flag} instead")
-    return sections[next(key for key in sections if key in having)]
+    return options[having[0]][name]
 
 
 def _kind(field: dataclasses.Field) -> type | None:

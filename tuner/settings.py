@@ -92,11 +92,17 @@ def _comparable(settings: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str
     found = {name: settings.get(name, new.get(name)) for name in names}
     if new["strategy"] not in DRAWING:
         found["max_trials"] = None
-    # Those that cannot be read differ as they are.
+    # Configs as this version writes them. Those that cannot be read differ as they are.
+    with contextlib.suppress(UserError, AttributeError):
+        found["configs"] = {name: _written(config) for name, config in found["configs"].items()}
     with contextlib.suppress(UserError):
         knobs = parse_knobs(found.get("knobs") or (), families_of(new["depths"]))
         found["knobs"] = {knob.name: list(knob.values) or [f"{knob.low}:{knob.high}:{knob.log}"] for knob in knobs}
     return found
+
+
+def _written(config: Any) -> Any:
+    return json.loads(Config.from_values(config).to_json())
 
 
 def _is_more(name: str, was: Any, now: Any, old: Mapping[str, Any]) -> bool:

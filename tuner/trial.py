@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status if there is no room on the disk, else ends the process.
 
     Raises:
-        UserError: what `sepnet.training.fit` and `pipelines.copies.tracks` raise.
+        UserError: the songs cannot be used, or training fails; see `sepnet.training.fit.fit`.
     """
     folder = _parser().parse_args(argv).folder
     end_with_parent()
@@ -49,30 +49,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         return NO_SPACE_STATUS
     sys.stdout.flush()
     sys.stderr.flush()
-    # All is on the disk, and the next run need not wait seconds for Python and TensorFlow to take themselves apart.
+    # Skip the interpreter's shutdown, which takes seconds; all is on the disk.
     os._exit(0)
 
 
 def _run(folder: pathlib.Path) -> None:
     load_keras()
     from pipelines.files import folder_lock, whole_file
-    from sepnet.config.run_folder import read_run_config
+    from sepnet.config.run_folder import Run
     from sepnet.config.songs import config_tracks
     from sepnet.measures.memory import counted_device
-    from sepnet.planning.costs import costs
+    from sepnet.planning.costs import count_costs
     from sepnet.training.fit import fit
     from sepnet.training.measure import measure_run, peak_bytes
 
-    begin = time.monotonic()
+    begin, run = time.monotonic(), Run(folder)
     # Where the search was killed, the process that it had started may still be about to end.
     with folder_lock(folder):
-        config = read_run_config(folder)
+        config = run.config
         tracks = config_tracks(config.data)
         sample_rate = tracks["train"][0].sample_rate
-        result = fit(config, tracks, run=folder, resume=(folder / "checkpoints" / "last.npz").exists())
-        summary = json.loads((folder / "summary.json").read_text())
-        measured = measure_run(folder, config, result.validation, sample_rate)
-        planned = costs(config, sample_rate, counted_device())
+        result = fit(config, tracks, run=run, resume=run.last_state.exists())
+        summary = run.summary
+        measured = measure_run(run, config, result.validation, sample_rate)
+        planned = count_costs(config, sample_rate, counted_device())
         samples = planned.receptive_field_samples
         record = {
             "metrics": result.metrics,

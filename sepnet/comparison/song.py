@@ -1,63 +1,61 @@
-"""What several models make of a stretch of one song, beside its true stems."""
+"""Models side by side on one song: their errors, a picture and a page."""
 
 import contextlib
-import dataclasses
 import functools
 import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from pipelines.errors import UserError
+from pipelines.errors import UserError, one_line
+from pipelines.files import check_writable, whole_file
 from pipelines.songs.layouts import Song, Track, read_track
-from sepnet.comparison.run_example import stretch_of
+from sepnet.comparison.song_page import comparison_page
+from sepnet.comparison.song_pictures import draw_song
+from sepnet.comparison.stretch import Comparison, stretch_of
 from sepnet.config.data import Data
+from sepnet.config.songs import config_tracks, data_of, data_root, read_song
+from sepnet.export.saved_model import read_models
+from sepnet.reports.tables import print_table
 
 BLOCK_SECONDS = 5
 
 
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """A stretch of a song, and what models make of it.
+def compare_models(
+    folders: Sequence[pathlib.Path],
+    song: str,
+    data: Data,
+    picture: pathlib.Path,
+    *,
+    seconds: float,
+    start_seconds: float | None = None,
+) -> None:
+    """Prints the errors of models on a stretch of a song; draws it, and writes a page beside the picture as .html.
 
-    Attributes:
-        song: its name.
-        start_seconds: where the stretch begins.
-        sample_rate: Hz.
-        mixture: float32 `[num_samples, num_channels]`, full scale ±1.
-        sources: true stems by name, each of the mixture's shape.
-        estimates: predicted stems by the model's name and the source's.
+    Args:
+        folders: SavedModels, or one version of each.
+        song: path of its folder, or its name in a data folder.
+        data: folder in which names are looked for, and options of reading.
+        picture: PNG to write.
+        seconds: length of the stretch; a shorter song is taken whole.
+        start_seconds: beginning of the stretch; None takes the loudest one with all sources heard.
+
+    Raises:
+        UserError: a model or the song cannot be used, or the picture cannot be written.
     """
-
-    song: str
-    start_seconds: float
-    sample_rate: int
-    mixture: np.ndarray
-    sources: dict[str, np.ndarray]
-    estimates: dict[str, dict[str, np.ndarray]]
-
-    @property
-    def seconds(self) -> float:
-        """Length of the stretch."""
-        return len(self.mixture) / self.sample_rate
-
-    @property
-    def stretch(self) -> str:
-        """Where it lies in the song, in words."""
-        return f"{self.start_seconds:.1f} to {self.start_seconds + self.seconds:.1f} s"
-
-    def errors(self) -> dict[str, dict[str, float]]:
-        """Mean squared error of every source, by model, then for silence and for an equal share of the mixture."""
-        share = self.mixture / len(self.sources)
-        answers = {
-            **self.estimates,
-            "silence": dict.fromkeys(self.sources, np.zeros_like(share)),
-            "mixture/num_sources": dict.fromkeys(self.sources, share),
-        }
-        return {
-            name: {source: float(np.mean((stems[source] - true) ** 2)) for source, true in self.sources.items()}
-            for name, stems in answers.items()
-        }
+    models, parts = read_models(folders)
+    data = data_of(parts, data)
+    track = find_track(song, data)
+    check_writable(picture.parent)
+    comparison = compare_on_song(models, data.parts, track, seconds=seconds, start_seconds=start_seconds)
+    page = picture.with_suffix(".html")
+    with whole_file(picture) as temporary_picture, whole_file(page) as temporary_page:
+        draw_song(temporary_picture, comparison)
+        # A name may hold bytes that are no UTF-8.
+        temporary_page.write_text(comparison_page(comparison), encoding="utf-8", errors="backslashreplace")
+    _print_errors(comparison)
+    print(f"picture: {picture}")
+    print(f"page:    {page}")
 
 
 def find_track(song: str, data: Data) -> Track:
@@ -65,13 +63,12 @@ def find_track(song: str, data: Data) -> Track:
 
     Args:
         song: path or name.
-        data: where to look for names, the stems that the song must hold, and how songs are read there.
+        data: folder in which names are looked for, the stems that the song must hold, and options of reading.
 
     Raises:
         UserError: there is no such song, or it lacks a stem.
     """
     from pipelines.audio import reading
-    from sepnet.config.songs import config_tracks, data_root
 
     folder = pathlib.Path(song).expanduser()
     if data.data is None and folder.is_dir():
@@ -105,13 +102,11 @@ def compare_on_song(
         parts: the stems whose sum each source is.
         track: a song that holds every stem.
         seconds: length of the stretch; a shorter song is taken whole.
-        start_seconds: where it begins; None takes the loudest stretch with all sources heard.
+        start_seconds: beginning of the stretch; None takes the loudest one with all sources heard.
 
     Raises:
         UserError: a model or the song cannot be used, or the song ends before the stretch begins.
     """
-    from sepnet.config.songs import read_song
-
     rate = track.sample_rate
     mixture, sources = read_song(track, parts)
     if start_seconds is not None and round(start_seconds * rate) >= len(mixture):
@@ -130,6 +125,15 @@ def compare_on_song(
         {name: stem[stretch] for name, stem in sources.items()},
         estimates,
     )
+
+
+def _print_errors(comparison: Comparison) -> None:
+    rows = [
+        (one_line(name), *(f"{value:.5f}" for value in (sum(errors.values()) / len(errors), *errors.values())))
+        for name, errors in comparison.errors().items()
+    ]
+    title = one_line(f"mean squared error: {comparison.song}, {comparison.span}")
+    print_table(("", "all", *comparison.sources), rows, title=title)
 
 
 def _separate(name: str, model: pathlib.Path, *, mixture: np.ndarray, sample_rate: int) -> dict[str, np.ndarray]:

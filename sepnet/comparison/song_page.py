@@ -1,12 +1,12 @@
-"""A page on which to see and hear what models make of a song; it needs nothing beside it."""
+"""A page on which a song is seen and heard as models separate it; it needs nothing beside it."""
 
 import functools
 from html import escape
 
 import numpy as np
 
-from sepnet.comparison.song import Comparison
 from sepnet.comparison.song_pictures import draw_song
+from sepnet.comparison.stretch import Comparison
 from sepnet.reports.pages import audio_uri, figure, page, picture_uri, players, table
 
 
@@ -19,7 +19,7 @@ def comparison_page(comparison: Comparison) -> str:
     softer = f" All sounds are {-20 * np.log10(gain):.1f} dB softer, so that none is cut." if gain < 1 else ""
     sections = [
         f"<h1>{escape(comparison.song)}</h1>",
-        f"<p>{comparison.stretch}, taken apart by {escape(' and '.join(models))}.{softer}</p>",
+        f"<p>{comparison.span}, taken apart by {escape(' and '.join(models))}.{softer}</p>",
         _errors_table(comparison),
         "<h2>mixture</h2>",
         players([("mixture", play(gain * comparison.mixture))], comparison.song),

@@ -1,4 +1,4 @@
-"""Pictures of what models make of a song: waveforms and spectrograms of true stems, estimates and differences."""
+"""Pictures of models on a song: waveforms and spectrograms of true stems, estimates and differences."""
 
 import io
 import pathlib
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sepnet.comparison.song import Comparison
+from sepnet.comparison.stretch import Comparison
 from sepnet.reports.pictures import draw_spectrogram, drawn, loudest_level_db, save
 
 # A waveform is drawn as the range of the samples in so many steps of time.
@@ -50,7 +50,7 @@ def draw_song(target: pathlib.Path | io.BytesIO, comparison: Comparison, sources
             spectrum.set_xlabel("seconds", fontsize="small")
 
     if with_mixture:
-        title = f"{drawn(comparison.song)}, {comparison.stretch}: mixture"
+        title = f"{drawn(comparison.song)}, {comparison.span}: mixture"
         draw(0, slice(None), comparison.mixture, title, _peak([comparison.mixture]))
     for place, source in enumerate(chosen):
         row, true = 2 * (place + with_mixture), comparison.sources[source]

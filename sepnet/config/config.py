@@ -53,12 +53,11 @@ class Config:
         known = set().union(*(section.names() for section in sections.values()))
         stray = sorted(set(values) - known)
         if stray:
-            owner = sections["model"].described(stray[0])
-            raise UserError(
-                f"{flag(stray[0])} is no option of {owner}; see --help for the options of each family and body"
-            )
+            body, owner = sections["model"].to_values()["body"]["name"], self.family
+            if stray[0] in sections["model"].any_options():
+                owner = f"{owner} with --body {body}"
+            raise UserError(f"{flag(stray[0])} is no option of {owner}; see --help for the options of each family")
         return Config(**sections)
-
 
     def largest_depth(self, sample_rate: int) -> int:
         """The largest depth that a training segment has room for, at a rate in Hz."""

@@ -73,6 +73,10 @@ def _families() -> dict[str, type[Section]]:
 def _config_names() -> list[str]:
     """Names of all options of all sections that a config can have."""
     sections = (Data, Training, *_families().values())
-    return list(dict.fromkeys(name for section in sections for name in (*section.any_options(), *(
-        field.name for field in section.parts()
-    ))))
+    return list(
+        dict.fromkeys(
+            name
+            for section in sections
+            for name in (*section.any_options(), *(field.name for field in section.chosen_fields()))
+        )
+    )

@@ -1,4 +1,4 @@
-"""How far estimates of a song are from its true stems: every figure of every method, in files that are read again."""
+"""Errors and ratios of one song, by method, kept in files that the next evaluation reads again."""
 
 import dataclasses
 import functools
@@ -17,13 +17,14 @@ from pipelines.files import whole_file
 from pipelines.songs.layouts import Track
 from pipelines.workers import Advance
 from sepnet.evaluation import bss_eval
+from sepnet.measures.baselines import BASELINES, SILENCE
 from sepnet.measures.provenance import content_hash
 
 # Bytes: most file systems take 255.
 LONGEST_NAME, LONGEST_BEGINNING = 250, 200
-SILENCE, MIXTURE_SHARE, RATIO_MASK = "silence", "mixture/num_sources", "ideal ratio mask"
-# Floors, the second of which is SiSEC's MIX, and a ceiling.
-BASELINES = (SILENCE, MIXTURE_SHARE, RATIO_MASK)
+RATIO_MASK = "ideal ratio mask"
+# Floors, of which mixture/num_sources is SiSEC's MIX, and a ceiling.
+REFERENCES = (*BASELINES, RATIO_MASK)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Job:
         parts: the stems whose sum each source is.
         models: folders of SavedModels' versions, by the model's name.
         hashes: of those folders' content, by the same names.
-        output: where figures are kept.
+        output: folder of the figures.
         quick: leaves out museval and the ratio mask.
     """
 
@@ -48,15 +49,15 @@ class Job:
 
     @property
     def methods(self) -> list[str]:
-        """The models, and the baselines that need none."""
-        return [*self.models, *(name for name in BASELINES if not (self.quick and name == RATIO_MASK))]
+        """The models, and the references that need none."""
+        return [*self.models, *(name for name in REFERENCES if not (self.quick and name == RATIO_MASK))]
 
     def figures_file(self, method: str) -> pathlib.Path:
-        """Where the figures of a method are kept."""
+        """The file of a method's figures."""
         return self.output / "songs" / folder_name(method) / file_name(self.track.name)
 
     def museval_file(self, method: str) -> pathlib.Path:
-        """Where museval's figures are kept, so that `museval.EvalStore.add_eval_dir` finds those of a test split."""
+        """The file of museval's figures, which `museval.EvalStore.add_eval_dir` finds for songs of a test split."""
         return self.output / "museval" / folder_name(method) / self.track.split / file_name(self.track.name)
 
 
@@ -76,7 +77,7 @@ def folder_name(method: str) -> str:
 
 def check_names(models: Iterable[str]) -> None:
     """Raises a `UserError` if a model is called like a baseline."""
-    taken = {folder_name(name) for name in BASELINES}
+    taken = {folder_name(name) for name in REFERENCES}
     if taken & set(map(folder_name, models)):
         raise UserError(f"a model has the name of a baseline ({', '.join(sorted(taken))}); rename its folder")
 
@@ -111,7 +112,7 @@ def score_song(job: Job, advance: Advance) -> dict[str, dict[str, Any]]:
 
 
 def _stored(job: Job, method: str, depends_on: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What is kept of a method; None if there is nothing, or it is of something else."""
+    """Reads the figures of a method; None if there are none, or they depend on something else."""
     try:
         figures = json.loads(job.figures_file(method).read_text())
         kept = figures["depends_on"]
@@ -146,8 +147,7 @@ def _estimate(
         from sepnet.evaluation.oracle_masks import ideal_ratio_mask
 
         return ideal_ratio_mask(mixture, sources)
-    share = 0 if method == SILENCE else 1 / len(sources)
-    return dict.fromkeys(sources, np.float32(share) * mixture)
+    return dict.fromkeys(sources, BASELINES[method](mixture, len(sources)))
 
 
 def _whole_song(sources: Mapping[str, np.ndarray], estimates: Mapping[str, np.ndarray]) -> dict[str, dict]:

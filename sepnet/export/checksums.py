@@ -19,7 +19,7 @@ def check_checksums(version: pathlib.Path) -> None:
     """Compares a SavedModel with its checksums; one of an older export has none.
 
     Raises:
-        UserError: they differ.
+        UserError: a checksum differs, or a file cannot be read.
     """
     path = version / CHECKSUMS
     try:

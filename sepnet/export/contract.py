@@ -1,39 +1,102 @@
 """The contract: what a model says of itself, in a file beside it or through a server."""
 
+import json
+import pathlib
+from collections.abc import Sequence
 from typing import Any
 
-from pipelines.errors import UserError
+from pipelines.errors import UserError, one_line
 
+CONTRACT = pathlib.PurePath("assets.extra", "sepnet.json")
+FORMAT = 1
 # The least and the most of each number that a model needs: what is allocated for one second of audio stays bounded.
 RANGES = {"sample_rate": (1, 1 << 20), "num_channels": (1, 64), "grid_samples": (1, 1 << 24)}
+
+
+def make_contract(
+    network, *, name: str, sources: Sequence[str], sample_rate: int, num_channels: int, **details: Any
+) -> dict[str, Any]:
+    """Makes the contract of a network.
+
+    Args:
+        network: `sepnet.models.network.Network` that is exported.
+        name: of the model.
+        sources: names of the sources.
+        sample_rate: Hz.
+        num_channels: audio channels.
+        **details: plain values for JSON, for whoever compares models: those of a run's summary, and its `config`.
+
+    Raises:
+        UserError: no model can have such a contract.
+    """
+    contract = {
+        "format": FORMAT,
+        "name": name,
+        "sources": list(sources),
+        "sample_rate": sample_rate,
+        "num_channels": num_channels,
+        "grid_samples": network.grid_samples,
+        "context_samples": network.reach_samples,
+        **details,
+    }
+    if fault := _fault(contract):
+        raise UserError(f"{one_line(name)} cannot be exported: {fault}; train anew")
+    return contract
+
+
+def read_contract(version: pathlib.Path) -> dict[str, Any]:
+    """Reads the contract of a SavedModel.
+
+    Raises:
+        UserError: the SavedModel is not one of this project's, or its contract is damaged.
+    """
+    path = version / CONTRACT
+    try:
+        contract = json.loads(path.read_text())
+        if not isinstance(contract, dict):
+            raise ValueError("it is no JSON object")
+    except OSError as error:
+        raise UserError(f"{version} has no {CONTRACT}; it is no SavedModel that sepnet exported") from error
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); export the model again") from error
+    if contract.get("format") != FORMAT:
+        raise UserError(f"{path} has format {contract.get('format')}; this sepnet reads {FORMAT}")
+    return contract
 
 
 def check_contract(contract: Any, where: str) -> dict[str, Any]:
     """Refuses a contract that no model can have.
 
     Args:
-        contract: what was read of it.
-        where: what errors call it.
+        contract: any value of JSON.
+        where: its name in errors.
 
     Returns:
         The same, in which `sources`, `sample_rate`, `num_channels`, `grid_samples` and `context_samples` are what
         `sepnet.separation.separator.Separator` expects.
 
     Raises:
-        UserError: it is another.
+        UserError: a value that `Separator` needs is missing or out of range.
     """
+    if fault := _fault(contract):
+        raise UserError(f"{where} is damaged: {fault}; export the model again")
+    return contract
+
+
+def _fault(contract: Any) -> str:
+    """The first thing that is wrong with a contract; empty where nothing is."""
     if not isinstance(contract, dict):
-        raise _damaged(where, f"it is no JSON object but {contract!r:.40}")
+        return f"it is no JSON object but {contract!r:.40}"
     for key, (least, most) in RANGES.items():
         if not _is_whole(contract.get(key), least, most):
-            raise _damaged(where, f"{key} is {contract.get(key)!r:.40}; expected a whole number of {least} to {most}")
+            return f"{key} is {contract.get(key)!r:.40}; expected a whole number of {least} to {most}"
     context = contract.get("context_samples", "missing")
     if context is not None and not _is_whole(context, 0):
-        raise _damaged(where, f"context_samples is {context!r:.40}; expected a whole number from 0, or null")
+        return f"context_samples is {context!r:.40}; expected a whole number from 0, or null"
     sources = contract.get("sources")
     if not (isinstance(sources, list) and sources and all(map(_is_name, sources)) and len({*sources}) == len(sources)):
-        raise _damaged(where, f"sources is {sources!r:.40}; expected a list of names that differ")
-    return contract
+        return f"sources is {sources!r:.40}; expected a list of names that differ"
+    return ""
 
 
 def _is_whole(value: Any, least: int, most: int | None = None) -> bool:
@@ -44,7 +107,3 @@ def _is_whole(value: Any, least: int, most: int | None = None) -> bool:
 def _is_name(value: Any) -> bool:
     # JSON may hold halves of characters, which no file can be called after.
     return isinstance(value, str) and bool(value) and value.isprintable()
-
-
-def _damaged(where: str, reason: str) -> UserError:
-    return UserError(f"{where} is damaged: {reason}; export the model again")

@@ -9,9 +9,9 @@ import numpy as np
 from pipelines.errors import UserError, one_line
 from sepnet.config.config import Config
 from sepnet.export.checksums import check_checksums
-from sepnet.export.contract import check_contract
+from sepnet.export.contract import CONTRACT, check_contract, read_contract
 from sepnet.export.signatures import SERVING_DEFAULT
-from sepnet.export.write import CONTRACT, newest_version, plain_path, read_contract
+from sepnet.export.write import newest_version, plain_path
 
 # What TensorFlow's loader, which looks for no mistakes, raises at a graph or at weights that are damaged.
 LOADING_ERRORS = (AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)

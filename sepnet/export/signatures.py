@@ -12,7 +12,7 @@ BYTES = "_bytes"
 
 
 def serving_functions(model, contract_text: str, sample_rate: int) -> dict[str, Callable]:
-    """What a SavedModel offers, by the names of its signatures.
+    """Makes the functions of a SavedModel, by the names of its signatures.
 
     - `serving_default`: `mixture`, float32 `[batch, num_samples, num_channels]`, to each stem by its name.
     - `wav`: `wav_bytes`, 16-bit WAV files of the model's rate, `[batch]`, to `<source>_bytes`, such files as long and

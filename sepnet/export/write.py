@@ -13,60 +13,55 @@ from typing import Any
 
 from pipelines.errors import UserError, one_line
 from pipelines.files import whole_folder
-from sepnet.config.run_folder import read_run_config
+from sepnet.config.run_folder import Run
 from sepnet.export.checksums import write_checksums
+from sepnet.export.contract import CONTRACT, make_contract
 from sepnet.export.signatures import BYTES, SERVING_DEFAULT, TENSOR, WAV, serving_functions
 from sepnet.export.warmup import WARMUP, write_warmup
 
-CONTRACT = pathlib.PurePath("assets.extra", "sepnet.json")
-CONTRACT_FORMAT = 1
-RECORD = "record.json"
 WARMUP_SECONDS = 0.25
 
 
-def export_run(run: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+def export_run(run: Run, folder: pathlib.Path, record: Mapping[str, Any] | None = None) -> pathlib.Path:
     """Exports the best weights of a finished run as a new version of a model.
 
     Under another Keras backend than TensorFlow, a process of its own does it: the weights fit either.
 
     Args:
-        run: `runs/<name>`.
+        run: one that has finished.
         folder: `saved_models/<name>`.
+        record: what else was measured of the run, for the model's contract; plain values for JSON.
 
     Returns:
         Folder of the new version.
 
     Raises:
-        UserError: the run has not finished.
+        UserError: the run has not finished, or is damaged.
     """
     import keras
 
     if keras.backend.backend() != "tensorflow":
-        command = [sys.executable, "-m", "sepnet.export_run", str(run), "--to", str(folder)]
+        command = [sys.executable, "-m", "sepnet.export_run", str(run), "--to", str(folder), "--record-from-stdin"]
         answer = subprocess.run(
-            command, env={**os.environ, "KERAS_BACKEND": "tensorflow"}, capture_output=True, text=True, check=False
+            command,
+            env={**os.environ, "KERAS_BACKEND": "tensorflow"},
+            input=json.dumps(record),
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if answer.returncode:
             raise UserError(f"the export through TensorFlow failed: {answer.stderr.strip().splitlines()[-1]}")
         return newest_version(folder)
 
-    from sepnet.models import build_network
+    from sepnet.models.keras_settings import precision
 
-    config = read_run_config(run)
-    try:
-        summary = json.loads((run / "summary.json").read_text())
-    except FileNotFoundError as error:
-        raise UserError(f"{error.filename} is not there; give the folder of a finished run") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{run / 'summary.json'} cannot be read ({error}); train the run anew") from error
-    keras.config.set_dtype_policy("float32")
-    network = build_network(config, summary["sample_rate"])
-    network.model.load_weights(run / "checkpoints" / "best.weights.h5")
-    grid = {"grid_samples": network.grid_samples, "context_samples": network.reach_samples}
-    contract = {"name": folder.name, **summary, **grid, "config": json.loads(config.to_json())}
-    if (run / RECORD).exists():
-        # Of a run of a search: what else was measured.
-        contract["record"] = json.loads((run / RECORD).read_text())
+    config, summary = run.config, run.summary
+    with precision("float32"):
+        network = config.build(summary["sample_rate"])
+    network.model.load_weights(run.best_weights)
+    details = summary if record is None else {**summary, "record": record}
+    contract = make_contract(network, name=folder.name, config=json.loads(config.to_json()), **details)
     return export_model(network.model, folder, contract)
 
 
@@ -76,14 +71,14 @@ def export_model(model, folder: pathlib.Path, contract: Mapping[str, Any]) -> pa
     Args:
         model: Functional Keras model from `mixture` `[batch, num_samples, num_channels]` to a dict of stems.
         folder: `saved_models/<name>`; versions are numbered from 1.
-        contract: what is written to `assets.extra/sepnet.json`; `sample_rate` must be there.
+        contract: of `sepnet.export.contract.make_contract`.
 
     Returns:
-        Folder of the new version, with what `sepnet.export.signatures` describes; TensorFlow Serving warms itself up
-        with what lies beside the contract.
+        Folder of the new version, which has the signatures of `sepnet.export.signatures`, and requests beside its
+        contract with which TensorFlow Serving warms itself up.
 
     Raises:
-        UserError: its weights are not finite, or the folder cannot be written.
+        UserError: the weights hold NaN or infinity, or the folder cannot be written.
     """
     import numpy as np
     import tensorflow as tf
@@ -91,7 +86,6 @@ def export_model(model, folder: pathlib.Path, contract: Mapping[str, Any]) -> pa
     for weight in model.weights:
         if not np.isfinite(np.asarray(weight)).all():
             raise UserError(f"the weights {weight.path} hold NaN or infinity, so nothing is exported; train anew")
-    contract = {"format": CONTRACT_FORMAT, **contract}
     functions = serving_functions(model, json.dumps(contract), contract["sample_rate"])
     version = folder / str(max(versions(folder), default=0) + 1)
     with whole_folder(version) as folder_of_version, plain_path(folder_of_version) as temporary:
@@ -161,7 +155,7 @@ def newest_model(saved_models: pathlib.Path) -> pathlib.Path:
     """The version under `saved_models` that was exported last.
 
     Raises:
-        UserError: there is none.
+        UserError: no model lies under it.
     """
     contracts = list(saved_models.glob(f"*/*/{CONTRACT}"))
     if not contracts:
@@ -169,23 +163,3 @@ def newest_model(saved_models: pathlib.Path) -> pathlib.Path:
             f"no model under {saved_models}; make one with `python -m sepnet.train`, or name one by --model"
         )
     return max(contracts, key=lambda path: path.stat().st_mtime_ns).parent.parent
-
-
-def read_contract(version: pathlib.Path) -> dict[str, Any]:
-    """Reads the contract of a SavedModel.
-
-    Raises:
-        UserError: the SavedModel is not one of this project's, or its contract is damaged.
-    """
-    path = version / CONTRACT
-    try:
-        contract = json.loads(path.read_text())
-        if not isinstance(contract, dict):
-            raise ValueError("it is no JSON object")
-    except OSError as error:
-        raise UserError(f"{version} has no {CONTRACT}; it is no SavedModel that sepnet exported") from error
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); export the model again") from error
-    if contract.get("format") != CONTRACT_FORMAT:
-        raise UserError(f"{path} has format {contract.get('format')}; this sepnet reads {CONTRACT_FORMAT}")
-    return contract

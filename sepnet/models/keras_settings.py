@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 
 from pipelines.errors import UserError
 
@@ -37,8 +38,8 @@ def load_keras() -> None:
 
 
 @contextlib.contextmanager
-def precision(policy: str):
-    """Makes layers within with a Keras dtype policy, such as "mixed_bfloat16", and then sets the one before again."""
+def precision(policy: str) -> Iterator[None]:
+    """Layers that are made while the block runs have this dtype policy of Keras, "float32" or "mixed_bfloat16" say."""
     import keras
 
     before = keras.config.dtype_policy()

@@ -22,7 +22,7 @@ class Unet1D(Unet):
     (None, None, 2)
     """
 
-    body: Section = chosen(BODIES["unet_1d"], "blocks", "body of unet_1d")
+    body: Section = chosen(BODIES["unet_1d"], "blocks", "what lies between front and head of the network")
 
     def largest_depth(self, num_samples: int) -> int:
         """The largest depth that leaves the bottleneck a sample of a segment."""

@@ -40,7 +40,7 @@ class Unet2D(Unet):
     )
     num_mel_bands: int | None = option(None, "mel bands to work on (default: the bins of the STFT)", at_least=2)
     wiener: bool = option(False, "let the estimates share the mixture in proportion to their powers")
-    body: Section = chosen(BODIES["unet_2d"], "blocks", "body of unet_2d")
+    body: Section = chosen(BODIES["unet_2d"], "blocks", "what lies between front and head of the network")
 
     def largest_depth(self, num_samples: int) -> int:
         """The largest depth that leaves the bottleneck a frame and a bin of a segment."""

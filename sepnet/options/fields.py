@@ -68,7 +68,7 @@ class Section:
                 check(field, value)
 
     @classmethod
-    def parts(cls) -> list[dataclasses.Field]:
+    def chosen_fields(cls) -> list[dataclasses.Field]:
         """The fields that hold a chosen section."""
         return [field for field in dataclasses.fields(cls) if "registry" in field.metadata]
 
@@ -81,7 +81,7 @@ class Section:
     def classes(cls) -> Iterator[tuple[str, type["Section"]]]:
         """This class and those of all sections that can be chosen in it, each with the name that it is chosen by."""
         yield "", cls
-        for field in cls.parts():
+        for field in cls.chosen_fields():
             for name in field.metadata["registry"]:
                 yield name, load(field.metadata["registry"], name, field.name)
 
@@ -92,7 +92,7 @@ class Section:
 
     def names(self) -> set[str]:
         """Names of the options that it takes, with those of the sections that are chosen in it."""
-        parts = {field.name: getattr(self, field.name) for field in self.parts()}
+        parts = {field.name: getattr(self, field.name) for field in self.chosen_fields()}
         return {*self.options(), *parts}.union(*(part.names() for part in parts.values()))
 
     def changed(self, values: Mapping[str, Any]) -> Self:
@@ -107,7 +107,7 @@ class Section:
             UserError: a value is out of range, or no such section.
         """
         own = {name: values[name] for name in self.options() if name in values}
-        for field in self.parts():
+        for field in self.chosen_fields():
             part = getattr(self, field.name)
             if field.name in values:
                 part = _exchanged(part, field, values[field.name])
@@ -117,7 +117,7 @@ class Section:
     def to_values(self) -> dict[str, Any]:
         """Plain values, for JSON; those of a chosen section come with its `name`."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        for field in self.parts():
+        for field in self.chosen_fields():
             part = values[field.name]
             values[field.name] = {NAME: name_of(field.metadata["registry"], type(part)), **part.to_values()}
         return values
@@ -132,7 +132,7 @@ class Section:
         check_keys(values, [field.name for field in dataclasses.fields(cls)], cls.__name__)
         # JSON knows no tuples.
         found = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-        for field in cls.parts():
+        for field in cls.chosen_fields():
             if field.name in found:
                 found[field.name] = _part_from(field, found[field.name])
         return cls(**found)

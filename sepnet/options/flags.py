@@ -25,14 +25,14 @@ def add_section_flags(
     choices: dict[str, dict[str, Any]] = {}
     bodies: dict[str, dict[str, dict]] = {}
     for name, section in sections.items():
-        for field in section.parts():
+        for field in section.chosen_fields():
             choices.setdefault(field.name, {})[name] = field
         for choice, part in list(section.classes())[1:]:
             bodies.setdefault(choice, {})[name] = part.options()
     for name, fields in choices.items():
         field = next(iter(fields.values()))
         offered = "; ".join(f"{key}: {', '.join(field.metadata['registry'])}" for key, field in fields.items())
-        group = parser.add_argument_group(f"{name} of the network")
+        group = parser.add_argument_group(f"{name} of the family")
         text = f"{field.metadata['help']} ({offered}) [{field.metadata['default']}]"
         group.add_argument(flag(name), default=argparse.SUPPRESS, metavar="NAME", help=text)
         labelled = {
@@ -67,7 +67,9 @@ def _add_options(group, sections: Mapping[str, Mapping], names: Sequence[str] | 
             group.add_argument(flag(name), action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
         else:
             is_list = kind(field) is tuple
-            convert, metavar = (_list_of(item_kind(field)), "A,B,...") if is_list else (kind(field), kind(field).__name__)
+            convert, metavar = (
+                (_list_of(item_kind(field)), "A,B,...") if is_list else (kind(field), kind(field).__name__)
+            )
             group.add_argument(flag(name), type=convert, default=argparse.SUPPRESS, metavar=metavar, help=text)
 
 

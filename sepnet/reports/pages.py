@@ -114,7 +114,7 @@ def audio_uri(samples: np.ndarray, sample_rate: int) -> str:
 
 
 def picture_uri(draw: Callable[[io.BytesIO], None]) -> str:
-    """What `draw` writes, a PNG, as a data: URI."""
+    """The PNG that `draw` writes, as a data: URI."""
     buffer = io.BytesIO()
     draw(buffer)
     return data_uri(buffer.getvalue(), "image/png")

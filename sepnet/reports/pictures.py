@@ -1,4 +1,4 @@
-"""PNG pictures: what a run learned, and what a model makes of a song."""
+"""PNG pictures: the losses of runs, and spectrograms of a song's true and estimated stems."""
 
 import io
 import pathlib

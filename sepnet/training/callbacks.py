@@ -1,6 +1,5 @@
-"""What happens beside training: checkpoints, history, pictures, the progress bar, and a halt where it diverges."""
+"""Callbacks of training: checkpoints, history, pictures, the budget, the progress bar, and a halt on divergence."""
 
-import csv
 import math
 import os
 import pathlib
@@ -15,6 +14,7 @@ import numpy as np
 from pipelines.errors import UserError
 from pipelines.files import whole_file
 from sepnet.config.config import Config
+from sepnet.config.run_folder import Run
 from sepnet.measures.energy import EnergyMeter
 from sepnet.reports.pictures import draw_losses, draw_separation
 from sepnet.training.checkpoints import load_state, save_state, save_weights
@@ -22,25 +22,23 @@ from sepnet.training.schedule import SCHEDULES
 
 
 class Recorder(keras.callbacks.Callback):
-    """Keeps after every epoch what a run leaves, and stops training that no longer helps.
+    """Writes the files of a run after every epoch, and stops training that no longer helps.
 
     Writes `checkpoints/best.weights.h5` (the separator at its lowest `val_mse`), `checkpoints/last.npz` (all of the
     run's state), `history.csv` and `loss.png`.
 
     Args:
-        run: folder of the run.
+        run: the run.
         baselines: `val_mse` by the baseline's name, for the picture.
         patience: epochs without a lower `val_mse` after which training ends; 0 for never.
-        meter: counts joules.
+        meter: counter of joules.
     """
 
-    def __init__(self, run: pathlib.Path, baselines: Mapping[str, float], patience: int, meter: EnergyMeter):
+    def __init__(self, run: Run, baselines: Mapping[str, float], patience: int, meter: EnergyMeter):
         super().__init__()
         self.run = run
         self.baselines = baselines
         self.patience = patience
-        self.best_weights = run / "checkpoints" / "best.weights.h5"
-        self.last_state = run / "checkpoints" / "last.npz"
         self.history: dict[str, list[float]] = {}
         self.meter = meter
         self._before = {"seconds": 0.0, "joules": 0.0}
@@ -48,12 +46,12 @@ class Recorder(keras.callbacks.Callback):
 
     @property
     def seconds(self) -> float:
-        """How long the run has trained and validated, in all of its sittings up to their last checkpoints."""
+        """Seconds of training and validation, in all sittings of the run up to their last checkpoints."""
         return self._before["seconds"] + time.monotonic() - self._begin["seconds"]
 
     @property
     def joules(self) -> float:
-        """What the run has spent in that time."""
+        """Joules of CPU and GPUs in that time."""
         return self._before["joules"] + self.meter.joules - self._begin["joules"]
 
     def _now(self) -> dict[str, float]:
@@ -74,7 +72,7 @@ class Recorder(keras.callbacks.Callback):
 
     @property
     def state(self) -> dict[str, Any]:
-        """What a run goes on with, beside its trainer's variables."""
+        """Plain values from which a run goes on, beside its trainer's variables."""
         return {"history": self.history, "seconds": self.seconds, "joules": self.joules}
 
     def restore(self, trainer: keras.Model) -> None:
@@ -83,7 +81,7 @@ class Recorder(keras.callbacks.Callback):
         Raises:
             UserError: there is no checkpoint, or it does not belong to this run.
         """
-        state = load_state(self.last_state, trainer)
+        state = load_state(self.run.last_state, trainer)
         self.history, self._before = state["history"], {"seconds": state["seconds"], "joules": state["joules"]}
         # Against underflow, Keras wraps the optimizer under mixed_float16.
         if getattr(trainer.optimizer, "inner_optimizer", trainer.optimizer).use_ema:
@@ -99,18 +97,18 @@ class Recorder(keras.callbacks.Callback):
         """Ends a run that has diverged; its files stay as the last good epoch left them.
 
         Raises:
-            UserError: always; it says `what` is no number, where, which weights are good, and what to do.
+            UserError: always; it names the figure that is no number, the step, and the weights that are good.
         """
         good = "of good weights there are none"
         if self.num_epochs:
-            good = f"the last good weights are in {self.best_weights}, of epoch {self.best['epoch']}"
+            good = f"the last good weights are in {self.run.best_weights}, of epoch {self.best['epoch']}"
         raise UserError(
             f"{what} in epoch {self.num_epochs + 1}, at step {int(self.model.optimizer.iterations)}, so nothing is "
             f"exported; {good}; start again with a lower --learning-rate"
         )
 
     def on_epoch_end(self, epoch, logs=None):
-        # Said of the figure that counts, where that is one of them.
+        # `val_mse` first: the error names the figure that counts, if that is one of them.
         for name in sorted(logs, key=lambda name: name != "val_mse"):
             if not math.isfinite(logs[name]):
                 self.refuse(f"the {name} is {logs[name]}")
@@ -120,13 +118,10 @@ class Recorder(keras.callbacks.Callback):
         for name, value in logs.items():
             self.history.setdefault(name, []).append(float(value))
         if self.best["epoch"] == self.num_epochs:
-            save_weights(self.best_weights, self.model.model)
-        save_state(self.last_state, self.model, self.state)
-        with whole_file(self.run / "history.csv") as temporary, temporary.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["epoch", *self.history])
-            writer.writerows(zip(range(1, self.num_epochs + 1), *self.history.values(), strict=True))
-        with whole_file(self.run / "loss.png") as temporary:
+            save_weights(self.run.best_weights, self.model.model)
+        save_state(self.run.last_state, self.model, self.state)
+        self.run.write_history(self.history)
+        with whole_file(self.run.loss_picture) as temporary:
             draw_losses(temporary, self.history, self.baselines)
         if self.patience and self.num_epochs - self.best["epoch"] >= self.patience:
             self.model.stop_training = True
@@ -146,12 +141,12 @@ class Halt(keras.callbacks.Callback):
 
 
 class Budget(keras.callbacks.Callback):
-    """How long a run may take: a number of epochs, or a time or an energy, after which it stops where it is.
+    """Ends a run after a number of epochs, or after a time or an energy, in the middle of an epoch then.
 
     Over these the learning rate falls from epoch to epoch, by the share that is spent.
 
     Args:
-        recorder: knows the time that was spent, and the epochs that are done.
+        recorder: of the run; counts its time, joules and epochs.
         config: config of the run.
     """
 
@@ -168,14 +163,14 @@ class Budget(keras.callbacks.Callback):
 
     @property
     def total(self) -> float:
-        """What there is to spend, in `unit`."""
+        """The whole budget, in `unit`."""
         if self.in_epochs:
             return self.training.epochs * self.training.steps_per_epoch
         return 60 * self.training.minutes if self.training.minutes else self.training.joules
 
     @property
     def spent(self) -> float:
-        """What was spent of it, in all sittings of the run."""
+        """The part of it that is spent, in all sittings of the run."""
         if self.in_epochs:
             return self._num_steps
         return self.recorder.seconds if self.training.minutes else self.recorder.joules
@@ -204,7 +199,7 @@ class Bar(keras.callbacks.Callback):
 
     Args:
         advance: moves the bar by an amount and shows a text.
-        budget: knows where the run is.
+        budget: of the run.
     """
 
     def __init__(self, advance: Callable[..., None], budget: Budget):

@@ -49,7 +49,7 @@ def load_state(path: pathlib.Path, trainer: keras.Model) -> dict[str, Any]:
         The `state` that was saved.
 
     Raises:
-        UserError: the file is not there, is damaged, or belongs to another configuration.
+        UserError: the file is missing, damaged, or of another configuration.
     """
     try:
         # NumPy leaves a file that it opened itself, and cannot read, open.

@@ -8,7 +8,7 @@ from pipelines.errors import UserError
 
 
 def several_devices(num_devices: int):
-    """Where a model is built and compiled, so that `fit` uses the first `num_devices` GPUs of this host.
+    """Makes the block in which models are built and compiled for the first `num_devices` GPUs of this host.
 
     Args:
         num_devices: 1 leaves everything as it is.
@@ -17,7 +17,7 @@ def several_devices(num_devices: int):
         A context manager.
 
     Raises:
-        UserError: there are not so many, or the backend cannot do it.
+        UserError: this host has fewer devices, or the backend cannot use several.
     """
     if num_devices == 1:
         return contextlib.nullcontext()

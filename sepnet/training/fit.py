@@ -2,8 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
-import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 
 import keras
@@ -15,11 +13,13 @@ from pipelines.errors import UserError
 from pipelines.progress import progress_bar
 from pipelines.songs.layouts import Track
 from sepnet.config.config import Config
+from sepnet.config.run_folder import Run
 from sepnet.config.training import Training
+from sepnet.measures.baselines import BASELINES
 from sepnet.measures.energy import EnergyMeter
 from sepnet.measures.memory import available_bytes
 from sepnet.measures.provenance import provenance
-from sepnet.models import build_network
+from sepnet.models.keras_settings import precision
 from sepnet.models.network import Network
 from sepnet.training.callbacks import Bar, Board, Budget, Halt, Recorder
 from sepnet.training.devices import several_devices
@@ -32,18 +32,18 @@ VALIDATION_BATCH_SIZE = 4
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What a run came to.
+    """The outcome of a run.
 
     Attributes:
         metrics: of the best epoch, by name: `val_mse`, `val_mse_<source>`, `val_si_sdr`, `epoch`.
         baselines: the same figures of silence and of mixture/num_sources.
-        run: folder of the run.
+        run: the run.
         validation: the segments that they were measured on.
     """
 
     metrics: dict[str, float]
     baselines: dict[str, dict[str, float]]
-    run: pathlib.Path
+    run: Run
     validation: tf.data.Dataset
 
 
@@ -51,15 +51,15 @@ def fit(
     config: Config,
     tracks: Mapping[str, Sequence[Track]],
     *,
-    run: pathlib.Path,
+    run: Run,
     resume: bool = False,
 ) -> Result:
-    """Trains the config's model and leaves all that a run leaves; `sepnet.export.write` makes a SavedModel of it.
+    """Trains the config's model and writes all files of the run; `sepnet.export.write` makes a SavedModel of it.
 
     Args:
         config: checked config.
         tracks: tracks by split, all of one rate; "train" and "valid" must not be empty.
-        run: folder of the run; it is made, unless a run is resumed.
+        run: the run; its folder is made, unless it is resumed.
         resume: goes on from the run's last checkpoint.
 
     Raises:
@@ -67,17 +67,16 @@ def fit(
             or a weight is no number, or there is not enough memory.
     """
     check_fit(config, tracks)
-    with _enough_memory():
+    with _enough_memory(), precision(config.training.precision):
         return _fit(config, tracks, run, resume)
 
 
-def _fit(config: Config, tracks: Mapping[str, Sequence[Track]], run: pathlib.Path, resume: bool) -> Result:
+def _fit(config: Config, tracks: Mapping[str, Sequence[Track]], run: Run, resume: bool) -> Result:
     training, sample_rate = config.training, tracks["train"][0].sample_rate
     keras.utils.set_random_seed(training.seed)
-    keras.config.set_dtype_policy(training.precision)
     with EnergyMeter() as meter:
         with several_devices(training.devices):
-            network = build_network(config, sample_rate)
+            network = config.build(sample_rate)
             trainer = make_trainer(config, network)
         validation = make_validation(config, tracks["valid"])
         baselines = measure_baselines(config, validation)
@@ -86,9 +85,7 @@ def _fit(config: Config, tracks: Mapping[str, Sequence[Track]], run: pathlib.Pat
         if resume:
             recorder.restore(trainer)
         else:
-            # (A run that was killed in its first epoch may have left it.)
-            (run / "checkpoints").mkdir(parents=True, exist_ok=True)
-            (run / "config.json").write_text(config.to_json())
+            run.write_config(config)
         _train(config, network, trainer, recorder, tracks["train"], validation)
         costs = {
             "parameters": network.model.count_params(),
@@ -109,7 +106,7 @@ def _fit(config: Config, tracks: Mapping[str, Sequence[Track]], run: pathlib.Pat
         "seed": training.seed,
         **provenance(),
     }
-    (run / "summary.json").write_text(json.dumps(summary, indent=2))
+    run.write_summary(summary)
     return Result(recorder.best, baselines, run, validation)
 
 
@@ -141,7 +138,7 @@ def _train(config: Config, network: Network, trainer: Trainer, recorder: Recorde
                 Halt(recorder),
                 budget,
                 recorder,
-                Board(recorder.run / "logs", next(iter(validation)), sample_rate),
+                Board(recorder.run.logs, next(iter(validation)), sample_rate),
                 Bar(advance, budget),
             ],
             # The dataset is endless and shuffled by itself.
@@ -238,13 +235,12 @@ def _adds_up_itself(training: Training) -> bool:
 
 
 def measure_baselines(config: Config, validation: tf.data.Dataset) -> dict[str, dict[str, float]]:
-    """Measures, as for a model, the two answers that need none: silence, and an equal share of the mixture."""
+    """Measures the baselines as a model is: the `val_` metrics of a run, by the baseline's name."""
     parts = config.data.parts
     mixture = keras.Input((None, config.data.num_channels), name="mixture")
-    answers = {"silence": mixture * 0.0, "mixture/num_sources": mixture / len(parts)}
     baselines = {}
-    for name, answer in answers.items():
-        model = keras.Model(mixture, dict.fromkeys(parts, answer))
+    for name, estimate in BASELINES.items():
+        model = keras.Model(mixture, dict.fromkeys(parts, estimate(mixture, len(parts))))
         network = Network(model, grid_samples=1, reach_samples=0, core=model)
         trainer = Trainer(network, list(parts), num_parts=[len(stems) for stems in parts.values()])
         trainer.compile(jit_compile=False)

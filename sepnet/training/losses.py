@@ -1,4 +1,4 @@
-"""What training minimises, by name. `val_mse` is what models are compared by, whichever of these they were trained on.
+"""Losses of training, by name; models are compared by `val_mse`, whichever loss they were trained on.
 
 `sources` and `estimates` are `[batch, num_samples, num_sources, num_channels]`, float32, full scale ±1; a loss gives
 one number for each source, `[num_sources]`.

@@ -1,4 +1,4 @@
-"""What the best weights of a run cost and make of every validation segment, for whoever compares runs."""
+"""Errors of every validation segment with the best weights of a run, and the costs of separating."""
 
 import itertools
 import pathlib
@@ -10,20 +10,21 @@ import numpy as np
 import tensorflow as tf
 
 from sepnet.config.config import Config
+from sepnet.config.run_folder import Run
 from sepnet.measures.energy import EnergyMeter
 from sepnet.measures.metrics import squared_errors
-from sepnet.models import build_network
+from sepnet.models.keras_settings import precision
 from sepnet.training.trainer import Trainer
 
 # What is estimated from the load counts the processor's ticks, a hundred in a second.
 SHORTEST_SECONDS = 0.5
 
 
-def measure_run(run: pathlib.Path, config: Config, validation: tf.data.Dataset, sample_rate: int) -> dict[str, Any]:
+def measure_run(run: Run, config: Config, validation: tf.data.Dataset, sample_rate: int) -> dict[str, Any]:
     """Separates every validation segment with the best weights of a run.
 
     Args:
-        run: folder of a run that `sepnet.training.fit` has finished.
+        run: one that `sepnet.training.fit` has finished.
         config: its config.
         validation: the segments, see `sepnet.training.fit.make_validation`.
         sample_rate: of the songs, Hz.
@@ -32,11 +33,11 @@ def measure_run(run: pathlib.Path, config: Config, validation: tf.data.Dataset, 
         `segment_mse`, the mean squared errors `[num_segments][num_sources]`, and for each second of separated audio
         `separation_seconds` and `separation_joules`.
     """
-    keras.config.set_dtype_policy(config.training.precision)
-    network = build_network(config, sample_rate)
-    network.model.load_weights(run / "checkpoints" / "best.weights.h5")
     parts = config.data.parts
-    trainer = Trainer(network, list(parts), num_parts=[len(stems) for stems in parts.values()])
+    with precision(config.training.precision):
+        network = config.build(sample_rate)
+        trainer = Trainer(network, list(parts), num_parts=[len(stems) for stems in parts.values()])
+    network.model.load_weights(run.best_weights)
     trainer.compile(jit_compile=config.training.xla)
     batches = iter(validation)
     first = next(batches)

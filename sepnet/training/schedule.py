@@ -1,4 +1,4 @@
-"""How the learning rate falls over a run."""
+"""The learning rate over a run."""
 
 import math
 

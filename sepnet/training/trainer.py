@@ -25,7 +25,7 @@ class Trainer(keras.Model):
     `mse_<source>` for each source; and `si_sdr`, in dB, over the stems that are not silent.
 
     Args:
-        network: what is trained; in training its core runs, in evaluation the whole model.
+        network: trained network; in training its core runs, in evaluation the whole model.
         sources: names of the sources in the order of the batches.
         augmentations: layers over `sources` that act in training.
         loss: `(sources, estimates) -> scalar`, the mean squared error unless given.

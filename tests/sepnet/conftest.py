@@ -8,7 +8,7 @@ from tests.sepnet.helpers import contract_of, small_network
 @pytest.fixture(scope="session")
 def networks():
     """An untrained network of each family, and one that is trained with context, by name."""
-    context = {"padding": "context", "downsampling": "filtered", "upsampling": "learned"}
+    context = {"padding": "valid", "downsampling": "filtered", "upsampling": "learned"}
     options = {"unet_1d": {}, "unet_2d": {}, "unet_1d_context": context}
     return {name: small_network(name[:7], **options[name]) for name in options}
 

@@ -1,14 +1,13 @@
 """Small models and noise for the tests of `sepnet`."""
 
-import dataclasses
 import itertools
 
 import keras
 import numpy as np
 
-from sepnet.models import FAMILIES
+from sepnet.export.contract import make_contract
+from sepnet.models import family_class
 from sepnet.models.bodies.blocks import DOWNSAMPLINGS, UPSAMPLINGS
-from sepnet.models import builder
 
 SOURCES = ("vocals", "drums", "bass")
 SAMPLE_RATE = 8000
@@ -25,24 +24,18 @@ CONTEXT_WAYS = [(down, up) for down, up in WAYS if down in ("decimate", "filtere
 def small_network(family, *, sources=SOURCES, num_channels=2, seed=0, **options):
     """Builds an untrained network of a family, small unless the options say otherwise; by seed the same weights."""
     keras.utils.set_random_seed(seed)
-    section = dataclasses.asdict(small_section(family, **options))
-    return builder(family)(sources=sources, num_channels=num_channels, sample_rate=SAMPLE_RATE, **section)
+    section = small_section(family, **options)
+    return section.build(sources=sources, num_channels=num_channels, sample_rate=SAMPLE_RATE)
 
 
 def small_section(family, **options):
     """The config section of such a network."""
-    return FAMILIES[family](**{"depth": 2, **SMALL[family], **options})
+    return family_class(family)().changed({"depth": 2, **SMALL[family], **options})
 
 
 def contract_of(network, *, sources=SOURCES, num_channels=2, sample_rate=SAMPLE_RATE):
-    """What `sepnet.separation.separator.Separator` reads of a model's contract."""
-    return {
-        "sources": list(sources),
-        "sample_rate": sample_rate,
-        "num_channels": num_channels,
-        "grid_samples": network.grid_samples,
-        "context_samples": network.reach_samples,
-    }
+    """The contract of a small network that was not trained."""
+    return make_contract(network, name="small", sources=sources, sample_rate=sample_rate, num_channels=num_channels)
 
 
 def noise(*shape, seed=0):

@@ -12,8 +12,9 @@ import soundfile
 from pipelines.errors import UserError
 from sepnet.compare import main as compare
 from sepnet.evaluate import main as evaluate
+from sepnet.export.contract import read_contract
 from sepnet.export.saved_model import SavedModel
-from sepnet.export.write import export_model, read_contract
+from sepnet.export.write import export_model
 from tests.sepnet.helpers import SAMPLE_RATE, SOURCES, contract_of, small_network
 
 NAMES = ["m [2]", "a*?{b}", os.fsdecode(b"caf\xe9"), "$x$ #1 %d: [b]", "two\nlines", "日" * 85]

@@ -24,7 +24,6 @@ from sepnet.config.training import Training
 from sepnet.models.unet_1d import Unet1D
 from sepnet.training.devices import several_devices
 from sepnet.training.fit import make_trainer
-from sepnet.models import build_network
 
 batch = np.random.default_rng(0).integers(-9999, 9999, (6, 8, 4, 512, 2)).astype("int16")
 answer = {}
@@ -35,7 +34,7 @@ for devices in (1, 2):
     config = Config(model=Unet1D(depth=2, base_filters=3), training=training)
     keras.utils.set_random_seed(0)
     with several_devices(devices):
-        network = build_network(config, 8000)
+        network = config.build(8000)
         trainer = make_trainer(config, network)
     history = trainer.fit(tf.data.Dataset.from_tensor_slices({"sources": batch}), shuffle=False, verbose=0).history
     answer[devices] = {"loss": history["loss"], "weights": [w.ravel().tolist() for w in network.model.get_weights()]}

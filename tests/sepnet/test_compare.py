@@ -13,8 +13,8 @@ import soundfile
 
 from pipelines.errors import UserError
 from sepnet.compare import main
-from sepnet.comparison.song import Comparison
 from sepnet.comparison.song_pictures import draw_song
+from sepnet.comparison.stretch import Comparison
 from sepnet.config.config import Config
 from sepnet.config.data import Data
 from tests.page_reader import content, read_page

@@ -14,10 +14,9 @@ from sepnet.config.config import Config
 from sepnet.config.data import Data
 from sepnet.config.flags import add_flags, config_from_flags
 from sepnet.config.training import Training
-from sepnet.models import FAMILIES
+from sepnet.models import FAMILIES, MODELS
 from sepnet.models.unet_1d import Unet1D
 from sepnet.models.unet_2d import Unet2D
-from sepnet.models import MODELS
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 SECTIONS = (Data, Training, *FAMILIES.values())

@@ -11,7 +11,7 @@ import tensorflow as tf
 from pipelines.errors import UserError
 from sepnet.config.config import Config
 from sepnet.export.write import export_model
-from sepnet.train import comparison
+from sepnet.train import comparison_text
 from sepnet.train import main as train
 from sepnet.training.fit import _enough_memory
 from tests.sepnet.helpers import contract_of, small_network
@@ -71,9 +71,9 @@ def test_weights_that_are_no_numbers_are_not_exported(tmp_path, number):
 
 
 def test_no_ratio_is_divided_by_zero():
-    assert "silent" in comparison("silence", 0.0, 0.1)
-    assert comparison("silence", 0.1, 0.0) == "The model makes no error, unlike silence."
-    assert comparison("silence", 0.1, 0.01) == "The model is 10.0 dB below silence."
+    assert "silent" in comparison_text("silence", 0.0, 0.1)
+    assert comparison_text("silence", 0.1, 0.0) == "The model makes no error, unlike silence."
+    assert comparison_text("silence", 0.1, 0.01) == "The model is 10.0 dB below silence."
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ import pytest
 import tensorflow as tf
 
 from pipelines.errors import UserError
-from sepnet.export.write import CONTRACT, export_model, newest_model, newest_version, read_contract, versions
+from sepnet.export.contract import CONTRACT, read_contract
+from sepnet.export.write import export_model, newest_model, newest_version, versions
 from tests.sepnet.helpers import SAMPLE_RATE, SOURCES, contract_of, noise, stacked
 
 # One odd, and one shorter than the grid (64 samples of the 2-D network, 4 of the 1-D one).

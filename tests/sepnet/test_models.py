@@ -13,13 +13,11 @@ import scipy.ndimage
 import tensorflow as tf
 
 from pipelines.errors import UserError
-from sepnet.models import FAMILIES
-from sepnet.models.bodies.body import ACTIVATIONS, NORMALIZATIONS
-from sepnet.models.unet_1d import Unet1D
-from sepnet.options.OLD import BLOCK_OPTIONS
 from sepnet.export.write import export_model
-from sepnet.models import builder
-from sepnet.models.blocks import LOW_PASS, LowPass
+from sepnet.models import FAMILIES, builder
+from sepnet.models.bodies.body import ACTIVATIONS, NORMALIZATIONS
+from sepnet.models.layers.resampling import LOW_PASS, LowPass
+from sepnet.models.unet_1d import Unet1D
 from sepnet.training.trainer import Trainer
 from tests.sepnet.helpers import CONTEXT_WAYS, SOURCES, contract_of, noise, small_network, small_section, stacked
 
@@ -55,12 +53,12 @@ MORE_2D = {"num_bins": (None, 20), "wiener": (False, True)}
 
 def makes_sense(options):
     """Whether options go together: what the messages of errors say, once more."""
-    if options.get("form", "blocks") != "blocks" and any(
+    if options.get("body", "blocks") != "blocks" and any(
         options.get(name, default) != default
         for name, default in (("downsampling", "pooled"), ("upsampling", "linear"))
     ):
         return False
-    if options.get("padding") == "context":
+    if options.get("padding") == "valid":
         even = options.get("down_kernel_size", 5) % 2 == 0 or options.get("up_kernel_size", 5) % 2 == 0
         return not even and (options["downsampling"], options["upsampling"]) in CONTEXT_WAYS
     narrow = [name for name in ("num_mel_bands", "num_bins") if options.get(name)]
@@ -92,8 +90,8 @@ def drawn(family, generator):
     values = CHOICES[family] | MORE | (MORE_2D if family == "unet_2d" else {})
     while True:
         options = {name: generator.choice(choices) for name, choices in values.items()}
-        if options.get("form", "blocks") != "blocks":
-            options = {name: value for name, value in options.items() if name not in BLOCK_OPTIONS}
+        if options.get("body", "blocks") != "blocks":
+            options = {name: value for name, value in options.items() if name not in BLOCKS_ONLY}
         if makes_sense(options):
             return options
 
@@ -220,13 +218,13 @@ def test_twelve_levels_train_a_step_on_pictures_of_4096_frames_and_bins(tmp_path
     ("family", "options", "message"),
     [
         ("unet_2d", {"num_mel_bands": 8, "output": "direct"}, "--output direct needs the bins"),
-        ("unet_1d", {"padding": "context", "downsampling": "pooled"}, "--padding context does not go with"),
-        ("unet_1d", {"padding": "context", "upsampling": "transposed"}, "--padding context does not go with"),
-        ("unet_1d", {"padding": "context", "up_kernel_size": 4}, "does not go with kernels of 15 and 4"),
+        ("unet_1d", {"padding": "valid", "downsampling": "pooled"}, "--padding valid does not go with"),
+        ("unet_1d", {"padding": "valid", "upsampling": "transposed"}, "--padding valid does not go with"),
+        ("unet_1d", {"padding": "valid", "up_kernel_size": 4}, "does not go with kernels of 15 and 4"),
         ("unet_2d", {"num_bins": 8, "output": "direct"}, "--num-bins 8 needs --output mask"),
         ("unet_2d", {"num_bins": 8, "num_mel_bands": 8}, "--num-bins 8 needs .* no --num-mel-bands"),
         ("unet_2d", {"num_bins": 33}, "at most 32 bins with --frame-length 64"),
-        ("unet_2d", {"form": "jansson", "upsampling": "learned"}, "--upsampling has no effect with --form jansson"),
+        ("unet_2d", {"body": "jansson", "upsampling": "learned"}, "--upsampling has no effect with --form jansson"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(family, options, message):

@@ -7,8 +7,8 @@ import pytest
 from pipelines.errors import UserError
 from sepnet.config.config import Config
 from sepnet.config.training import Training
-from sepnet.models.unet_1d import Unet1D
 from sepnet.measures.memory import parse_memory
+from sepnet.models.unet_1d import Unet1D
 from sepnet.plan import main, make_plan, parse_depths
 
 # Wave-U-Net M6: stereo, 4 sources, batches of 16 with 16,384 samples at 22,050 Hz.

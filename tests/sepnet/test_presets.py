@@ -6,7 +6,6 @@ import pytest
 
 from pipelines.errors import UserError
 from sepnet.config.presets import preset_names, read_preset
-from sepnet.models import build_network
 from tests.sepnet.test_config import from_flags
 
 
@@ -70,7 +69,7 @@ PUBLISHED = {
 
 def network_of(name):
     config = read_preset(name)
-    return config, build_network(config, config.data.sample_rate)
+    return config, config.build(config.data.sample_rate)
 
 
 def segment_samples(config):
@@ -109,7 +108,7 @@ def test_pictures_have_the_size_of_the_paper(name, picture):
 def test_flags_change_a_preset():
     assert from_flags("--preset", "wave-u-net-m4") == read_preset("wave-u-net-m4")
     config = from_flags("--preset", "wave-u-net-m4", "--depth", "3", "--epochs", "1")
-    assert (config.model.depth, config.training.epochs, config.model.padding) == (3, 1, "context")
+    assert (config.model.depth, config.training.epochs, config.model.body.padding) == (3, 1, "valid")
 
 
 def test_a_preset_that_is_not_there_is_refused_and_so_is_one_of_another_family():

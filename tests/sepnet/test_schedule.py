@@ -9,9 +9,8 @@ import pytest
 
 from sepnet.config.config import Config
 from sepnet.config.training import Training
-from sepnet.models.unet_1d import Unet1D
 from sepnet.measures.energy import EnergyMeter
-from sepnet.models import build_network
+from sepnet.models.unet_1d import Unet1D
 from sepnet.training.callbacks import Budget
 from sepnet.training.fit import make_trainer
 from sepnet.training.schedule import Schedule
@@ -34,7 +33,7 @@ def test_the_learning_rate_falls_over_the_whole_run_whatever_is_accumulated(accu
     """Half of the batches leave half of it."""
     training = Training(epochs=2, steps_per_epoch=4, accumulation=accumulation, learning_rate=0.5)
     config = Config(model=Unet1D(depth=1, base_filters=2), training=training)
-    trainer = make_trainer(config, build_network(config, 8000))
+    trainer = make_trainer(config, config.build(8000))
     for _ in range(4):
         trainer.train_on_batch({"sources": (noise(1, 4, 100, 2) * 20_000).astype(np.int16)})
     assert float(trainer.optimizer.learning_rate) == pytest.approx(0.25, abs=1e-6)

@@ -12,8 +12,8 @@ from google.protobuf import text_format
 from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
+from sepnet.export.contract import read_contract
 from sepnet.export.warmup import WARMUP
-from sepnet.export.write import read_contract
 from tests.conftest import REPOSITORY
 from tests.sepnet.helpers import SAMPLE_RATE, SOURCES, noise, stacked
 

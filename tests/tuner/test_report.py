@@ -13,7 +13,9 @@ import pytest
 import soundfile
 
 from pipelines.errors import UserError
-from sepnet.comparison.run_example import example, loudest_stretch
+from sepnet.comparison.run_example import example_of_run
+from sepnet.comparison.stretch import loudest_stretch
+from sepnet.config.run_folder import Run
 from sepnet.reports.pages import audio_uri
 from sepnet.train import main as train
 from tests.page_reader import content, read_page
@@ -151,7 +153,7 @@ def test_the_page_plays_what_a_model_makes_of_a_song(listened):
     assert len(page.named("img")) == 5 and "A & B" in page.named("img")[-1]["alt"]
     assert "Validation song A &amp; B, 2 s from 0 s on." in (folder / "report.html").read_text(encoding="utf-8")
 
-    heard = example(folder / "trial_0000" / "seed_0", 0.5)
+    heard = example_of_run(Run(folder / "trial_0000" / "seed_0"), 0.5)
     assert heard.start_seconds >= 1 and heard.mixture.shape == (4000, 1)
     np.testing.assert_allclose(sum(heard.sources.values()), heard.mixture, atol=1e-6)
     # The SavedModel that training exported says the same.
@@ -171,7 +173,7 @@ def test_what_cannot_be_heard_costs_nothing_else(listened, capsys):
     assert "No audio of waveform 2: no such folder" in text and len(page.named("img")) == 4
     assert capsys.readouterr().err.startswith("no audio of waveform 2: no such folder")
     with pytest.raises(UserError, match="config.json"):
-        example(listened, 1)
+        example_of_run(Run(listened), 1)
 
 
 def test_the_loudest_stretch_has_all_sources():

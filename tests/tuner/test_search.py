@@ -77,7 +77,7 @@ def test_what_does_not_fit_is_not_started_and_what_takes_too_much_is_killed(run,
 
 
 def test_a_trial_that_cannot_be_built_fails_alone(run, flags, tmp_path):
-    knobs = ["--padding", "context", "--knob", "up_kernel_size=4,5"]
+    knobs = ["--padding", "valid", "--knob", "up_kernel_size=4,5"]
     outcome = run("tuner.search", *flags[:-1], "1", *knobs, timeout=SECONDS_TO_WAIT)
     assert outcome.status == 0, outcome.stderr
     failed, completed = read_search(tmp_path / "tiny").trials

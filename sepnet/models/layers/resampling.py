@@ -6,7 +6,6 @@ from keras import ops
 
 from sepnet.models.layers.plain import PlainLayer
 
-
 # Half-band low-pass: a sinc of 15 taps under a Hann window, 6 dB down at a quarter of the sample rate.
 LOW_PASS = np.sinc(np.arange(-7, 8) / 2) * np.hanning(17)[1:-1]
 

@@ -5,7 +5,6 @@ from keras import ops
 
 from sepnet.models.layers.plain import PlainLayer
 
-
 POWER_FLOOR = 1e-10
 
 

@@ -90,7 +90,6 @@ STOCK = {
 }
 
 
-
 def tell(layer: keras.Operation, member: str) -> Any:
     """A member of `PlainLayer`, of whatever layer.
 

@@ -15,8 +15,8 @@ import soundfile
 import tensorflow as tf
 
 from pipelines.errors import UserError
+from sepnet.export.contract import CONTRACT
 from sepnet.export.tensor_proto import read_tensor, write_tensor
-from sepnet.export.write import CONTRACT
 from sepnet.separate import main as separate
 from sepnet.separation import remote_model as client
 from sepnet.separation.remote_model import TOKEN_VARIABLE, RemoteModel, bearer_token

@@ -12,8 +12,8 @@ import pytest
 
 from pipelines.errors import UserError
 from sepnet.export.checksums import CHECKSUMS
+from sepnet.export.contract import CONTRACT
 from sepnet.export.warmup import WARMUP
-from sepnet.export.write import CONTRACT
 from sepnet.serving.engine.versions import LoadedVersion
 from tests.sepnet.helpers import contract_of, small_network
 

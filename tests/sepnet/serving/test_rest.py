@@ -14,7 +14,7 @@ import tensorflow as tf
 from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
-from sepnet.export.write import read_contract
+from sepnet.export.contract import read_contract
 from tests.sepnet.helpers import SAMPLE_RATE, SOURCES, noise
 from tests.sepnet.serving.conftest import b64
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
-from sepnet.export.write import CONTRACT
+from sepnet.export.contract import CONTRACT
 from sepnet.serving.engine.options import ServeOptions
 from sepnet.serving.engine.store import ModelStore
 from tests.sepnet.helpers import noise
