@@ -14,13 +14,21 @@ from sepnet.config.config import Config
 from sepnet.config.data import Data
 from sepnet.config.flags import add_flags, config_from_flags
 from sepnet.config.training import Training
-from sepnet.models import FAMILIES, MODELS
+from sepnet.models import FAMILIES, family_class
+from sepnet.models.bodies.blocks import Blocks1D
+from sepnet.models.bodies.jansson import Jansson
 from sepnet.models.unet_1d import Unet1D
 from sepnet.models.unet_2d import Unet2D
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
-SECTIONS = (Data, Training, *FAMILIES.values())
-FIELDS = [(section, field) for section in SECTIONS for field in dataclasses.fields(section)]
+SECTIONS = {"data": Data, "training": Training, **{name: family_class(name) for name in FAMILIES}}
+# Each with the flags that choose its section.
+FIELDS = [
+    (["--family", name, *["--body", body] * bool(body)] if name in FAMILIES else [], owner, field)
+    for name, section in SECTIONS.items()
+    for body, owner in section.classes()
+    for field in owner.options().values()
+]
 CHANGED = Config(
     Data(data="songs", sources=("speech", "noise"), sample_rate=16_000, num_channels=1, skip_bad=True),
     Unet1D(depth=3, output="difference"),
@@ -32,10 +40,6 @@ def from_flags(*flags) -> Config:
     parser = CommandParser(allow_abbrev=False)
     add_flags(parser)
     return config_from_flags(parser.parse_args(flags))
-
-
-def test_families_are_those_that_can_be_built():
-    assert list(FAMILIES) == list(MODELS)
 
 
 def test_no_flags_give_the_defaults():
@@ -54,9 +58,9 @@ def test_json_gives_the_config_back(config):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"modle": {}}, "no 'modle'; it takes data, model, training"),
+        ({"modle": {}}, "no 'modle'; it takes family, data, model, training"),
         ({"data": {"sample_rat": 8000}}, "no 'sample_rat'; it takes .*sample_rate"),
-        ({"model": {"frame_length": 512}}, "Unet1D has no 'frame_length'"),
+        ({"model": {"frame_length": 512}}, "Blocks1D has no 'frame_length'"),
         ({"family": "unet_3d"}, "unknown family 'unet_3d'; choose one of unet_1d, unet_2d"),
         ({"training": {"epochs": "3"}}, "--epochs takes a int, not '3'"),
         ({"training": {"epochs": 1.5}}, "--epochs takes a int"),
@@ -72,8 +76,8 @@ def test_json_gives_the_config_back(config):
         ({"data": {"sources": ["vocals", "vocals"]}}, "two or more different"),
         ({"data": {"sources": ["vocals", 3]}}, "--sources"),
         ({"data": {"sources": ["vocals", ""]}}, "--sources"),
-        ({"training": {"source_weights": [1.0, float("nan")]}}, "--source-weights is 1.0,nan"),
-        ({"training": {"source_weights": [0.0, 0.0]}}, "--source-weights is 0.0,0.0; .* not all of them 0"),
+        ({"training": {"source_weights": [1.0, float("nan")]}}, "--source-weights is '1.0,nan'"),
+        ({"training": {"source_weights": [0.0, 0.0]}}, "--source-weights is '0.0,0.0'; .* not all of them 0"),
         ({"training": {"source_weights": [1.0, "2"]}}, "--source-weights"),
         ({"data": {"num_channels": 3}}, "--num-channels is 3; choose one of 1, 2"),
         ({"model": {"depth": 0}}, "--depth is 0"),
@@ -97,6 +101,9 @@ def test_text_that_is_no_config_is_refused(text):
     [
         (["--family", "unet"], "unknown family 'unet'; choose one of unet_1d, unet_2d"),
         (["--frame-step", "64", "--family", "unet_1d"], "--frame-step is no option of unet_1d"),
+        (["--body", "jansson", "--upsampling", "learned"], "--upsampling is no option of unet_2d with --body jansson"),
+        (["--body", "blox"], "--body is 'blox'; choose one of blocks, jansson, spleeter"),
+        (["--family", "unet_1d", "--body", "spleeter"], "--body is 'spleeter'; choose one of blocks"),
         (["--depht", "3"], "unrecognized arguments: --depht"),
         (["--dep", "3"], "unrecognized arguments: --dep"),
         (["--depth", "three"], "--depth: invalid int value: 'three'"),
@@ -128,14 +135,31 @@ def example_of(field: dataclasses.Field) -> tuple[object, list[str]]:
 
 
 @pytest.mark.parametrize(
-    ("section", "field"), FIELDS, ids=[f"{section.__name__}-{field.name}" for section, field in FIELDS]
+    ("where", "section", "field"), FIELDS, ids=[f"{section.__name__}-{field.name}" for _, section, field in FIELDS]
 )
-def test_every_field_has_a_flag(section, field):
-    family = next((name for name, model in FAMILIES.items() if model is section), "unet_2d")
+def test_every_field_has_a_flag(where, section, field):
     value, flags = example_of(field)
-    config = from_flags("--family", family, *flags)
-    changed = {Data: config.data, Training: config.training}.get(section, config.model)
-    assert changed == dataclasses.replace(section(), **{field.name: value}) != section()
+    config = from_flags(*where, *flags)
+    changed = next(part for part in (*vars(config).values(), config.model.body) if type(part) is section)
+    assert getattr(changed, field.name) == value != getattr(section(), field.name)
+    # Nothing else has changed.
+    assert config == from_flags(*where).changed({field.name: value})
+
+
+def test_another_body_takes_over_what_a_preset_changed():
+    config = from_flags("--preset", "spleeter-4stems", "--body", "jansson", "--dropout", "0.1")
+    assert config.model.body == Jansson(5, 5, activation="elu", dropout=0.1)
+
+
+def test_configs_of_older_versions_are_read():
+    """As they were before bodies had sections: the options of all in one, some of which had no effect."""
+    blocks = {"downsampling": "filtered", "upsampling": "linear", "convolutions": 1, "upsampling_kernel_size": None}
+    old = {"depth": 3, "down_kernel_size": 7, "padding": "context", **blocks}
+    expected = Unet1D(depth=3, body=Blocks1D(down_kernel_size=7, padding="valid", downsampling="filtered"))
+    assert Config.from_values({"family": "unet_1d", "model": old}).model == expected
+    old = {"depth": 3, "form": "jansson", "dropout": 0.5, "frame_length": 512, **blocks, "downsampling": "pooled"}
+    expected = Unet2D(depth=3, frame_length=512, body=Jansson(dropout=0.5))
+    assert Config.from_values({"family": "unet_2d", "model": old}).model == expected
 
 
 def test_help_shows_every_flag_with_its_default_and_choices():
@@ -143,8 +167,8 @@ def test_help_shows_every_flag_with_its_default_and_choices():
     add_flags(parser)
     lines = {re.split("[ ,]", line.strip())[0]: line for line in parser.format_help().splitlines()}
     # Of a field that the families share, the help of the first one is shown.
-    first = {field.name: field for _, field in reversed(FIELDS)}
-    for _, field in FIELDS:
+    first = {field.name: field for _, _, field in reversed(FIELDS)}
+    for _, _, field in FIELDS:
         line = lines["--" + field.name.replace("_", "-")]
         assert first[field.name].metadata["help"] in line
         assert all(str(choice) in line for choice in field.metadata["choices"])
@@ -168,8 +192,9 @@ def names_read(folder: str, of: str | None = None) -> set[str]:
 def test_every_field_is_read_somewhere():
     # `Data` itself turns sources into parts and stems, and these are read.
     read = {Data: names_read("sepnet", of="data") | {"sources"}, Training: names_read("sepnet", of="training")}
-    read |= dict.fromkeys(FAMILIES.values(), names_read("sepnet/models"))
-    assert [field.name for section, field in FIELDS if field.name not in read[section]] == []
+    # Attributes of `self`, in families and bodies.
+    of_models = names_read("sepnet/models", of="self")
+    assert [field.name for _, section, field in FIELDS if field.name not in read.get(section, of_models)] == []
 
 
 @pytest.mark.parametrize(

@@ -105,11 +105,11 @@ def test_any_two_options_can_be_planned(family, options):
             ("unet_1d", {"padding": "valid"}),
             ("unet_2d", {}),
             ("unet_2d", {"downsampling": "strided", "upsampling": "transposed", "num_mel_bands": 128}),
-            ("unet_2d", {"form": "jansson", "output": "mask", "base_filters": 48}),
-            ("unet_2d", {"form": "spleeter", "separate_networks": True, "base_filters": 48}),
+            ("unet_2d", {"body": "jansson", "output": "mask", "base_filters": 48}),
+            ("unet_2d", {"body": "spleeter", "separate_networks": True, "base_filters": 48}),
         )
         # One level of these is so cheap that masks and activations, which TensorFlow counts, are over 2% of it.
-        for depth in ((3, 6) if "form" in case[1] else (1, 3, 6))
+        for depth in ((3, 6) if "body" in case[1] else (1, 3, 6))
     ],
 )
 def test_flops_are_those_that_tensorflow_counts(family, options, depth):
@@ -125,8 +125,8 @@ def test_flops_are_those_that_tensorflow_counts(family, options, depth):
     [
         *itertools.product(FAMILIES, WAYS),
         ("unet_1d", {"padding": "valid"}),
-        ("unet_2d", {"form": "jansson"}),
-        ("unet_2d", {"form": "spleeter", "up_kernel_size": 4}),
+        ("unet_2d", {"body": "jansson"}),
+        ("unet_2d", {"body": "spleeter", "up_kernel_size": 4}),
     ],
 )
 def test_receptive_field_is_what_a_gradient_sees(family, options):
@@ -135,7 +135,7 @@ def test_receptive_field_is_what_a_gradient_sees(family, options):
 
 
 def test_receptive_field_of_group_normalisation_has_no_end():
-    assert receptive_field_samples(small_network("unet_1d", normalization="group")) is None
+    assert small_network("unet_1d", normalization="group").receptive_field_samples is None
 
 
 def test_weights_are_not_made():

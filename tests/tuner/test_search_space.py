@@ -38,7 +38,7 @@ def test_values_are_of_the_fields_type_and_arrive_in_the_config(text, values):
     def arrived(trial):
         config = with_values(BASE, trial, seed=5)
         assert config.training.seed == 5
-        section = next(one for one in vars(config).values() if hasattr(one, knob.name))
+        section = next(one for one in (*vars(config).values(), config.model.body) if hasattr(one, knob.name))
         return getattr(section, knob.name)
 
     # One after the other by the grid, and those that KerasTuner draws, over its wire.
