@@ -28,7 +28,7 @@ ROOMS = {
     "sepnet.config": ("sepnet.models", "sepnet.options"),
     "sepnet.export": ("sepnet.config", "sepnet.models"),
     "sepnet.separation": ("sepnet.export",),
-    "sepnet.training": ("sepnet.config", "sepnet.measures", "sepnet.models", "sepnet.reports"),
+    "sepnet.training": ("sepnet.config", "sepnet.measures", "sepnet.models", "sepnet.options", "sepnet.reports"),
     "sepnet.planning": (
         "sepnet.config",
         "sepnet.models",

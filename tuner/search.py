@@ -143,7 +143,7 @@ def _bases(arguments: argparse.Namespace) -> dict[str, Config]:
         if name in given:
             raise UserError(f"--{name} is what a search chooses; use {instead} instead")
     families = _listed(arguments.families, "--families", FAMILIES, "family") or list(FAMILIES)
-    default = [name for name in ("waveform", "stft") if REPRESENTATIONS[name][0] in families]
+    default = [name for name, (family, _) in REPRESENTATIONS.items() if name != "mel" and family in families]
     names = _listed(arguments.representations, "--representations", REPRESENTATIONS, "representation") or default
     for name in names:
         if REPRESENTATIONS[name][0] not in families:
@@ -225,7 +225,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--name", default="depth", help="of the search; the same command again goes on with it [depth]")
     add("--searches", type=user_path, default=pathlib.Path("searches"), help="folder of searches [searches]")
-    add("--families", metavar="A,B", help=f"{', '.join(FAMILIES)} (default: both)")
+    add("--families", metavar="A,B", help=f"{', '.join(FAMILIES)} (default: all)")
     add("--representations", metavar="A,B", help=f"{', '.join(REPRESENTATIONS)} (default: waveform,stft)")
     add("--depths", metavar="A-B", help="depths to try (default: 1 to the largest that the segment has room for)")
     add("--seeds", type=positive, default=1, metavar="N", help="runs of each model, which differ by their seed [1]")

@@ -22,6 +22,10 @@ REPRESENTATIONS = {
     "stft": ("unet_2d", {"num_mel_bands": None}),
     "mel": ("unet_2d", {"num_mel_bands": 96}),
 }
+# A family that makes none of these is a representation of its own.
+REPRESENTATIONS |= {
+    family: (family, {}) for family in FAMILIES if family not in {made_by for made_by, _ in REPRESENTATIONS.values()}
+}
 # Fields of the config that a search sets itself, and its options for them.
 CHOSEN = {
     "family": "--families",

@@ -5,7 +5,14 @@ import math
 
 from sepnet.options.fields import Section, option
 
-LOSSES = ("mse", "l1", "magnitude_mse", "magnitude_l1", "multi_resolution_stft")
+# Functions `(sources, estimates) -> [num_sources]`; see `sepnet.training.losses`.
+LOSSES = {
+    "mse": "sepnet.training.losses:mse",
+    "l1": "sepnet.training.losses:l1",
+    "magnitude_mse": "sepnet.training.losses:magnitude_mse",
+    "magnitude_l1": "sepnet.training.losses:magnitude_l1",
+    "multi_resolution_stft": "sepnet.training.losses:multi_resolution_stft",
+}
 
 
 def are_weights(value: tuple) -> bool:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from keras import ops
 
 from pipelines.batches.spectra import STFT, magnitude
+from sepnet.config.training import LOSSES
+from sepnet.options.registry import load
 
 # Window lengths of the multi-resolution loss; a window moves by a quarter of itself.
 RESOLUTIONS = (512, 1024, 2048)
@@ -19,11 +21,10 @@ def make_loss(name: str, source_weights: Sequence[float] | None = None) -> Calla
     """Makes the function `(sources, estimates) -> scalar`.
 
     Args:
-        name: "mse" or "l1" (on the waveform), "magnitude_mse" or "magnitude_l1" (on STFT magnitudes; Oh, Kim, Yun 2018
-            take the latter), or "multi_resolution_stft" (Yamamoto, Song, Kim 2020, arXiv 1910.11480, equation 6).
+        name: of the loss, one of `sepnet.config.training.LOSSES`.
         source_weights: one for each source; None weighs all alike. They are scaled so that their mean is 1.
     """
-    by_source = LOSSES[name]
+    by_source = load(LOSSES, name, "loss")
 
     def loss(sources, estimates):
         values = by_source(sources, estimates)
@@ -35,25 +36,30 @@ def make_loss(name: str, source_weights: Sequence[float] | None = None) -> Calla
     return loss
 
 
-def _mse(sources, estimates):
+def mse(sources, estimates):
+    """The mean square of the difference of the waveforms."""
     return ops.mean(ops.square(estimates - sources), axis=(0, 1, 3))
 
 
-def _l1(sources, estimates):
+def l1(sources, estimates):
+    """The mean absolute difference of the waveforms."""
     return ops.mean(ops.abs(estimates - sources), axis=(0, 1, 3))
 
 
-def _magnitude_mse(sources, estimates):
+def magnitude_mse(sources, estimates):
+    """The mean square of the difference of STFT magnitudes."""
     true, predicted = (_magnitudes(audio, 1024) for audio in (sources, estimates))
     return ops.mean(ops.square(predicted - true), axis=(0, 1, 2, 4))
 
 
-def _magnitude_l1(sources, estimates):
+def magnitude_l1(sources, estimates):
+    """The mean absolute difference of STFT magnitudes (Oh, Kim, Yun 2018)."""
     true, predicted = (_magnitudes(audio, 1024) for audio in (sources, estimates))
     return ops.mean(ops.abs(predicted - true), axis=(0, 1, 2, 4))
 
 
-def _multi_resolution_stft(sources, estimates):
+def multi_resolution_stft(sources, estimates):
+    """Spectral convergence and log magnitudes at three resolutions (Yamamoto, Song, Kim 2020, equation 6)."""
     total = 0.0
     for frame_length in RESOLUTIONS:
         true, predicted = (_magnitudes(audio, frame_length) for audio in (sources, estimates))
@@ -71,12 +77,3 @@ def _magnitudes(audio, frame_length: int):
     joined = ops.reshape(audio, (batch, num_samples, num_sources * num_channels))
     spectrum = magnitude(*STFT(frame_length=frame_length, frame_step=frame_length // 4)(joined))
     return ops.reshape(spectrum, (*ops.shape(spectrum)[:3], num_sources, num_channels))
-
-
-LOSSES: dict[str, Callable] = {
-    "mse": _mse,
-    "l1": _l1,
-    "magnitude_mse": _magnitude_mse,
-    "magnitude_l1": _magnitude_l1,
-    "multi_resolution_stft": _multi_resolution_stft,
-}

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from sepnet.training.losses import LOSSES, make_loss
+from sepnet.config.training import LOSSES
+from sepnet.training.losses import make_loss
 from tests.sepnet.helpers import noise
 
 SHAPE = (2, 5000, 3, 2)
