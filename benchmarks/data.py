@@ -28,7 +28,7 @@ def main(argv=None) -> None:
     if not songs.exists():
         counts = {"train": NUM_SONGS, "valid": 1, "test": 0}
         synthesize_songs(songs, sample_rate=SAMPLE_RATE, song_seconds=SONG_SECONDS, num_songs=counts)
-    tracks = load_tracks(songs, sources=SOURCES)["train"]
+    tracks = load_tracks(songs, stems=SOURCES)["train"]
     rates = reading_rates(tracks)
     plain, limit = rates["soundfile.read, as it comes"], rates["bytes alone, no decoding"]
     print_table(
@@ -36,7 +36,7 @@ def main(argv=None) -> None:
         [(name, f"{rate:,.0f}", f"{rate / plain:.1f}", f"{rate / limit:.0%}") for name, rate in rates.items()],
         title=f"crops of {SEGMENT_SAMPLES:,} stereo samples x {len(SOURCES)} stems, median of {REPEATS} runs",
     )
-    demo_tracks = load_tracks(demo_songs_path(), sources=SOURCES)
+    demo_tracks = load_tracks(demo_songs_path(), stems=SOURCES)
     waiting = {name: waiting_share(Config(model=family_class(name)()), demo_tracks) for name in FAMILIES}
     print_table(
         ("", "s for a step", "waiting for data"),
@@ -53,7 +53,7 @@ def reading_rates(tracks) -> dict[str, float]:
     from pipelines.audio.wav import wav_data_offset
     from pipelines.batches.dataset import READERS, training_batches
 
-    options = {"sources": SOURCES, "segment_samples": SEGMENT_SAMPLES, "num_channels": 2, "seed": 0}
+    options = {"stems": SOURCES, "segment_samples": SEGMENT_SAMPLES, "num_channels": 2, "seed": 0}
     iterators = {
         reader: iter(training_batches(tracks, batch_size=BATCH_SIZE, reader=reader, **options))
         for reader in READERS[1:]
@@ -110,7 +110,7 @@ def waiting_share(config, tracks) -> tuple[float, float]:
     batches = iter(
         training_batches(
             tracks["train"],
-            sources=SOURCES,
+            stems=SOURCES,
             segment_samples=config.data.segment_samples(sample_rate),
             num_channels=config.data.num_channels,
             batch_size=config.training.batch_size,

@@ -110,7 +110,7 @@ def _take_steps(config: Config) -> dict[str, int]:
     num_samples = network.training_samples(config.data.segment_samples(SAMPLE_RATE))
     num_seen = num_samples + 2 * network.margin_samples
     shape = (config.training.batch_size, len(config.data.stems), num_seen, config.data.num_channels)
-    batch = {"sources": np.random.default_rng(0).integers(-2000, 2000, shape, np.int16)}
+    batch = {"stems": np.random.default_rng(0).integers(-2000, 2000, shape, np.int16)}
     return _peaks(lambda: trainer.train_on_batch(batch))
 
 

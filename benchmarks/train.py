@@ -113,8 +113,8 @@ def measure(case: Case, own_rate: float) -> dict:
     from sepnet.training.fit import make_trainer
 
     shape = (case.batch_size, len(Data().stems), case.segment_samples, Data().num_channels)
-    batch = {"sources": np.random.default_rng(0).integers(-9999, 9999, shape).astype(np.int16)}
-    mixture = tf.constant(batch["sources"].sum(axis=1) / 2**15, tf.float32)
+    batch = {"stems": np.random.default_rng(0).integers(-9999, 9999, shape).astype(np.int16)}
+    mixture = tf.constant(batch["stems"].sum(axis=1) / 2**15, tf.float32)
     audio_seconds = case.batch_size * case.segment_samples / SAMPLE_RATE
     figure = dataclasses.asdict(case)
     for way in case.ways:

@@ -28,16 +28,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON document, for programs")
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one for each CPU core)")
     options = parser.parse_args(argv)
-    sources = [name.strip() for name in options.sources.split(",") if name.strip()]
-    if len(set(sources)) < 2 or MIXTURE in sources:
+    stems = [name.strip() for name in options.sources.split(",") if name.strip()]
+    if len(set(stems)) < 2 or MIXTURE in stems:
         raise UserError(
             f"--sources {options.sources!r} will not do; expected two or more names, like {DEFAULT_SOURCES}"
         )
     if options.workers is not None and options.workers < 1:
         raise UserError(f"--workers {options.workers} is too small; expected 1 or more")
-    report = check_songs(options.path, sources, workers=options.workers)
+    report = check_songs(options.path, stems, workers=options.workers)
     if options.json:
-        print_document(report, options.path, sources)
+        print_document(report, options.path, stems)
     else:
         print_tables(report, options.path, show_all=options.all)
     return 0 if report.is_good else 1

@@ -94,7 +94,7 @@ def _comparable(settings: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str
         found["max_trials"] = None
     # Configs as this version writes them. Those that cannot be read differ as they are.
     with contextlib.suppress(UserError, AttributeError):
-        found["configs"] = {name: _written(config) for name, config in found["configs"].items()}
+        found["configs"] = {name: _written(config) for name, config in found.get("configs", {}).items()}
     with contextlib.suppress(UserError):
         knobs = parse_knobs(found.get("knobs") or (), families_of(new["depths"]))
         found["knobs"] = {knob.name: list(knob.values) or [f"{knob.low}:{knob.high}:{knob.log}"] for knob in knobs}

@@ -1,6 +1,6 @@
 """Augmentation on the device: new songs out of the stems of a batch.
 
-Layers over `sources`, `[batch, num_samples, num_sources, num_channels]`, float32, full scale ±1; each has an effect
+Layers over `stems`, `[batch, num_samples, num_stems, num_channels]`, float32, full scale ±1; each has an effect
 in training only. The mixture is made from the stems afterwards, so it always fits them (Uhlich et al. 2017, "Improving
 music source separation based on deep neural networks through data augmentation and network blending").
 """
@@ -10,16 +10,16 @@ from keras import ops
 
 
 class _Augmentation(keras.layers.Layer):
-    """Base of the random changes made to the sources in training."""
+    """Base of the random changes made to the stems in training."""
 
     def __init__(self, seed: int, **kwargs):
         super().__init__(**{**kwargs, "dtype": "float32"})
         self.seeds = keras.random.SeedGenerator(seed)
 
-    def call(self, sources, training=False):
-        return self.augment(sources) if training else sources
+    def call(self, stems, training=False):
+        return self.augment(stems) if training else stems
 
-    def augment(self, sources):
+    def augment(self, stems):
         raise NotImplementedError
 
     def _random_signs(self, shape):
@@ -30,13 +30,13 @@ class _Augmentation(keras.layers.Layer):
 
 
 class Remix(_Augmentation):
-    """Gives every mixture stems of different segments: each source is shifted through the batch by its own amount."""
+    """Gives every mixture stems of different segments: each stem is shifted through the batch by its own amount."""
 
-    def augment(self, sources):
-        batch_size, num_sources = ops.shape(sources)[0], sources.shape[2]
-        shifts = keras.random.randint((1, num_sources), 0, batch_size, seed=self.seeds)
+    def augment(self, stems):
+        batch_size, num_stems = ops.shape(stems)[0], stems.shape[2]
+        shifts = keras.random.randint((1, num_stems), 0, batch_size, seed=self.seeds)
         rows = (ops.expand_dims(ops.arange(batch_size), 1) + shifts) % batch_size
-        return ops.stack([ops.take(sources[:, :, index], rows[:, index], axis=0) for index in range(num_sources)], 2)
+        return ops.stack([ops.take(stems[:, :, index], rows[:, index], axis=0) for index in range(num_stems)], 2)
 
 
 class RandomGain(_Augmentation):
@@ -46,25 +46,25 @@ class RandomGain(_Augmentation):
         super().__init__(seed, **kwargs)
         self.range_db = range_db
 
-    def augment(self, sources):
-        shape = (ops.shape(sources)[0], 1, sources.shape[2], 1)
+    def augment(self, stems):
+        shape = (ops.shape(stems)[0], 1, stems.shape[2], 1)
         gain_db = keras.random.uniform(shape, -self.range_db, self.range_db, seed=self.seeds)
-        return sources * ops.power(10.0, gain_db / 20.0)
+        return stems * ops.power(10.0, gain_db / 20.0)
 
 
 class ChannelSwap(_Augmentation):
     """Exchanges left and right of a stem every second time."""
 
-    def augment(self, sources):
-        signs = self._random_signs((ops.shape(sources)[0], 1, sources.shape[2], 1))
-        return ops.where(signs > 0, sources, ops.flip(sources, axis=3))
+    def augment(self, stems):
+        signs = self._random_signs((ops.shape(stems)[0], 1, stems.shape[2], 1))
+        return ops.where(signs > 0, stems, ops.flip(stems, axis=3))
 
 
 class Polarity(_Augmentation):
     """Inverts a stem every second time."""
 
-    def augment(self, sources):
-        return sources * self._random_signs((ops.shape(sources)[0], 1, sources.shape[2], 1))
+    def augment(self, stems):
+        return stems * self._random_signs((ops.shape(stems)[0], 1, stems.shape[2], 1))
 
 
 def make_augmentations(

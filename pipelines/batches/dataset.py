@@ -3,8 +3,8 @@
     numbers of examples → positions (stateless random) → a batch, read in one piece → prefetch
 
 Where an example begins depends on the seed and on its number alone, so one seed gives the same batches whatever
-reads them, in order, and a run that stopped goes on at any step. In a batch the sources come before the samples,
-`[batch_size, num_sources, num_samples, num_channels]`, as the files have them: turning them here would cost more
+reads them, in order, and a run that stopped goes on at any step. In a batch the stems come before the samples,
+`[batch_size, num_stems, num_samples, num_channels]`, as the files have them: turning them here would cost more
 than all of the reading does, and the device does it in passing.
 """
 
@@ -38,7 +38,7 @@ _reads = {"begun": 0, "ended": 0}
 def training_batches(
     tracks: Sequence[Track],
     *,
-    sources: Sequence[str],
+    stems: Sequence[str],
     segment_samples: int,
     num_channels: int,
     batch_size: int,
@@ -54,7 +54,7 @@ def training_batches(
 
     Args:
         tracks: training tracks, one or more.
-        sources: names of the sources, in the order in which they are stacked.
+        stems: names of the stems, in the order in which they are stacked.
         segment_samples: length of a segment.
         num_channels: of the batches; where files have another number, these are averaged to 1 or repeated.
         batch_size: segments in a batch.
@@ -64,7 +64,7 @@ def training_batches(
         reader: one of `READERS`; "auto" takes tensorflow-io where it loads and all files are WAV.
 
     Returns:
-        Dataset of `{"sources": int16 [batch_size, num_sources, margin_samples + segment_samples + margin_samples,
+        Dataset of `{"stems": int16 [batch_size, num_stems, margin_samples + segment_samples + margin_samples,
         num_channels]}`, full scale ±32768.
 
     Raises:
@@ -81,13 +81,13 @@ def training_batches(
         return track, tf.cast(draws[1] * tf.cast(room[track] + 1, tf.float64), tf.int64) - margin_samples
 
     read = _batch_reader(
-        tracks, sources, segment_samples + 2 * margin_samples, num_channels, reader, has_margin=margin_samples > 0
+        tracks, stems, segment_samples + 2 * margin_samples, num_channels, reader, has_margin=margin_samples > 0
     )
 
     @NO_AUTOGRAPH
     def batch(step: tf.Tensor) -> dict[str, tf.Tensor]:
         positions = [position(step * batch_size + index) for index in range(batch_size)]
-        return {"sources": read(*(tf.stack(part) for part in zip(*positions, strict=True)))}
+        return {"stems": read(*(tf.stack(part) for part in zip(*positions, strict=True)))}
 
     # `map` runs one call at a time: a call reads its files beside each other, see `_tfio_reader`.
     return tf.data.Dataset.range(first_step, np.iinfo(np.int64).max).map(batch).prefetch(2)
@@ -96,7 +96,7 @@ def training_batches(
 def validation_batches(
     tracks: Sequence[Track],
     *,
-    sources: Sequence[str],
+    stems: Sequence[str],
     segment_samples: int,
     num_segments: int,
     num_channels: int,
@@ -110,9 +110,9 @@ def validation_batches(
     or a depth.
 
     Returns:
-        Dataset of `{"sources": int16 [batch, num_sources, segment_samples, num_channels],
+        Dataset of `{"stems": int16 [batch, num_stems, segment_samples, num_channels],
         "mixture": int16 [batch, segment_samples, num_channels]}`; the mixture is the song's own, or the sum of its
-        sources where not all songs have one. The last batch may be smaller.
+        stems where not all songs have one. The last batch may be smaller.
 
     Raises:
         UserError: tensorflow-io was asked for but cannot be used.
@@ -125,19 +125,19 @@ def validation_batches(
     chosen = np.linspace(0, len(positions) - 1, min(num_segments, len(positions))).round().astype(int)
     table = tf.constant(np.array(positions, np.int64)[chosen])
     has_mixture = all(MIXTURE in track.files for track in tracks)
-    stems = (*sources, MIXTURE) if has_mixture else tuple(sources)
+    names = (*stems, MIXTURE) if has_mixture else tuple(stems)
 
     def batches(first: int, last: int, size: int) -> tf.data.Dataset:
-        read = _batch_reader(tracks, stems, segment_samples, num_channels, reader)
+        read = _batch_reader(tracks, names, segment_samples, num_channels, reader)
 
         @NO_AUTOGRAPH
         def batch(start: tf.Tensor) -> dict[str, tf.Tensor]:
             rows = table[start : start + size]
             audio = read(*(tf.ensure_shape(rows[:, column], [size]) for column in (0, 1)))
             if has_mixture:
-                return {"sources": audio[:, :-1], "mixture": audio[:, -1]}
+                return {"stems": audio[:, :-1], "mixture": audio[:, -1]}
             total = tf.reduce_sum(tf.cast(audio, tf.int32), axis=1)
-            return {"sources": audio, "mixture": tf.cast(tf.clip_by_value(total, -(2**15), 2**15 - 1), tf.int16)}
+            return {"stems": audio, "mixture": tf.cast(tf.clip_by_value(total, -(2**15), 2**15 - 1), tf.int16)}
 
         return tf.data.Dataset.range(first, last, size).map(batch)
 

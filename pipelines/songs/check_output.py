@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 SPLITS = ("train", "valid", "test")
 
 
-def print_document(report: "Report", path: pathlib.Path, sources: Sequence[str]) -> None:
+def print_document(report: "Report", path: pathlib.Path, stems: Sequence[str]) -> None:
     """Prints everything that was found as JSON."""
     document = {
         "path": str(path),
-        "sources": list(sources),
+        "sources": list(stems),
         "is_good": report.is_good,
         "validation": report.validation,
         "problems": report.problems,

@@ -45,7 +45,7 @@ class SongReport:
         sample_rates: Hz, every one that occurs.
         num_channels: audio channels, every number that occurs.
         formats: containers and encodings.
-        residual_db: power of the mixture less the sum of the sources, against the mixture's; None where it cannot
+        residual_db: power of the mixture less the sum of the stems, against the mixture's; None where it cannot
             be said, -200 at the least.
         problems: faults that must be mended.
         notes: findings that do no harm.
@@ -86,12 +86,12 @@ class Report:
         return not self.problems and not any(song.problems for song in self.songs)
 
 
-def check_songs(root: pathlib.Path, sources: Sequence[str], *, workers: int | None = None) -> Report:
+def check_songs(root: pathlib.Path, stems: Sequence[str], *, workers: int | None = None) -> Report:
     """Reads every song under `root` from beginning to end, and reports what is there.
 
     Args:
         root: folder of songs; see `pipelines.songs.layouts` for the layouts.
-        sources: the names of the sources that every song should have.
+        stems: the names of the stems that every song should hold.
         workers: processes; None takes one for each CPU core.
 
     Raises:
@@ -104,9 +104,9 @@ def check_songs(root: pathlib.Path, sources: Sequence[str], *, workers: int | No
         return Report([], "there are no songs", [f"no songs under {root}"], where_songs_are(root))
     reports, readable = {}, []
     for song in songs:
-        reports[song], infos = _read_headers(song, sources)
+        reports[song], infos = _read_headers(song, stems)
         if infos:
-            readable.append(_Listening(song, tuple(infos), tuple(sources), next(iter(infos.values())).sample_rate))
+            readable.append(_Listening(song, tuple(infos), tuple(stems), next(iter(infos.values())).sample_rate))
     with (
         progress_bar("checking", total=sum(reports[job.song].seconds for job in readable), unit="s") as advance,
         contextlib.closing(run_jobs(_listen, readable, advance=advance, workers=workers)) as results,
@@ -132,15 +132,21 @@ def check_songs(root: pathlib.Path, sources: Sequence[str], *, workers: int | No
 
 @dataclasses.dataclass(frozen=True)
 class _Listening:
-    """A song to decode: which of its stems, and its sources' names; Hz."""
+    """A song to decode.
+
+    Attributes:
+        names: the stems that it holds, the mixture too.
+        stems: the stems whose sum should be the mixture.
+        sample_rate: Hz.
+    """
 
     song: Song
+    names: Sequence[str]
     stems: Sequence[str]
-    sources: Sequence[str]
     sample_rate: int
 
 
-def _read_headers(song: Song, sources: Sequence[str]) -> tuple[SongReport, dict[str, reading.AudioInfo]]:
+def _read_headers(song: Song, stems: Sequence[str]) -> tuple[SongReport, dict[str, reading.AudioInfo]]:
     """Reads a song's headers; the second result is empty where its samples cannot be compared."""
     report = SongReport(song.name, song.split, str(song.path))
     infos: dict[str, reading.AudioInfo] = {}
@@ -153,11 +159,11 @@ def _read_headers(song: Song, sources: Sequence[str]) -> tuple[SongReport, dict[
             infos = dict(zip(STEM_STREAMS, streams, strict=True))
         else:
             files = song.files()
-            infos = {stem: reading.measure(files[stem]) for stem in (*sources, MIXTURE) if stem in files}
+            infos = {stem: reading.measure(files[stem]) for stem in (*stems, MIXTURE) if stem in files}
     except UserError as error:
         report.problems.append(_without_folder(error, song))
         return report, {}
-    missing = [source for source in sources if source not in infos]
+    missing = [stem for stem in stems if stem not in infos]
     if missing:
         report.problems.append(f"lacks {', '.join(missing)}")
         report.suggestions = [] if song.is_stem_file else rename_files(song.path, missing)
@@ -190,11 +196,11 @@ def _by_stem(infos: Mapping[str, reading.AudioInfo], attribute: str) -> str:
 def _listen(job: _Listening, advance: Advance) -> SongReport:
     """Decodes a song and reports what only its samples can tell."""
     report = SongReport(job.song.name, job.song.split, str(job.song.path))
-    peaks, clipped = dict.fromkeys(job.stems, 0.0), dict.fromkeys(job.stems, 0)
+    peaks, clipped = dict.fromkeys(job.names, 0.0), dict.fromkeys(job.names, 0)
     broken: set[str] = set()
     power = residual = 0.0
-    has_sum = {MIXTURE, *job.sources} <= set(job.stems)
-    for block in song_blocks(job.song, job.stems, lambda text: report.problems.append(_without_folder(text, job.song))):
+    has_sum = {MIXTURE, *job.stems} <= set(job.names)
+    for block in song_blocks(job.song, job.names, lambda text: report.problems.append(_without_folder(text, job.song))):
         for stem, samples in block.items():
             magnitudes = np.abs(samples)
             peak = float(magnitudes.max(initial=0.0))
@@ -206,8 +212,8 @@ def _listen(job: _Listening, advance: Advance) -> SongReport:
         if has_sum and not broken:
             mixture = block[MIXTURE].astype(np.float64)
             power += float(np.square(mixture).sum())
-            residual += float(np.square(mixture - sum(block[source] for source in job.sources)).sum())
-        advance(len(block[job.stems[0]]) / job.sample_rate)
+            residual += float(np.square(mixture - sum(block[stem] for stem in job.stems)).sum())
+        advance(len(block[job.names[0]]) / job.sample_rate)
     if broken:
         report.problems.append(f"samples that are no numbers (NaN or infinite): {', '.join(sorted(broken))}")
     silent = [stem for stem, peak in peaks.items() if not peak and stem not in broken]
@@ -219,7 +225,7 @@ def _listen(job: _Listening, advance: Advance) -> SongReport:
     if has_sum and not broken and power:
         report.residual_db = 10 * math.log10(max(residual / power, SMALLEST_RESIDUAL))
         # With stems left aside, the sum is not expected to be the mixture.
-        if report.residual_db > FAR_RESIDUAL_DB and set(job.stems) <= {MIXTURE, *job.sources}:
+        if report.residual_db > FAR_RESIDUAL_DB and set(job.names) <= {MIXTURE, *job.stems}:
             report.problems.append(f"the sum of the sources is far from the mixture ({report.residual_db:.1f} dB)")
     return report
 

@@ -157,20 +157,20 @@ def how_validation_was_chosen(songs: Sequence[Song], root: pathlib.Path) -> str:
     return "training songs, chosen by a hash of their names"
 
 
-def read_track(song: Song, sources: Sequence[str], probe: Callable[[pathlib.Path], reading.AudioInfo]) -> Track:
-    """Checks that a song in a folder has every source, with one rate and one length.
+def read_track(song: Song, stems: Sequence[str], probe: Callable[[pathlib.Path], reading.AudioInfo]) -> Track:
+    """Checks that a song in a folder has every stem, with one rate and one length.
 
     Raises:
-        SongError: a source is missing, a file cannot be read, or the files differ in rate or length.
+        SongError: a stem is missing, a file cannot be read, or the files differ in rate or length.
     """
     found = song.files()
-    missing = [source for source in sources if source not in found]
+    missing = [stem for stem in stems if stem not in found]
     if missing:
         raise SongError(
             f"song {song.name!r} lacks {', '.join(missing)}; it holds {', '.join(found) or 'nothing'}: "
             f"rename a file to {missing[0]}.wav, or name the sources with --sources"
         )
-    files = {stem: found[stem] for stem in (*sources, MIXTURE) if stem in found}
+    files = {stem: found[stem] for stem in (*stems, MIXTURE) if stem in found}
     try:
         infos = {stem: probe(path) for stem, path in files.items()}
     except UserError as error:

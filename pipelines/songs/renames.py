@@ -30,20 +30,20 @@ SHOWN_FOLDERS = 3
 
 
 def rename_files(song: pathlib.Path, missing: Collection[str]) -> list[str]:
-    """Suggests which files of a song's folder to rename, so that the missing sources are found."""
+    """Suggests which files of a song's folder to rename, so that the missing stems are found."""
     names = _names(song)
     suggestions = []
-    for source in missing:
-        words = STEM_WORDS.get(source, {source.lower()})
+    for wanted in missing:
+        words = STEM_WORDS.get(wanted, {wanted.lower()})
         for name in names:
             stem, suffix = os.path.splitext(name)
             found = set(re.split(r"[\W\d_]+", stem.lower()))
             if not words & found or found & {"no", "minus", "without"}:
                 continue
             if suffix.lower() in AUDIO_SUFFIXES:
-                suggestions.append(f"rename {name} to {source}{suffix.lower()}")
+                suggestions.append(f"rename {name} to {wanted}{suffix.lower()}")
             elif suffix.lower() in OTHER_AUDIO_SUFFIXES:
-                suggestions.append(f"convert {name} to {source}.wav")
+                suggestions.append(f"convert {name} to {wanted}.wav")
             else:
                 continue
             break

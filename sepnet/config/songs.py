@@ -21,7 +21,7 @@ def data_root(data: Data) -> pathlib.Path:
 
 def config_tracks(data: Data) -> dict[str, list[Track]]:
     """The tracks of every split; errors as of `pipelines.copies.tracks.load_tracks`."""
-    return load_tracks(data_root(data), sources=data.stems, sample_rate=data.sample_rate, skip_bad=data.skip_bad)
+    return load_tracks(data_root(data), stems=data.stems, sample_rate=data.sample_rate, skip_bad=data.skip_bad)
 
 
 def data_of(parts: Mapping[str, Sequence[str]], data: Data) -> Data:

@@ -116,7 +116,7 @@ def _train(config: Config, network: Network, trainer: Trainer, recorder: Recorde
     done, budget = recorder.num_epochs, Budget(recorder, config)
     batches = training_batches(
         tracks,
-        sources=config.data.stems,
+        stems=config.data.stems,
         segment_samples=network.training_samples(config.data.segment_samples(sample_rate)),
         margin_samples=network.margin_samples,
         num_channels=config.data.num_channels,
@@ -263,7 +263,7 @@ def make_validation(config: Config, tracks: Sequence[Track]) -> tf.data.Dataset:
     """The fixed segments that `val_mse` is measured on, the same for every model; see `validation_batches`."""
     return validation_batches(
         tracks,
-        sources=config.data.stems,
+        stems=config.data.stems,
         segment_samples=round(config.data.validation_seconds * tracks[0].sample_rate),
         num_segments=config.data.validation_segments,
         num_channels=config.data.num_channels,

@@ -52,7 +52,7 @@ def measure_run(run: Run, config: Config, validation: tf.data.Dataset, sample_ra
             num_samples += outputs["sources"].shape[0] * outputs["sources"].shape[1]
         while time.monotonic() - begin < SHORTEST_SECONDS:
             trainer.predict_on_batch(first)
-            num_samples += first["sources"].shape[0] * first["sources"].shape[2]
+            num_samples += first["stems"].shape[0] * first["stems"].shape[2]
         seconds, joules = time.monotonic() - begin, meter.joules - before
     audio_seconds = num_samples / sample_rate
     return {

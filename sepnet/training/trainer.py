@@ -16,18 +16,18 @@ FULL_SCALE = 32_768.0
 class Trainer(keras.Model):
     """Wraps a separator for `fit` and `evaluate`; works on every Keras backend.
 
-    Its inputs are the batches of `pipelines.batches.dataset`: `sources` int16
-    `[batch, num_sources, num_samples, num_channels]` and, where the song's own mixture is to be separated, `mixture`
-    int16 `[batch, num_samples, num_channels]`; else the mixture is the sum of the (augmented) sources. In training,
-    `sources` hold the network's margin as well.
+    Its inputs are the batches of `pipelines.batches.dataset`: `stems` int16
+    `[batch, num_stems, num_samples, num_channels]` and, where the song's own mixture is to be separated, `mixture`
+    int16 `[batch, num_samples, num_channels]`; else the mixture is the sum of the (augmented) stems. In training,
+    `stems` hold the network's margin as well. A source is one stem or the sum of several.
 
     Logs: `loss`; `mse`, the mean squared error on the waveform over segments, sources, channels and samples;
     `mse_<source>` for each source; and `si_sdr`, in dB, over the stems that are not silent.
 
     Args:
         network: trained network; in training its core runs, in evaluation the whole model.
-        sources: names of the sources in the order of the batches.
-        augmentations: layers over `sources` that act in training.
+        sources: names of the sources, in the order of the stems in the batches.
+        augmentations: layers over the stems that act in training.
         loss: `(sources, estimates) -> scalar`, the mean squared error unless given.
         num_replicas: devices that TensorFlow splits every batch over.
         num_parts: for each source, how many stems of the batches add up to it; one unless given.
@@ -56,17 +56,16 @@ class Trainer(keras.Model):
         self.si_sdr = keras.metrics.Mean(name="si_sdr")
 
     def call(self, inputs, training=False):
-        sources = ops.cast(ops.transpose(inputs["sources"], (0, 2, 1, 3)), "float32") / FULL_SCALE
+        stems = ops.cast(ops.transpose(inputs["stems"], (0, 2, 1, 3)), "float32") / FULL_SCALE
         for augmentation in self.augmentations:
-            sources = augmentation(sources, training=training)
-        if max(self.num_parts) > 1:
-            sources = self._add_parts(sources)
+            stems = augmentation(stems, training=training)
+        sources = self._add_parts(stems) if max(self.num_parts) > 1 else stems
         if "mixture" in inputs:
             mixture = ops.cast(inputs["mixture"], "float32") / FULL_SCALE
         else:
             mixture = ops.sum(sources, axis=2)
-        stems = (self.core if training else self.model)(mixture, training=training)
-        estimates = ops.stack([ops.cast(stems[source], "float32") for source in self.sources], axis=2)
+        outputs = (self.core if training else self.model)(mixture, training=training)
+        estimates = ops.stack([ops.cast(outputs[source], "float32") for source in self.sources], axis=2)
         if training and self.margin_samples:
             sources = sources[:, self.margin_samples : -self.margin_samples]
         return {"sources": sources, "estimates": estimates}

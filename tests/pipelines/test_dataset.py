@@ -45,16 +45,16 @@ def name_of(song, source):
 
 def take(count, tracks, **options):
     """The first batches of training as one array `[examples, num_sources, num_samples, num_channels]`."""
-    defaults = {"sources": SOURCES, "segment_samples": 50, "num_channels": 2, "batch_size": 4, "seed": 0}
+    defaults = {"stems": SOURCES, "segment_samples": 50, "num_channels": 2, "batch_size": 4, "seed": 0}
     batches = training_batches(tracks, **{**defaults, **options})
-    return np.concatenate([batch["sources"] for batch in batches.take(count).as_numpy_iterator()])
+    return np.concatenate([batch["stems"] for batch in batches.take(count).as_numpy_iterator()])
 
 
 def validate(tracks, **options):
     """All validation examples: sources and mixture, and the sizes of the batches."""
-    defaults = {"sources": SOURCES, "segment_samples": 50, "num_segments": 7, "num_channels": 2, "batch_size": 3}
+    defaults = {"stems": SOURCES, "segment_samples": 50, "num_segments": 7, "num_channels": 2, "batch_size": 3}
     batches = list(validation_batches(tracks, **{**defaults, **options}).as_numpy_iterator())
-    sources, mixture = (np.concatenate([batch[name] for batch in batches]) for name in ("sources", "mixture"))
+    sources, mixture = (np.concatenate([batch[name] for batch in batches]) for name in ("stems", "mixture"))
     return sources, mixture, [len(batch["mixture"]) for batch in batches]
 
 
@@ -213,9 +213,9 @@ def test_songs_without_a_mixture_are_validated_on_the_sum_of_their_sources(write
 def test_files_are_never_mixed_up(write_tracks, reader):
     """Two data sets that read many files as fast as they can: every segment is of one file, and of the right one."""
     tracks = write_tracks([3000] * 40)
-    options = {"sources": SOURCES, "segment_samples": 1000, "num_channels": 2, "batch_size": 16, "reader": reader}
+    options = {"stems": SOURCES, "segment_samples": 1000, "num_channels": 2, "batch_size": 16, "reader": reader}
     streams = [training_batches(tracks, **options, seed=seed).take(100).as_numpy_iterator() for seed in (0, 1)]
-    examples = np.concatenate([batch["sources"] for batches in zip(*streams, strict=True) for batch in batches])
+    examples = np.concatenate([batch["stems"] for batches in zip(*streams, strict=True) for batch in batches])
     assert len(examples) == 3200
     np.testing.assert_array_equal(np.diff(examples[..., 0], axis=2), 1)
     np.testing.assert_array_equal(examples[:, 0, :, 0], examples[:, 1, :, 0])

@@ -21,8 +21,8 @@ def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 from pipelines.batches.dataset import training_batches
 from pipelines.copies.tracks import load_tracks
-tracks = load_tracks(pathlib.Path(sys.argv[1]), sources=("vocals", "drums"))["train"]
-options = dict(sources=("vocals", "drums"), segment_samples=8_000, num_channels=2, batch_size=16, seed=0)
+tracks = load_tracks(pathlib.Path(sys.argv[1]), stems=("vocals", "drums"))["train"]
+options = dict(stems=("vocals", "drums"), segment_samples=8_000, num_channels=2, batch_size=16, seed=0)
 batches = iter(training_batches(tracks, reader=sys.argv[2], **options))
 for _ in range(300):
     next(batches)

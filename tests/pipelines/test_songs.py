@@ -216,12 +216,12 @@ def test_names_may_be_any_bytes(tmp_path, write_song, fresh_cache, run):
     for number, name in enumerate(names):
         # 24 bits have to be converted, into folders of the same names.
         write_song(tmp_path / "songs" / name, subtype="PCM_24" if number % 2 else "PCM_16", seed=number)
-    tracks = load_tracks(tmp_path / "songs", sources=SOURCES)
+    tracks = load_tracks(tmp_path / "songs", stems=SOURCES)
     assert {track.name for split in tracks.values() for track in split} == set(names)
     from pipelines.batches.dataset import training_batches
 
     batches = training_batches(
-        tracks["train"], sources=SOURCES, segment_samples=100, batch_size=2, num_channels=2, seed=0
+        tracks["train"], stems=SOURCES, segment_samples=100, batch_size=2, num_channels=2, seed=0
     )
     next(iter(batches))
     assert run("pipelines.check", tmp_path / "songs", "--all").status == 0

@@ -116,7 +116,7 @@ def test_a_block_gives_the_values_of_the_whole(frame_step):
     np.testing.assert_array_equal(block_imag[:, inside], imag[:, shifted])
     whole = layers.inverse_stft(*soft_mask(real, imag), waveform)[:, begin:end]
     part = layers.inverse_stft(*soft_mask(block_real, block_imag), block)
-    inside = slice(layers.stft.context, -layers.stft.context)
+    inside = slice(layers.stft.reach_samples, -layers.stft.reach_samples)
     np.testing.assert_allclose(part[:, inside], whole[:, inside], rtol=0, atol=1e-6)
     assert np.max(np.abs(part - whole)) > 1e-3
 

@@ -20,7 +20,7 @@ def in_one_process(fresh_cache, monkeypatch):
 def test_streams_wav_as_it_is(tmp_path, write_song, fresh_cache, capsys):
     for name in ("train/a", "train/b", "valid/c", "test/d"):
         write_song(tmp_path / name)
-    found = load_tracks(tmp_path, sources=SOURCES)
+    found = load_tracks(tmp_path, stems=SOURCES)
     assert {split: [track.name for track in found[split]] for split in found} == {
         "train": ["a", "b"],
         "valid": ["c"],
@@ -35,12 +35,12 @@ def test_converts_stem_files_once(tmp_path, real_track, fresh_cache, capsys):
     for split in ("train", "test"):
         (tmp_path / "musdb" / split).mkdir(parents=True)
         shutil.copyfile(real_track, tmp_path / "musdb" / split / "A.stem.mp4")
-    found = load_tracks(tmp_path / "musdb", sources=("vocals", "drums"))
+    found = load_tracks(tmp_path / "musdb", stems=("vocals", "drums"))
     assert [len(found[split]) for split in ("train", "valid", "test")] == [1, 0, 1]
     assert list(found["train"][0].files) == ["vocals", "drums", "mixture"]
     assert found["train"][0].is_wav
     assert "converting 2 songs" in capsys.readouterr().out
-    assert load_tracks(tmp_path / "musdb", sources=("vocals", "drums")) == found
+    assert load_tracks(tmp_path / "musdb", stems=("vocals", "drums")) == found
     assert capsys.readouterr().out == ""
 
 
@@ -48,7 +48,7 @@ def test_cached_copy_follows_its_source(tmp_path, write_song, fresh_cache):
     songs = tmp_path / "my songs"
     for seed, name in enumerate(("train/a", "train/b", "test/c")):
         write_song(songs / name, subtype="PCM_24", seed=seed)
-    assert len(load_tracks(songs, sources=SOURCES)["train"]) == 1
+    assert len(load_tracks(songs, stems=SOURCES)["train"]) == 1
     [copy] = (fresh_cache / "prepared").iterdir()
     assert copy.name.startswith("my songs-native-")
     # A song is gone, one has moved, one is new, one is another.
@@ -57,7 +57,7 @@ def test_cached_copy_follows_its_source(tmp_path, write_song, fresh_cache):
     (songs / "test" / "c").rename(songs / "train" / "c")
     write_song(songs / "train" / "b", subtype="PCM_24", num_samples=77)
     write_song(songs / "test" / "d", subtype="PCM_24")
-    found = load_tracks(songs, sources=SOURCES)
+    found = load_tracks(songs, stems=SOURCES)
     names = {track.name: split for split in found for track in found[split]}
     assert names.keys() == {"b", "c", "d"} and names["d"] == "test"
     [changed] = [track for split in found for track in found[split] if track.name == "b"]
@@ -69,9 +69,9 @@ def test_each_rate_has_its_copy(tmp_path, write_song, fresh_cache):
     write_song(tmp_path / "songs" / "a", sample_rate=16000, num_samples=1600)
     write_song(tmp_path / "songs" / "b", sample_rate=8000, num_samples=1600)
     with pytest.raises(UserError, match=r"different sample rates \(8000 Hz and 16000 Hz\); choose one"):
-        load_tracks(tmp_path / "songs", sources=SOURCES)
+        load_tracks(tmp_path / "songs", stems=SOURCES)
     for rate, lengths in ((8000, {800, 1600}), (16000, {1600, 3200})):
-        found = load_tracks(tmp_path / "songs", sources=SOURCES, sample_rate=rate)
+        found = load_tracks(tmp_path / "songs", stems=SOURCES, sample_rate=rate)
         assert {track.num_samples for split in found for track in found[split]} == lengths
         assert {soundfile.info(track.files["bass"]).samplerate for split in found for track in found[split]} == {rate}
     assert len(list((fresh_cache / "prepared").iterdir())) == 2
@@ -82,7 +82,7 @@ def test_sources_that_stem_files_lack(tmp_path, real_track, monkeypatch):
     # Said before anything is converted.
     monkeypatch.setattr(make, "prepared_copy", None)
     with pytest.raises(UserError, match="hold mixture, drums, bass, other, vocals, not piano"):
-        load_tracks(tmp_path, sources=("vocals", "piano"))
+        load_tracks(tmp_path, stems=("vocals", "piano"))
 
 
 @pytest.mark.parametrize("damage", BAD_SONGS, ids=lambda damage: damage.__name__)
@@ -92,11 +92,11 @@ def test_bad_song(tmp_path, write_song, real_track, capsys, damage):
         write_song(songs / name, num_channels=1)
     damage(songs, write_song, real_track)
     with pytest.raises(UserError, match="song 'bad song'.*--skip-bad") as raised:
-        load_tracks(songs, sources=SOURCES)
+        load_tracks(songs, stems=SOURCES)
     assert BAD_SONGS[damage] in str(raised.value)
     assert "\n" not in str(raised.value)
     capsys.readouterr()
-    found = load_tracks(songs, sources=SOURCES, skip_bad=True)
+    found = load_tracks(songs, stems=SOURCES, skip_bad=True)
     assert sorted(track.name for split in found for track in found[split]) == ["good 0", "good 1", "good 2"]
     assert capsys.readouterr().out.count("left out: song 'bad song'") == 1
 
@@ -104,11 +104,11 @@ def test_bad_song(tmp_path, write_song, real_track, capsys, damage):
 def test_every_song_is_bad(tmp_path, write_song):
     write_song(tmp_path / "a", ["vocals", "rest"])
     with pytest.raises(UserError, match="no song under .* can be used; `python -m pipelines.check"):
-        load_tracks(tmp_path, sources=SOURCES, skip_bad=True)
+        load_tracks(tmp_path, stems=SOURCES, skip_bad=True)
 
 
 def test_counts_the_other_bad_songs(tmp_path, write_song):
     for name in ("a", "b", "c"):
         write_song(tmp_path / name, ["vocals", "rest"])
     with pytest.raises(UserError, match=r"song 'a' lacks .* \(2 more: `python -m pipelines.check"):
-        tracks.load_tracks(tmp_path, sources=SOURCES)
+        tracks.load_tracks(tmp_path, stems=SOURCES)

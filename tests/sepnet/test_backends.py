@@ -36,7 +36,7 @@ for devices in (1, 2):
     with several_devices(devices):
         network = config.build(8000)
         trainer = make_trainer(config, network)
-    history = trainer.fit(tf.data.Dataset.from_tensor_slices({"sources": batch}), shuffle=False, verbose=0).history
+    history = trainer.fit(tf.data.Dataset.from_tensor_slices({"stems": batch}), shuffle=False, verbose=0).history
     answer[devices] = {"loss": history["loss"], "weights": [w.ravel().tolist() for w in network.model.get_weights()]}
 print(json.dumps(answer))
 """

@@ -125,7 +125,7 @@ def check_that_it_trains(family, options, folder):
     num_samples = network.training_samples(SEGMENT_SAMPLES) + 2 * network.margin_samples
     sources = (noise(2, len(SOURCES), num_samples, num_channels) * 20_000).astype(np.int16)
     before = [np.array(variable) for variable in network.model.trainable_variables]
-    logs = trainer.train_on_batch({"sources": sources}, return_dict=True)
+    logs = trainer.train_on_batch({"stems": sources}, return_dict=True)
     moved = [np.any(np.array(now) != was) for now, was in zip(network.model.trainable_variables, before, strict=True)]
     assert np.isfinite(logs["loss"]) and all(moved)
     mixture = noise(1, 77, num_channels)
@@ -242,7 +242,7 @@ def test_recomputing_activations_changes_no_weight(family, options):
         network = small_network(family, recompute=recompute, **options)
         trainer = Trainer(network, SOURCES)
         trainer.compile(optimizer=keras.optimizers.SGD(1.0), run_eagerly=True)
-        trainer.train_on_batch({"sources": (noise(2, len(SOURCES), 200, 2) * 20_000).astype(np.int16)})
+        trainer.train_on_batch({"stems": (noise(2, len(SOURCES), 200, 2) * 20_000).astype(np.int16)})
         # With them the moving averages of batch normalisation.
         trained.append([np.array(variable) for variable in network.model.variables])
     for plain, recomputed in zip(*trained, strict=True):

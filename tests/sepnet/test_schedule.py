@@ -35,7 +35,7 @@ def test_the_learning_rate_falls_over_the_whole_run_whatever_is_accumulated(accu
     config = Config(model=Unet1D(depth=1, base_filters=2), training=training)
     trainer = make_trainer(config, config.build(8000))
     for _ in range(4):
-        trainer.train_on_batch({"sources": (noise(1, 4, 100, 2) * 20_000).astype(np.int16)})
+        trainer.train_on_batch({"stems": (noise(1, 4, 100, 2) * 20_000).astype(np.int16)})
     assert float(trainer.optimizer.learning_rate) == pytest.approx(0.25, abs=1e-6)
 
 

@@ -49,7 +49,7 @@ def batches(track):
     """Batches of two, two and one."""
     return validation_batches(
         [track],
-        sources=SOURCES,
+        stems=SOURCES,
         segment_samples=SEGMENT_SAMPLES,
         num_segments=NUM_SEGMENTS,
         num_channels=2,
@@ -117,14 +117,14 @@ def test_the_loss_of_a_repeated_batch_falls(family, truth):
     sources = (truth[0] * 32768).astype(np.int16).transpose(0, 2, 1, 3)
     trainer = Trainer(small_network(family, base_filters=8), SOURCES)
     trainer.compile(optimizer=keras.optimizers.Adam(1e-2), jit_compile=False)
-    losses = trainer.fit({"sources": sources}, batch_size=NUM_SEGMENTS, epochs=20, verbose=0).history["loss"]
+    losses = trainer.fit({"stems": sources}, batch_size=NUM_SEGMENTS, epochs=20, verbose=0).history["loss"]
     assert losses[-1] < 0.9 * losses[0]
 
 
 def test_training_separates_the_sum_of_the_augmented_sources():
     sources = (noise(4, len(SOURCES), 50, 2) * 32768).astype(np.int16)
     augmentations = make_augmentations(remix=True, random_gain_db=6.0, channel_swap=True, polarity=True, seed=0)
-    outputs = Trainer(echo(), SOURCES, augmentations)({"sources": sources}, training=True)
+    outputs = Trainer(echo(), SOURCES, augmentations)({"stems": sources}, training=True)
     augmented = np.array(outputs["sources"])
     assert np.abs(augmented - sources.transpose(0, 2, 1, 3) / 32768).max() > 0.1
     expected = np.repeat(augmented.sum(axis=2, keepdims=True), len(SOURCES), axis=2)
@@ -137,7 +137,7 @@ def test_a_source_may_be_the_sum_of_stems():
     mixture = keras.Input((None, 2), name="mixture")
     model = keras.Model(mixture, {"vocals": mixture, "accompaniment": keras.layers.Identity()(mixture)})
     network = Network(model, grid_samples=1, reach_samples=0, core=model)
-    outputs = Trainer(network, ["vocals", "accompaniment"], num_parts=[1, 3])({"sources": stems}, training=True)
+    outputs = Trainer(network, ["vocals", "accompaniment"], num_parts=[1, 3])({"stems": stems}, training=True)
     expected = stems.transpose(0, 2, 1, 3).astype(np.float64) / 32768
     sums = np.stack([expected[:, :, 0], expected[:, :, 1:].sum(axis=2)], axis=2)
     np.testing.assert_allclose(outputs["sources"], sums, rtol=0, atol=1e-6)
