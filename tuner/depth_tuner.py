@@ -30,7 +30,7 @@ from tuner.records import (
     read_runs,
     write_json,
 )
-from tuner.workers import NO_SPACE_STATUS, PARENT, last_words
+from tuner.workers import NO_SPACE_STATUS, PARENT, last_error
 
 SECONDS_BETWEEN_LOOKS = 0.2
 SECONDS_BETWEEN_QUESTIONS = 1.0
@@ -211,7 +211,7 @@ class DepthTuner(keras_tuner.Tuner):
             )
         if process.returncode == NO_SPACE_STATUS:
             # The log may have had no room either.
-            words, search = last_words(folder / LOG) or "disk full", folder.parents[1]
+            words, search = last_error(folder / LOG) or "disk full", folder.parents[1]
             raise SearchStopped(f"{search} has no room left ({words}); make some, and type the command again")
         if process.returncode:
             # Not the trial's fault, perhaps.
@@ -280,4 +280,4 @@ def mean_figures(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 def _how_it_ended(status: int, log: pathlib.Path) -> str:
     if status < 0:
         return f"it was killed by signal {-status}" + (" (for memory, perhaps)" if status == -9 else "")
-    return last_words(log) or f"it ended with status {status}"
+    return last_error(log) or f"it ended with status {status}"

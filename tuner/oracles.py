@@ -46,15 +46,15 @@ class SearchStopped(UserError, keras_tuner.errors.FatalError):
     """Something that every trial would fail of: the search stops, and goes on when it is mended."""
 
 
-class Steady:
-    """Mixed into an oracle of KerasTuner; see above."""
+class RecoveringOracle:
+    """Base before an oracle of KerasTuner: workers may die, and exceptions leave no lock closed."""
 
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
         self._max_collisions = MOST_COLLISIONS
 
     def create_trial(self, tuner_id):
-        with _Released(self):
+        with _ReleasedLock(self):
             trial = super().create_trial(tuner_id)
             if trial.status == TrialStatus.STOPPED and self.ongoing_trials:
                 # Its worker may die, and somebody must be there to whom the trial can be given.
@@ -63,11 +63,11 @@ class Steady:
             return trial
 
     def end_trial(self, trial):
-        with _Released(self):
+        with _ReleasedLock(self):
             super().end_trial(trial)
 
     def update_trial(self, trial_id, metrics, step=0):
-        with _Released(self):
+        with _ReleasedLock(self):
             return super().update_trial(trial_id, metrics, step)
 
     @keras_tuner.synchronized
@@ -157,7 +157,7 @@ class Steady:
         return values.keys() == space.keys() and all(_may_be(hp, values[name]) for name, hp in space.items())
 
 
-class GridOracle(Steady, keras_tuner.Oracle):
+class GridOracle(RecoveringOracle, keras_tuner.Oracle):
     """Tries a list of values, one after the other; a second start goes on with those that no trial has.
 
     Args:
@@ -175,11 +175,11 @@ class GridOracle(Steady, keras_tuner.Oracle):
         return {"status": TrialStatus.STOPPED} if left is None else {"status": TrialStatus.RUNNING, "values": left}
 
 
-class RandomOracle(Steady, keras_tuner.oracles.RandomSearchOracle):
+class RandomOracle(RecoveringOracle, keras_tuner.oracles.RandomSearchOracle):
     """KerasTuner's random search."""
 
 
-class BayesianOracle(Steady, keras_tuner.oracles.BayesianOptimizationOracle):
+class BayesianOracle(RecoveringOracle, keras_tuner.oracles.BayesianOptimizationOracle):
     """KerasTuner's Bayesian search; where it would try a model again, it draws another one."""
 
     def populate_space(self, trial_id):
@@ -188,7 +188,7 @@ class BayesianOracle(Steady, keras_tuner.oracles.BayesianOptimizationOracle):
         return self._random_populate_space() if is_known else response
 
 
-class HyperbandOracle(Steady, keras_tuner.oracles.HyperbandOracle):
+class HyperbandOracle(RecoveringOracle, keras_tuner.oracles.HyperbandOracle):
     """KerasTuner's Hyperband, which trains many configurations for a few epochs and the best of them for more.
 
     Rounds that are short of trials, since some failed or the space has no more, are completed in the end: of those that
@@ -300,7 +300,7 @@ def _write(path: pathlib.Path, values: Any) -> None:
         raise SearchStopped(f"{error}, and type the command again") from error
 
 
-class _Released:
+class _ReleasedLock:
     """Opens an oracle's lock again if an exception left it closed."""
 
     def __init__(self, oracle):

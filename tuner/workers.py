@@ -108,7 +108,7 @@ def serve(oracle, search: pathlib.Path, report: Callable[[str], None], local: "L
                 trial_id = oracle.give_back(worker)
                 report(f"{worker} is gone" + (f": trial {trial_id} goes to another worker" if trial_id else ""))
             if local is not None:
-                local.look_after()
+                local.restart_dead()
     finally:
         # The last worker may still be waiting for its answer.
         server.stop(grace=2).wait()
@@ -151,7 +151,7 @@ class LocalWorkers:
         self.starts = [0] * number
         self.processes = [self._start(index) for index in range(number)]
 
-    def look_after(self) -> None:
+    def restart_dead(self) -> None:
         """Starts workers again that died.
 
         Raises:
@@ -161,7 +161,7 @@ class LocalWorkers:
             if process.poll() in (None, 0):
                 continue
             if process.returncode == USER_ERROR_STATUS:
-                raise UserError(f"worker {index}: {last_words(self._log(index))}")
+                raise UserError(f"worker {index}: {last_error(self._log(index))}")
             if self.starts[index] >= MOST_STARTS:
                 raise UserError(
                     f"worker {index} died {MOST_STARTS} times; its last words are in {self._log(index)}: mend it, "
@@ -202,7 +202,7 @@ class LocalWorkers:
         return self.search / FOLDER / f"worker{index}.log"
 
 
-def last_words(log: pathlib.Path) -> str:
+def last_error(log: pathlib.Path) -> str:
     """The last error that a process has left in its log, or else its last line; "" if there is none."""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith(ERROR)]

@@ -20,7 +20,11 @@ def data_root(data: Data) -> pathlib.Path:
 
 
 def config_tracks(data: Data) -> dict[str, list[Track]]:
-    """The tracks of every split; errors as of `pipelines.copies.tracks.load_tracks`."""
+    """The tracks of every split.
+
+    Raises:
+        UserError: as `pipelines.copies.tracks.load_tracks`: no songs, or one that cannot be used.
+    """
     return load_tracks(data_root(data), stems=data.stems, sample_rate=data.sample_rate, skip_bad=data.skip_bad)
 
 

@@ -18,8 +18,8 @@ class Unet1D(Unet):
 
     >>> from sepnet.models.unet_1d import Unet1D
     >>> network = Unet1D(depth=2, base_filters=4).build(sources=("vocals", "other"), num_channels=2, sample_rate=8000)
-    >>> network.model.output_shape["vocals"]
-    (None, None, 2)
+    >>> list(network.model.output), network.grid_samples, network.receptive_field_samples
+    (['vocals', 'other'], 4, 115)
     """
 
     body: Section = chosen(BODIES["unet_1d"], "blocks", "what lies between front and head of the network")

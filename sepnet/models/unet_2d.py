@@ -22,8 +22,8 @@ class Unet2D(Unet):
     >>> network = Unet2D(depth=2, frame_length=64, frame_step=16).build(
     ...     sources=("vocals", "other"), num_channels=1, sample_rate=8000
     ... )
-    >>> list(network.model.output_shape)
-    ['vocals', 'other']
+    >>> list(network.model.output), network.grid_samples
+    (['vocals', 'other'], 64)
     """
 
     depth: int = other_default(Unet, "depth", 5)

@@ -47,7 +47,7 @@ def training_bytes(config: Config, sample_rate: int, device: str = "gpu", networ
     Args:
         config: checked config whose depth fits its segment.
         sample_rate: Hz.
-        device: "cpu" or "gpu"; see above.
+        device: "cpu" or "gpu", what the bytes count; see the top of the file.
         network: what `untrained` gives for this config, if it is there already.
     """
     network = network or untrained(config, sample_rate)

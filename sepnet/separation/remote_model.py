@@ -50,6 +50,13 @@ class RemoteModel:
     Raises:
         UserError: the address or the token cannot be one, the server cannot be reached, refuses or answers something
             else, or the model is not there or an older export.
+
+    >>> import numpy as np
+    >>> from sepnet import Separator
+    >>> separator = Separator(RemoteModel(url, "unet_1d"))
+    >>> stems = separator(np.zeros((8000, 2), np.float32), sample_rate=8000)
+    >>> list(stems) == separator.sources
+    True
     """
 
     def __init__(self, url: str, name: str | None = None, token: str | None = None):

@@ -84,6 +84,12 @@ class Separator:
 
     Raises:
         UserError: there is no SavedModel, it is not one of this project's, or it is damaged.
+
+    >>> import numpy as np
+    >>> separator = Separator(folder)
+    >>> stems = separator(np.zeros((44_100, 2), np.float32), sample_rate=44_100)
+    >>> {name: audio.shape for name, audio in stems.items()}
+    {'vocals': (44100, 2), 'other': (44100, 2)}
     """
 
     def __init__(self, model: pathlib.Path | str | Model, *, block_seconds: float | None = None):

@@ -89,7 +89,7 @@ class DrainingServer(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Called ten times a second."""
         if os.getppid() != self._parent:
-            # Whoever would start this process anew is gone, and so is whoever wanted it.
+            # The supervisor died: nothing would restart this process or stop it.
             self.drain()
         is_over = self._drain_until is not None and (not self._gate.inside or time.monotonic() > self._drain_until)
         return await super().on_tick(counter) or is_over

@@ -37,7 +37,7 @@ def supervise(options: ServeOptions) -> int:
         nonlocal stopping
         stopping = True
         if process is not None and process.is_alive():
-            # Twice does no harm: a terminal and systemd tell parent and child alike.
+            # A terminal and systemd signal parent and child alike: a second signal changes nothing.
             os.kill(process.pid, signal.SIGTERM)
 
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -18,7 +18,12 @@ class Body(Section):
     normalization: str = option("batch", "normalisation after each convolution", choices=NORMALIZATIONS)
     activation: str = option("leaky_relu", "activation after each convolution", choices=ACTIVATIONS)
     up_activation: str | None = option(None, "activation on the way up (default: the same)", choices=ACTIVATIONS)
-    dropout: float = option(0.0, "share of features dropped on the way up", at_least=0.0, at_most=0.9)
+    dropout: float = option(
+        0.0,
+        "share of features dropped on the way up (jansson, spleeter: in its three deepest levels)",
+        at_least=0.0,
+        at_most=0.9,
+    )
 
     def apply(self, features, filters: Sequence[int], num_outputs: int, *, recompute: bool):
         """Makes the layers and runs features through them.

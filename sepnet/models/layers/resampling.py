@@ -12,7 +12,13 @@ LOW_PASS = np.sinc(np.arange(-7, 8) / 2) * np.hanning(17)[1:-1]
 
 @keras.saving.register_keras_serializable(package="sepnet")
 class Decimate(PlainLayer):
-    """Keeps every second value along each axis between batch and channels."""
+    """Keeps every second value along each axis between batch and channels.
+
+    >>> import numpy as np
+    >>> from sepnet.models.layers.resampling import Decimate
+    >>> np.array(Decimate()(np.arange(6.0).reshape(1, 6, 1)))[0, :, 0].tolist()
+    [0.0, 2.0, 4.0]
+    """
 
     def call(self, inputs):
         return inputs[:, ::2] if len(inputs.shape) == 3 else inputs[:, ::2, ::2]

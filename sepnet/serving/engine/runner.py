@@ -13,8 +13,8 @@ from sepnet.serving.engine.metrics import Metrics
 from sepnet.serving.engine.versions import LoadedVersion
 
 Arrays = dict[str, np.ndarray]
-# Weight of one run in the running mean of the duration of runs.
-MEMORY = 0.1
+# Weight of the newest run in the running mean of the duration of runs.
+NEWEST_WEIGHT = 0.1
 
 
 @dataclasses.dataclass
@@ -117,7 +117,7 @@ class Runner:
         if batch:
             begin = time.monotonic()
             self._run(batch)
-            self._run_seconds += MEMORY * (time.monotonic() - begin - self._run_seconds)
+            self._run_seconds += NEWEST_WEIGHT * (time.monotonic() - begin - self._run_seconds)
         return True
 
     def _gather(self) -> list[_Task]:

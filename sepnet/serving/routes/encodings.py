@@ -49,7 +49,7 @@ class Gunzip:
     def _unpack(self, packed: bytes, unpacked: bytearray) -> None:
         while len(unpacked) < MIB:
             if self._member.eof:
-                # Zeros may fill up what is behind a member, as on tapes.
+                # Zeros may follow a member as padding: gzip files on tapes have them.
                 packed = packed.lstrip(b"\0")
                 if not packed:
                     break
