@@ -152,7 +152,7 @@ class RecoveringOracle:
         return trial
 
     def _has(self, values: Mapping[str, Any], begun: Sequence[str]) -> bool:
-        """Whether a trial may have these values."""
+        """True if a trial may have these values."""
         space = {hp.name: hp for hp in self.hyperparameters.space}
         return values.keys() == space.keys() and all(_may_be(hp, values[name]) for name, hp in space.items())
 
@@ -286,7 +286,7 @@ def make_oracle(strategy: str, space, *, max_trials: int, max_epochs: int, seed:
 
 
 def _may_be(hp, value: Any) -> bool:
-    """Whether a hyperparameter may have a value; the logarithm of a range may round its ends a little beyond."""
+    """True for a value that a hyperparameter may have; the logarithm of a range may round its ends a little beyond."""
     if not isinstance(hp, Numerical):
         return value in hp.values
     room = 1e-9 * (hp.max_value - hp.min_value)

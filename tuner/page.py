@@ -53,7 +53,7 @@ PICTURES = {
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """What a model makes of a stretch of a song; pictures and audio are data: URIs.
+    """Estimates of a model for a stretch of a song; pictures and audio are data: URIs.
 
     Attributes:
         label: of the trial.
@@ -180,7 +180,7 @@ def _origin(answer: Answer) -> Iterable[str]:
 
 
 def meter_text(meter: Mapping[str, str | None]) -> str:
-    """What the joules are worth."""
+    """A sentence on the meter behind the joules."""
     cpu, gpu = meter.get("cpu"), meter.get("gpu")
     measured_gpu = f"those of the GPU are measured by {gpu}" if gpu else "no GPU is in them"
     if cpu and "estimated" in cpu:

@@ -208,7 +208,7 @@ def _by_representation(answer: Answer) -> dict[str, list[Candidate]]:
 
 
 def _best_by_depth(candidates: Iterable[Candidate]) -> dict[int, Candidate]:
-    """Of candidates in the order of their `val_mse`, the first of each depth."""
+    """The candidate of the lowest `val_mse` at each depth."""
     best: dict[int, Candidate] = {}
     for candidate in candidates:
         best.setdefault(candidate.trial.depth, candidate)

@@ -58,7 +58,7 @@ def _pictures(answer: Answer) -> dict[str, str]:
 
 
 def _examples(answer: Answer) -> list[page.Example | str]:
-    """What the chosen models make of a song, ready for the page, or a line that says why there is nothing to hear."""
+    """Estimates of the chosen models for a song, for the page, or a line that says why there are none."""
     from sepnet.comparison.run_example import example_of_run
 
     chosen = {

@@ -1,4 +1,4 @@
-"""What a search ranges over: representations, depths and knobs. The only file that calls `hp.*`."""
+"""The search space: representations, depths and knobs. The only file that calls `hp.*`."""
 
 import dataclasses
 import difflib
@@ -242,7 +242,7 @@ def _value(section, name: str, text: str) -> Any:
 
 
 def _parsed(section, name: str, text: str) -> Any:
-    """What a text says of a field.
+    """Reads the value of a field from text.
 
     Raises:
         ValueError: it is of another type, or no finite number.

@@ -1,4 +1,4 @@
-"""What a search was told, as `search.json` keeps it: the same command goes on with it, and one that asks for more."""
+"""Settings of a search, as `search.json` keeps them: the same command goes on with it, and one that asks for more."""
 
 import argparse
 import contextlib
@@ -21,7 +21,7 @@ NUM_TRIALS = 20
 def given_settings(
     arguments: argparse.Namespace, bases: Mapping[str, Config], space: Space, memory_bytes: int | None
 ) -> dict[str, Any]:
-    """What the answer of a search depends on, as it was given, never what this machine is."""
+    """Everything that the answer of a search depends on as it was given, nothing of this machine."""
     settings = {
         "strategy": arguments.strategy,
         "depths": {name: list(values) for name, values in space.depths.items()},
@@ -37,14 +37,14 @@ def given_settings(
 
 
 def num_trials(arguments: argparse.Namespace) -> int | None:
-    """How many models are drawn, where the strategy has to be told."""
+    """The number of models to draw; None for strategies that know it."""
     if arguments.strategy not in DRAWING:
         return None
     return NUM_TRIALS if arguments.max_trials is None else arguments.max_trials
 
 
 def is_new(folder: pathlib.Path, settings: Mapping[str, Any], report: Callable[[str], None]) -> bool:
-    """Whether settings are to be written: those of a search that begins, or of one that grows.
+    """Checks settings against the search's own; True if they are to be written: the search is new, or grows.
 
     Args:
         folder: of the search.
@@ -106,7 +106,7 @@ def _written(config: Any) -> Any:
 
 
 def _is_more(name: str, was: Any, now: Any, old: Mapping[str, Any]) -> bool:
-    """Whether a setting differs by what is added to it alone, so that all that there is stays in the answer."""
+    """True if a setting only adds to the old one, so that all finished trials stay in the answer."""
     part, _, inside = name.partition(".")
     representations = old.get("depths")
     is_known = not isinstance(representations, dict) or inside.partition(".")[0] in representations

@@ -33,12 +33,12 @@ ERROR = "error: "
 
 
 def is_chief() -> bool:
-    """Whether this process was told to be the chief of several workers."""
+    """True in the process that was started as the chief of several workers."""
     return "chief" in os.environ.get("KERASTUNER_TUNER_ID", "")
 
 
 def is_worker() -> bool:
-    """Whether this process was told to be a worker."""
+    """True in a process that was started as a worker."""
     return "KERASTUNER_ORACLE_IP" in os.environ and not is_chief()
 
 
@@ -210,7 +210,7 @@ def last_error(log: pathlib.Path) -> str:
 
 
 def _own_gpu(index: int) -> dict[str, str]:
-    """Where there are several GPUs, each worker has one."""
+    """Environment that gives each worker a GPU of its own, if there are several."""
     import tensorflow as tf
 
     number = len(tf.config.list_physical_devices("GPU"))

@@ -21,7 +21,7 @@ MAGNITUDE_FLOOR = 1e-7
 
 
 class _ToldLayer(keras.layers.Layer):
-    """What networks ask of a layer, as `sepnet.models.layers.plain` says: values of one frame come of that frame."""
+    """Base of the layers: tells a network what `sepnet.models.layers.plain` lists; a frame comes of the same frame."""
 
     is_local = True
     runs_early = False

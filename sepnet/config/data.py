@@ -20,7 +20,7 @@ vocals,accompaniment=drums+bass+other"""
 
 @dataclasses.dataclass(frozen=True)
 class Data(Section):
-    """What is read, and how it is cut."""
+    """Songs to read, and the segments cut out of them."""
 
     data: str | None = option(
         None, "folder of songs, or musdb18-7s to download that preview (default: the demo songs, made on first use)"

@@ -22,7 +22,7 @@ def are_weights(value: tuple) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Training(Section):
-    """How the weights are found."""
+    """Loss, optimiser, budget and augmentation of training."""
 
     epochs: int = option(8, "epochs; validation and checkpoints come after each", at_least=1)
     steps_per_epoch: int = option(50, "batches in an epoch", at_least=1)

@@ -1,1 +1,1 @@
-"""What `sepnet.evaluate` is made of: figures of a song, of all songs, floors and ceilings, published ones."""
+"""Figures of whole songs, for `sepnet.evaluate`: those of a song, of all songs, floors and ceilings, published ones."""

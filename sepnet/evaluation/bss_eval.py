@@ -75,7 +75,7 @@ def frame_scores(
 
 
 def track_json(song: str, scores: Mapping[str, Mapping[str, list[float]]]) -> str:
-    """What museval writes of a song: the format that SiSEC 2018 collected, checked against museval's schema."""
+    """A song's figures in museval's format, which SiSEC 2018 collected, checked against museval's schema."""
     store = _museval().aggregate.TrackStore(song, win=float(FRAME_SECONDS), hop=float(FRAME_SECONDS))
     for source, values in scores.items():
         store.add_target(source, values)

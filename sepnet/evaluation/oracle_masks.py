@@ -1,4 +1,4 @@
-"""What masks could reach at best: the ideal ratio mask, made from the true stems."""
+"""The ideal ratio mask, made from the true stems: the best that masks could reach."""
 
 from collections.abc import Mapping
 

@@ -14,7 +14,7 @@ SOURCES = {"vocals", "drums", "bass", "other"}
 
 @functools.cache
 def read_published() -> dict[str, Any]:
-    """What `published.json` holds.
+    """Reads `published.json`.
 
     `test_songs`: the seconds that museval measures of each of MUSDB18's 50 test songs. `systems`: each with its `name`,
     what it was `trained_on`, `sdr` by source or only the `mean` of the four, the `aggregate` by which songs became one

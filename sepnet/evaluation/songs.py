@@ -61,7 +61,7 @@ def evaluate(jobs: Sequence[Job], workers: int | None = None) -> dict[str, Any]:
 
 
 def fitting_workers(jobs: Sequence[Job]) -> int:
-    """How many songs fit the cores and the free memory at once, by what museval takes of the longest."""
+    """The number of songs that fit the cores and the free memory at once, by what museval takes of the longest."""
     import psutil
 
     longest = max(job.track.num_samples * len(job.parts) * max(job.track.channel_counts) for job in jobs)
@@ -94,7 +94,7 @@ def _score(jobs: Sequence[Job], workers: int) -> list[dict[str, dict[str, Any]]]
 
 
 def _manifest(jobs: Sequence[Job], scores: Sequence[dict[str, dict[str, Any]]]) -> dict[str, Any]:
-    """What the figures depend on, with the content of songs and models as hashes."""
+    """Everything that the figures depend on, with the content of songs and models as hashes."""
     depends_on = [next(iter(song.values()))["depends_on"] for song in scores]
     common = {name: value for name, value in depends_on[0].items() if name not in ("song", "model")}
     songs = {job.track.name: one["song"] for job, one in zip(jobs, depends_on, strict=True)}

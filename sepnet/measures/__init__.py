@@ -1,1 +1,1 @@
-"""What is measured: errors, joules, memory, and what made a figure."""
+"""Measurements: errors, joules, memory, and what made a figure."""

@@ -75,7 +75,7 @@ class EnergyMeter:
         return self._latest.total
 
     def describe(self) -> dict[str, str | None]:
-        """What the joules of each part rest on."""
+        """Describes the meter behind the joules of each part."""
         total = self._total()
         counters = pathlib.Path(RAPL).glob("*/energy_uj") if pathlib.Path(RAPL).is_dir() else ()
         by_rapl = any(os.access(counter, os.R_OK) for counter in counters)

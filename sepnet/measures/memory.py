@@ -1,4 +1,4 @@
-"""How much memory there is, and whose is counted."""
+"""Sizes of memory as text, and the device whose memory counts."""
 
 import re
 

@@ -42,5 +42,5 @@ def sdr_db(sources, estimates):
 
 
 def is_heard(sources):
-    """Whether a source is above -80 dBFS, `[batch, num_sources]`; ratios say nothing about silent ones."""
+    """True for sources above -80 dBFS, `[batch, num_sources]`; ratios say nothing about silent ones."""
     return ops.mean(ops.square(sources), axis=(1, 3)) > SILENCE_POWER

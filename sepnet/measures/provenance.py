@@ -1,4 +1,4 @@
-"""Where a result comes from: versions of the stack, the code's revision, the machine."""
+"""The origin of a result: versions of the stack, the code's revision, the machine."""
 
 import datetime
 import hashlib

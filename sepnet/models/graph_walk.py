@@ -81,7 +81,7 @@ def calls(model: keras.Model, shape: tuple[int, ...], half: bool = True) -> list
 
 
 def reach(model: keras.Model, num_samples: int, grid: int) -> tuple[int, int, int] | None:
-    """How far outputs of a model from waveform to stems depend on its input.
+    """Finds how far the outputs of a model from waveform to stems depend on its input.
 
     Args:
         model: takes `[batch, num_samples, num_channels]`.

@@ -10,7 +10,7 @@ MASKS = ("mask", "softmax_mask")
 
 
 def count_outputs(sources: Sequence[str], output: str) -> int:
-    """How many sources the last convolution gives: with "difference", the last one follows from the others."""
+    """Sources that the last convolution gives: with "difference", the last one follows from the others."""
     return len(sources) - (output == "difference")
 
 

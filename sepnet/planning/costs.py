@@ -1,4 +1,4 @@
-"""What a config costs, known before anything is trained: parameters, operations, receptive field and memory.
+"""Costs of a config before anything is trained: parameters, operations, receptive field and memory.
 
 All of it is arithmetic on the layers of the model. Its weights are never made, so that models far beyond the memory of
 this machine can be counted.
@@ -14,7 +14,7 @@ from sepnet.planning.untrained import untrained
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
-    """What one config costs.
+    """Costs of one config.
 
     Attributes:
         depth: number of levels.

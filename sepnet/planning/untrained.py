@@ -20,7 +20,7 @@ def untrained(config: Config, sample_rate: int) -> Network:
 
 
 def _weightless():
-    """Where weights are only promised: a TensorFlow graph that never runs. Other backends know nothing like it."""
+    """A TensorFlow graph that never runs, in which weights take no memory. Other backends have nothing like it."""
     if keras.backend.backend() != "tensorflow":
         return contextlib.nullcontext()
     import tensorflow as tf

@@ -1,4 +1,4 @@
-"""What is written of songs, and where: all files of a call are named and checked before the first song is read."""
+"""The files written of songs: all files of a call are named and checked before the first song is read."""
 
 import dataclasses
 import errno
@@ -24,7 +24,7 @@ Paths = list[tuple[SongFile, list[pathlib.Path]]]
 
 @dataclasses.dataclass(frozen=True)
 class Outputs:
-    """What is written of a song.
+    """Stems and files asked for of each song.
 
     Attributes:
         stems: of the model's sources.
@@ -46,7 +46,7 @@ class Outputs:
         return [*self.stems, *[KARAOKE] * self.karaoke, *[RESIDUAL] * self.residual]
 
     def paths(self, song: str, model: str) -> list[pathlib.Path]:
-        """Where they go, below the output folder."""
+        """Paths of the files, below the output folder."""
         stems = [""] if self.format_name == STEM_MP4 else self.names
         names = [self.template.format(song=song, stem=stem, model=model) for stem in stems]
         return [pathlib.Path(f"{name}.{self.format_name}") for name in names]

@@ -242,7 +242,7 @@ def _unpacked(headers, content: bytes) -> bytes:
 
 
 def _wait_seconds(retry_after: str, number: int) -> float:
-    """What the server asks for, or longer and longer."""
+    """Seconds to wait: those the server asks for, or twice as many each time."""
     is_number = retry_after.isascii() and retry_after.isdigit()
     wanted = float(retry_after) if is_number else 0.1 * 2**number
     return min(wanted, LONGEST_WAIT_SECONDS)

@@ -24,7 +24,7 @@ LOUDEST = 2.0**32
 
 
 class Model(Protocol):
-    """What a `Separator` runs: a SavedModel on this machine, or one behind a server.
+    """A model that a `Separator` runs: a SavedModel on this machine, or one behind a server.
 
     Attributes:
         name: what it is called.
@@ -41,7 +41,7 @@ class Model(Protocol):
 def block_and_context(
     grid_samples: int, context_samples: int | None, sample_rate: int, block_seconds: float | None = None
 ) -> tuple[int, int | None]:
-    """How a song is cut for a model.
+    """Chooses the block and the context in which a song is cut.
 
     Args:
         grid_samples: see `sepnet.models.network.Network`.
@@ -112,7 +112,7 @@ class Separator:
 
     @property
     def latency_seconds(self) -> float:
-        """How long after a sample goes in its stems come out, at the latest, not counting the time to compute.
+        """Seconds after which the stems of a sample come out, at the latest, not counting the time to compute.
 
         It holds at the model's rate; resampling there and back adds up to a quarter of a second.
         """
@@ -121,7 +121,7 @@ class Separator:
 
     @property
     def caution(self) -> str:
-        """What a user should know of how blocks are joined; empty if they are joined exactly."""
+        """A warning for the user where blocks fade into each other; empty if they are joined exactly."""
         if self.is_exact:
             return ""
         context = self.contract["context_samples"]

@@ -35,12 +35,12 @@ class SongFile:
 
     @property
     def source(self) -> pathlib.Path | int:
-        """What `identity` takes."""
+        """The path or descriptor that `identity` takes."""
         return 0 if self.path is None else self.path
 
 
 def identity(file: pathlib.Path | int) -> tuple[int, int] | None:
-    """What tells a file from all others, whatever its names are, or its descriptor.
+    """Device and inode of a file by its path or descriptor, the same under all of its names.
 
     Returns:
         None if there is no such file, or it is no file that could be replaced: a terminal, a connection.

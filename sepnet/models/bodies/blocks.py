@@ -53,11 +53,11 @@ class Blocks(Body):
         return CONVOLUTIONS[_rank(features)](num_outputs, 1, dtype="float32", name="stems")(features)
 
     def _is_valid(self) -> bool:
-        """Whether convolutions go without padding."""
+        """True where convolutions go without padding."""
         return False
 
     def _join_inputs(self, features, inputs):
-        """What the last convolution sees."""
+        """Gives the features that the last convolution sees."""
         return features
 
     def _down(self, features, filters: int, name: str, recompute: bool):

@@ -11,7 +11,7 @@ DROPOUT_LEVELS = 3
 
 @dataclasses.dataclass(frozen=True)
 class Strided(Body):
-    """What Jansson's and Spleeter's bodies share: nothing lies below the deepest level, and `filters[-1]` is not used.
+    """Base of Jansson's and Spleeter's bodies: nothing lies below the deepest level, and `filters[-1]` is not used.
 
     The last transposed convolution works at a resolution that no skip reaches.
     """

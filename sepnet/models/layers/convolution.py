@@ -43,7 +43,7 @@ class _Recomputed(PlainLayer):
 
     @property
     def is_local(self):
-        """Whether an output value depends on inputs near it alone."""
+        """False with group normalisation, whose statistics are those of the whole input."""
         return self.settings["normalization"] != "group"
 
     def get_config(self):

@@ -1,4 +1,4 @@
-"""What a layer tells the plan and the walk through a network.
+"""`PlainLayer`: the members by which a layer tells how far it reaches, what it computes and what it keeps.
 
 Every layer has `is_local`, `runs_early`, `reach`, `flops` and `memory`. `PlainLayer` is the base of this project's
 layers; `sepnet.models.layers.stock` has the same for Keras' own. A layer with neither raises.

@@ -1,4 +1,4 @@
-"""What Keras' own layers tell; see `sepnet.models.layers.plain`."""
+"""The same members for Keras' own layers; see `sepnet.models.layers.plain`."""
 
 import dataclasses
 import functools
