@@ -7,6 +7,7 @@ from sepnet.options.fields import NAME, Section
 OLD_BODY = "form"
 # Blocks had options that the other bodies lack, and left them at their defaults.
 BLOCKS_ONLY = ("convolutions", "downsampling", "upsampling", "upsampling_kernel_size")
+OLD_NAMES = {"magnitudes": "features"}
 OLD_PADDING = {"context": "valid"}
 
 
@@ -15,9 +16,12 @@ def modern_model(family: type[Section], values: Any) -> Any:
 
     Args:
         family: class of the model.
-        values: of the model; returned as they are where they hold a `body`, or are no object.
+        values: of the model; returned as they are where they are no object.
     """
-    if not isinstance(values, dict) or "body" in values:
+    if not isinstance(values, dict):
+        return values
+    values = {OLD_NAMES.get(name, name): value for name, value in values.items()}
+    if "body" in values:
         return values
     own = {name: value for name, value in values.items() if name in family.options()}
     body = {name: value for name, value in values.items() if name not in own and name != OLD_BODY}

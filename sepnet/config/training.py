@@ -43,6 +43,8 @@ class Training(Section):
         "or --joules",
         choices=("constant", "cosine", "step"),
     )
+    warmup_steps: int = option(0, "batches over which the learning rate rises to its value", at_least=0)
+    clip_norm: float = option(0.0, "gradients together longer than this are shortened to it; 0: never", at_least=0.0)
     weight_decay: float = option(
         0.0, "share of the weights that is taken away with each unit of step size", at_least=0.0
     )

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 FAMILIES = {
     "unet_1d": "sepnet.models.unet_1d:Unet1D",
     "unet_2d": "sepnet.models.unet_2d:Unet2D",
+    "unet_hybrid": "sepnet.models.unet_hybrid:UnetHybrid",
 }
 DEFAULT_FAMILY = "unet_2d"
 # By family: a body works on the features of one rank.
@@ -19,6 +20,7 @@ BODIES = {
         "blocks": "sepnet.models.bodies.blocks:Blocks2D",
         "jansson": "sepnet.models.bodies.jansson:Jansson",
         "spleeter": "sepnet.models.bodies.spleeter:Spleeter",
+        "tfc_tdf": "sepnet.models.bodies.tfc_tdf:TfcTdf",
     },
 }
 

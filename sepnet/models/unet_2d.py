@@ -5,18 +5,19 @@ from collections.abc import Sequence
 
 from pipelines.errors import UserError
 from sepnet.models import BODIES
-from sepnet.models.unet import Unet
+from sepnet.models.unet import COMPLEX_OUTPUTS, OUTPUTS, Unet
 from sepnet.options.fields import Section, chosen, option, other_default
 
 
 @dataclasses.dataclass(frozen=True)
 class Unet2D(Unet):
-    """U-Net on STFT magnitudes or on mel bands; the stems take the mixture's phase.
+    """U-Net on spectra: on STFT magnitudes or mel bands, whose phase the stems take over, or on complex spectra.
 
     Reference: Jansson et al. 2017 (https://ejhumphrey.com/assets/pdf/jansson2017singing.pdf) for masks, Oh, Kim, Yun
-    2018 (https://arxiv.org/abs/1810.11520) for magnitudes as channels ("direct"). Deliberate differences: the network
-    sees log magnitudes and the place of a bin in frequency, all sources come from one network, and magnitudes as
-    channels pass `Rectify` instead of a ReLU.
+    2018 (https://arxiv.org/abs/1810.11520) for magnitudes as channels ("direct"), Choi et al.
+    2020 (see `sepnet.models.bodies.tfc_tdf`) for complex spectra as channels. Deliberate differences: the network
+    sees log magnitudes and the place of a bin in frequency, or compressed complex values, all sources come from one
+    network, and magnitudes as channels pass `Rectify` instead of a ReLU.
 
     >>> from sepnet.models.unet_2d import Unet2D
     >>> network = Unet2D(depth=2, frame_length=64, frame_step=16).build(
@@ -29,23 +30,34 @@ class Unet2D(Unet):
     depth: int = other_default(Unet, "depth", 5)
     base_filters: int = other_default(Unet, "base_filters", 12)
     filter_growth: str = other_default(Unet, "filter_growth", "double")
-    output: str = other_default(Unet, "output", "softmax_mask")
-    magnitudes: str = option(
-        "log", "the network sees logarithms and the height in frequency, or plain magnitudes", choices=("log", "linear")
+    output: str = option(
+        "softmax_mask",
+        "magnitudes as they come, the last source as the mixture less the others, or masks on the magnitudes; or complex "
+        "masks: free, no larger than 2, adding up to one, or of magnitude and phase apart; or spectra as they come",
+        choices=(*OUTPUTS, *COMPLEX_OUTPUTS),
+    )
+    features: str = option(
+        "log",
+        "what the network sees: log magnitudes and the height in frequency, plain magnitudes, real and imaginary parts "
+        "with the square root of the magnitude, these and log magnitudes, or plain parts",
+        choices=("log", "linear", "complex", "complex_log", "complex_linear"),
     )
     frame_length: int = option(1024, "STFT window in samples", at_least=4)
     frame_step: int = option(256, "samples from one STFT frame to the next", at_least=1)
     num_bins: int | None = option(
         None, "lowest STFT bins that the network sees; those above take the mask of the last (default: all)", at_least=2
     )
+    subbands: int = option(1, "bands of equal width that frequency is cut into, which become channels", at_least=1)
     num_mel_bands: int | None = option(None, "mel bands to work on (default: the bins of the STFT)", at_least=2)
     wiener: bool = option(False, "let the estimates share the mixture in proportion to their powers")
     body: Section = chosen(BODIES["unet_2d"], "blocks", "what lies between front and head of the network")
 
     def largest_depth(self, num_samples: int) -> int:
         """The largest depth that leaves the bottleneck a frame and a bin of a segment."""
+        num_rows = (self.num_mel_bands or self.num_bins or self.frame_length // 2) // self.subbands
+        deepest = max(num_rows, 1).bit_length() - 1
         num_frames = max(num_samples // self.frame_step, 1)
-        return min(num_frames, self.num_mel_bands or self.num_bins or self.frame_length // 2).bit_length() - 1
+        return max((depth for depth in range(deepest + 1) if self.body.grid(depth) <= num_frames), default=0)
 
     def build(self, *, sources: Sequence[str], num_channels: int, sample_rate: int):
         """Builds the `sepnet.models.network.Network`, untrained.
@@ -56,11 +68,11 @@ class Unet2D(Unet):
             sample_rate: Hz.
 
         Raises:
-            UserError: sizes that do not fit together, or an output that is no mask on mel bands, which have no inverse.
+            UserError: options that do not go together.
         """
         from sepnet.models.network import Branch, finish
 
-        self._check_sizes()
+        self._check_options()
         branch = Branch(
             lambda mixture: self._estimates(mixture, sources, num_channels, sample_rate),
             grid_samples=self.frame_step * self.body.grid(self.depth),
@@ -68,27 +80,29 @@ class Unet2D(Unet):
         )
         return finish([branch], sources=sources, num_channels=num_channels, name="unet_2d")
 
-    def _check_sizes(self) -> None:
+    def _check_options(self) -> None:
         from sepnet.models.outputs import MASKS
 
-        if self.num_mel_bands and self.output not in MASKS:
+        is_complex = self.output in COMPLEX_OUTPUTS
+        if self.num_mel_bands and (self.output not in MASKS or self.features not in ("log", "linear")):
             raise UserError(
-                f"--output {self.output} needs the bins of the STFT; with --num-mel-bands take one of {MASKS}"
+                f"--output {self.output} --features {self.features} needs the bins of the STFT; with --num-mel-bands "
+                f"take one of {MASKS} and log or linear"
             )
+        if self.wiener and is_complex:
+            raise UserError(f"--wiener works on magnitudes, and --output {self.output} gives complex spectra")
         most_bins = self.frame_length // 2
-        if self.num_bins and (self.num_mel_bands or self.output not in MASKS or self.num_bins > most_bins):
+        if self.num_bins and (
+            self.num_mel_bands or self.num_bins > most_bins or self.output in ("direct", "difference")
+        ):
             raise UserError(
-                f"--num-bins {self.num_bins} needs --output mask or softmax_mask, no --num-mel-bands, and at most "
-                f"{most_bins} bins with --frame-length {self.frame_length}"
+                f"--num-bins {self.num_bins} needs --output {', '.join((*MASKS, *COMPLEX_OUTPUTS))}, no --num-mel-bands, "
+                f"and at most {most_bins} bins with --frame-length {self.frame_length}"
             )
 
     def _estimates(self, mixture, sources: Sequence[str], num_channels: int, sample_rate: int):
         """Front, body and head, from a waveform to waveforms, the sources one after the other."""
         from pipelines.batches.spectra import make_spectra
-        from sepnet.models.layers.lengths import CropLike, PadToGrid
-        from sepnet.models.layers.magnitudes import LogMagnitudes, Polar, Rectangular, Rectify
-        from sepnet.models.layers.sources import WienerStep
-        from sepnet.models.outputs import MASKS, count_outputs, make_estimates, run_networks
 
         spectra = make_spectra(
             frame_length=self.frame_length,
@@ -97,36 +111,97 @@ class Unet2D(Unet):
             num_mel_bands=self.num_mel_bands,
         )
         real, imag = spectra.stft(mixture)
+        head = self._complex_head if self.output in COMPLEX_OUTPUTS else self._magnitude_head
+        return spectra.inverse_stft(*head(real, imag, spectra, sources, num_channels, sample_rate), mixture)
+
+    def _magnitude_head(self, real, imag, spectra, sources: Sequence[str], num_channels: int, sample_rate: int):
+        """Spectra of the sources that have the mixture's phase."""
+        from sepnet.models.layers.magnitudes import Polar, Rectangular, Rectify
+        from sepnet.models.layers.sources import WienerStep
+        from sepnet.models.outputs import MASKS, count_outputs, make_estimates
+
         magnitudes, *phase = Polar(dtype="float32", name="polar")(real, imag)
-        seen, to_bins = self._seen_and_back(magnitudes, spectra, sample_rate)
-        if self.magnitudes == "log":
-            seen = LogMagnitudes(dtype="float32", name="log_magnitudes")(seen)
-        raw = run_networks(
-            lambda features, num_outputs: self.body.apply(
-                features, self.level_filters, num_outputs, recompute=self.recompute
-            ),
-            PadToGrid(self.body.grid(self.depth), name="pad")(seen),
-            num_outputs=count_outputs(sources, self.output),
-            num_channels=num_channels,
-            separate=self.separate_networks,
-        )
-        raw = CropLike(dtype="float32", name="crop")(raw, seen)
+        raw = self._run(real, imag, magnitudes, spectra, sample_rate, count_outputs(sources, self.output), num_channels)
         if self.output not in MASKS:
             raw = Rectify(dtype="float32", name="magnitudes")(raw)
+        to_bins = spectra.mel_to_linear or self._add_bins(magnitudes)
         estimates = make_estimates(raw, magnitudes, num_sources=len(sources), output=self.output, to_mixture=to_bins)
         if self.wiener:
             estimates = WienerStep(dtype="float32", name="wiener")(estimates, magnitudes)
-        return spectra.inverse_stft(*Rectangular(dtype="float32", name="rectangular")(estimates, *phase), mixture)
+        return Rectangular(dtype="float32", name="rectangular")(estimates, *phase)
 
-    def _seen_and_back(self, magnitudes, spectra, sample_rate: int):
-        """The magnitudes that the network sees, and the layer that brings its masks back to all bins."""
-        from sepnet.models.layers.magnitudes import LowestBins, RepeatLastBin, Scale
+    def _complex_head(self, real, imag, spectra, sources: Sequence[str], num_channels: int, sample_rate: int):
+        """Spectra of the sources with phases of their own."""
+        from sepnet.models.layers.complex_spectra import ComplexEstimates
+
+        numbers = num_channels * COMPLEX_OUTPUTS[self.output]
+        raw = self._run(real, imag, None, spectra, sample_rate, len(sources), numbers)
+        estimates = ComplexEstimates(len(sources), self.output, dtype="float32", name="estimates")
+        return estimates(self._add_bins(real)(raw), real, imag)
+
+    def _run(self, real, imag, magnitudes, spectra, sample_rate: int, num_outputs: int, num_channels: int):
+        """What the body makes of the features: `[batch, num_frames, bins, num_outputs * num_channels]`."""
+        from sepnet.models.layers.frequency import Fold, Unfold
+        from sepnet.models.layers.lengths import CropLike, PadToGrid
+        from sepnet.models.outputs import run_networks
+
+        seen = self._features(real, imag, magnitudes, spectra, sample_rate)
+        grids = self.body.grid(self.depth), self.body.frequency_grid(self.depth) * self.subbands
+        features = PadToGrid(grids, name="pad")(seen)
+        if self.subbands > 1:
+            features = Fold(self.subbands, name="fold")(features)
+
+        def network(features, count: int):
+            raw = self.body.apply(
+                features,
+                self.level_filters,
+                count * self.subbands,
+                recompute=self.recompute,
+                starts_at_zero=self.output in COMPLEX_OUTPUTS and self.output != "spectra",
+            )
+            return Unfold(self.subbands, dtype="float32", name="unfold")(raw) if self.subbands > 1 else raw
+
+        raw = run_networks(
+            network, features, num_outputs=num_outputs, num_channels=num_channels, separate=self.separate_networks
+        )
+        return CropLike(dtype="float32", name="crop")(raw, seen)
+
+    def _features(self, real, imag, magnitudes, spectra, sample_rate: int):
+        """What the network sees, of the bins or bands that it sees."""
+        import keras
+
+        from sepnet.models.layers.complex_spectra import Parts
+        from sepnet.models.layers.magnitudes import LowestBins, Polar, Scale
 
         if self.num_mel_bands:
             # The bank gives magnitude per Hz; times the width of a bin it is as large as the magnitudes themselves.
             bands = Scale(sample_rate / self.frame_length, dtype="float32", name="scale")(spectra.mel(magnitudes))
-            return bands, spectra.mel_to_linear
+            return self._seen(bands)
+        seen = []
+        if self.features in ("complex", "complex_log", "complex_linear"):
+            parts = Parts(self.features != "complex_linear", dtype="float32", name="parts")(real, imag)
+            seen.append(LowestBins(self._num_bins, dtype="float32", name="lowest_bins_of_parts")(parts))
+        if self.features in ("log", "linear", "complex_log"):
+            if magnitudes is None:
+                magnitudes = Polar(dtype="float32", name="polar")(real, imag)[0]
+            lowest = LowestBins(self._num_bins, dtype="float32", name="lowest_bins")(magnitudes)
+            seen.append(self._seen(lowest))
+        return seen[0] if len(seen) == 1 else keras.layers.Concatenate(dtype="float32", name="features")(seen)
+
+    def _seen(self, magnitudes):
+        """Magnitudes as the network sees them."""
+        from sepnet.models.layers.magnitudes import LogMagnitudes
+
+        return magnitudes if self.features == "linear" else LogMagnitudes(dtype="float32", name="log")(magnitudes)
+
+    @property
+    def _num_bins(self) -> int:
         # Without the highest bin their number stays even down to the deepest level.
-        num_bins = self.num_bins or self.frame_length // 2
-        repeat = RepeatLastBin(magnitudes.shape[2] - num_bins, dtype="float32", name="repeat_last_bin")
-        return LowestBins(num_bins, dtype="float32", name="lowest_bins")(magnitudes), repeat
+        return self.num_bins or self.frame_length // 2
+
+    def _add_bins(self, spectrum):
+        """The layer that brings what the network gives back to all bins."""
+        from sepnet.models.layers.magnitudes import AddBins
+
+        missing = spectrum.shape[2] - self._num_bins
+        return AddBins(missing, self.output != "spectra", dtype="float32", name="add_bins")

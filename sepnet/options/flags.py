@@ -60,7 +60,8 @@ def _add_options(group, sections: Mapping[str, Mapping], names: Sequence[str] | 
                 fields.setdefault(name, {})[section] = field
     for name, by_section in fields.items():
         field = next(iter(by_section.values()))
-        choices = f" ({', '.join(map(str, field.metadata['choices']))})" if field.metadata["choices"] else ""
+        choices = dict.fromkeys(choice for each in by_section.values() for choice in each.metadata["choices"])
+        choices = f" ({', '.join(map(str, choices))})" if choices else ""
         defaults = _shown_defaults(by_section, len(sections))
         text = f"{field.metadata['help']}{choices}{defaults}".replace("%", "%%")
         if kind(field) is bool:

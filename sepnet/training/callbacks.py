@@ -18,7 +18,7 @@ from sepnet.config.run_folder import Run
 from sepnet.measures.energy import EnergyMeter
 from sepnet.reports.pictures import draw_losses, draw_separation
 from sepnet.training.checkpoints import load_state, save_state, save_weights
-from sepnet.training.schedule import SCHEDULES
+from sepnet.training.schedule import rate_left
 
 
 class Recorder(keras.callbacks.Callback):
@@ -143,7 +143,7 @@ class Halt(keras.callbacks.Callback):
 class Budget(keras.callbacks.Callback):
     """Ends a run after a number of epochs, or after a time or an energy, in the middle of an epoch then.
 
-    Over these the learning rate falls from epoch to epoch, by the share that is spent.
+    Over these the learning rate falls from batch to batch, by the share that is spent.
 
     Args:
         recorder: of the run; counts its time, joules and epochs.
@@ -183,9 +183,10 @@ class Budget(keras.callbacks.Callback):
         # Where the songs alone have taken all there was, one step and its validation still make a run of it.
         return sys.maxsize if self.spent < self.total else max(self.recorder.num_epochs, 1)
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_train_batch_begin(self, batch, logs=None):
         if not self.in_epochs:
-            left = SCHEDULES[self.training.schedule](min(self.spent / self.total, 1.0))
+            share = min(self.spent / self.total, 1.0)
+            left = rate_left(self.training.schedule, share, self._num_steps, self.training.warmup_steps)
             self.model.optimizer.learning_rate = self.training.learning_rate * float(left)
 
     def on_train_batch_end(self, batch, logs=None):

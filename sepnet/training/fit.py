@@ -222,6 +222,7 @@ def make_trainer(config: Config, network: Network) -> Trainer:
             weight_decay=training.weight_decay,
             use_ema=training.ema > 0,
             ema_momentum=training.ema or None,
+            global_clipnorm=training.clip_norm or None,
             gradient_accumulation_steps=training.accumulation if in_optimizer else None,
         ),
         jit_compile=training.xla,
@@ -256,7 +257,7 @@ def _learning_rate(training: Training):
     num_steps = training.epochs * training.steps_per_epoch
     # An optimizer that does not add up itself sees updates alone.
     num_calls = num_steps // training.accumulation if _adds_up_itself(training) else num_steps
-    return Schedule(training.learning_rate, training.schedule, num_calls)
+    return Schedule(training.learning_rate, training.schedule, num_calls, training.warmup_steps)
 
 
 def make_validation(config: Config, tracks: Sequence[Track]) -> tf.data.Dataset:

@@ -54,6 +54,48 @@ def spectrogram_channels():
     return total + (32 + 1) * 4
 
 
+def tfc_tdf_v1():
+    """9 blocks of 24 filters: five 3 x 3 convolutions, each on all before it, and two matrices along frequency."""
+
+    def block(features, bins):
+        convolutions = sum(9 * (features + 24 * index) * 24 + 4 * 24 for index in range(5))
+        return convolutions + 2 * bins * max(bins // 16, 16) + 2 * 4 * 24
+
+    bins = [2048 // 2**level for level in range(5)]
+    scales = 2 * 4 * (4 * 24 * 24 + 4 * 24)
+    total = sum(block(24, count) for count in bins) + sum(block(48, count) for count in bins[:-1])
+    return 4 * ((4 * 24 + 4 * 24) + total + scales + (24 + 1) * 4)
+
+
+def tfc_tdf_v2():
+    """11 blocks of 32 to 192 filters: three 3 x 3 convolutions and two matrices along frequency over an eighth."""
+    filters, bins = [32 * (level + 1) for level in range(6)], [2048 // 2**level for level in range(6)]
+
+    def block(level):
+        return 3 * (9 * filters[level] ** 2 + 4 * filters[level]) + 2 * bins[level] ** 2 // 8 + 2 * 4 * filters[level]
+
+    total = sum(2 * block(level) for level in range(5)) + block(5)
+    for few, many in zip(filters, filters[1:], strict=False):
+        total += 2 * 4 * few * many + 4 * many + 4 * few
+    return 4 * ((4 * 32 + 4 * 32) + total + (32 + 1) * 4)
+
+
+def mdx23c():
+    """11 pairs of residual units of 128 to 768 filters on 1024 folded bins; normalisations with two numbers a filter."""
+    filters, bins = [128 * (level + 1) for level in range(6)], [1024 // 2**level for level in range(6)]
+
+    def unit(features, level):
+        count = filters[level]
+        convolutions = features * count + 2 * features + 9 * features * count + 2 * count + 9 * count * count
+        return convolutions + 2 * 2 * count + 2 * bins[level] ** 2 // 4
+
+    total = sum(3 * unit(filters[level], level) + unit(2 * filters[level], level) for level in range(5))
+    total += 2 * unit(filters[5], 5)
+    for few, many in zip(filters, filters[1:], strict=False):
+        total += 2 * 4 * few * many + 2 * few + 2 * many
+    return 16 * 128 + total + (128 + 16) * 128 + 128 * 64
+
+
 PUBLISHED = {
     "wave-u-net-m1": wave_u_net(1, 2),
     "wave-u-net-m2": wave_u_net(1, 1),
@@ -64,6 +106,9 @@ PUBLISHED = {
     "spectrogram-channels-unet": spectrogram_channels(),
     "jansson-unet": jansson(),
     "spleeter-4stems": spleeter(),
+    "tfc-tdf-v1": tfc_tdf_v1(),
+    "tfc-tdf-v2": tfc_tdf_v2(),
+    "mdx23c": mdx23c(),
 }
 
 

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Sequence
 
 from pipelines.errors import UserError
-from sepnet.models.bodies.body import Body
+from sepnet.models.bodies.body import Body, last_initializer
 from sepnet.options.fields import option, other_default
 
 DOWNSAMPLINGS = ("decimate", "filtered", "strided", "pooled", "max_pooled")
@@ -36,7 +36,9 @@ class Blocks(Body):
         None, "kernel of transposed upsampling (default: that of the way up)", at_least=1
     )
 
-    def apply(self, features, filters: Sequence[int], num_outputs: int, *, recompute: bool):
+    def apply(
+        self, features, filters: Sequence[int], num_outputs: int, *, recompute: bool, starts_at_zero: bool = False
+    ):
         """See `Body.apply`."""
         from sepnet.models.layers.convolution import CONVOLUTIONS
 
@@ -50,7 +52,9 @@ class Blocks(Body):
             features = self._up(features, skips[level], count, f"decoder_{level}", recompute)
         features = self._join_inputs(features, inputs)
         # Waveforms and masks stay float32 under any precision policy.
-        return CONVOLUTIONS[_rank(features)](num_outputs, 1, dtype="float32", name="stems")(features)
+        return CONVOLUTIONS[_rank(features)](
+            num_outputs, 1, kernel_initializer=last_initializer(starts_at_zero), dtype="float32", name="stems"
+        )(features)
 
     def _is_valid(self) -> bool:
         """True where convolutions go without padding."""
@@ -139,7 +143,9 @@ class Blocks1D(Blocks):
         "zero", "pad with zeros, or not at all: a segment is read with what lies around it", choices=("zero", "valid")
     )
 
-    def apply(self, features, filters: Sequence[int], num_outputs: int, *, recompute: bool):
+    def apply(
+        self, features, filters: Sequence[int], num_outputs: int, *, recompute: bool, starts_at_zero: bool = False
+    ):
         """See `Body.apply`.
 
         Raises:
@@ -147,7 +153,7 @@ class Blocks1D(Blocks):
         """
         if self._is_valid():
             self._check_valid()
-        return super().apply(features, filters, num_outputs, recompute=recompute)
+        return super().apply(features, filters, num_outputs, recompute=recompute, starts_at_zero=starts_at_zero)
 
     def valid_samples(self, depth: int) -> tuple[int, int] | None:
         """See `Body.valid_samples`.

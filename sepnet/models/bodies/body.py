@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from sepnet.options.fields import Section, option
 
-NORMALIZATIONS = ("none", "batch", "group")
-ACTIVATIONS = ("leaky_relu", "relu", "elu")
+NORMALIZATIONS = ("none", "batch", "frame", "group", "instance")
+ACTIVATIONS = ("leaky_relu", "relu", "elu", "gelu")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,14 +25,18 @@ class Body(Section):
         at_most=0.9,
     )
 
-    def apply(self, features, filters: Sequence[int], num_outputs: int, *, recompute: bool):
+    def apply(
+        self, features, filters: Sequence[int], num_outputs: int, *, recompute: bool, starts_at_zero: bool = False
+    ):
         """Makes the layers and runs features through them.
 
         Args:
-            features: `[batch, axes..., channels]`; every axis is a multiple of `grid(depth)`.
+            features: `[batch, axes..., channels]`; the axes are multiples of `grid(depth)` in time and of
+                `frequency_grid(depth)`.
             filters: of each level and, last, of the bottleneck; one more than the depth.
             num_outputs: channels that it gives, before any mask.
             recompute: layers keep little for the gradient, and compute the rest again.
+            starts_at_zero: the last convolution has no weights but zeros before training.
 
         Returns:
             float32 `[batch, axes..., num_outputs]`.
@@ -40,8 +44,12 @@ class Body(Section):
         raise NotImplementedError
 
     def grid(self, depth: int) -> int:
-        """Values along an axis that become one in the bottleneck; a shift by so many shifts the output likewise."""
+        """Values in time that become one in the bottleneck; a shift by so many shifts the output likewise."""
         return 2**depth
+
+    def frequency_grid(self, depth: int) -> int:
+        """Bins that become one in the bottleneck."""
+        return self.grid(depth)
 
     def valid_samples(self, depth: int) -> tuple[int, int] | None:
         """The shortest input and output of a body without padding; others have multiples of `grid(depth)` more.
@@ -49,3 +57,21 @@ class Body(Section):
         None for a body that pads with zeros.
         """
         return None
+
+    def _normalized(self, features, name: str, recompute: bool, activation: str, activation_first: bool = False):
+        """Features with the normalisation and an activation, in this order or the other."""
+        from sepnet.models.layers.convolution import NormalizedActivation
+
+        return NormalizedActivation(
+            filters=features.shape[-1],
+            normalization=self.normalization,
+            activation=activation,
+            activation_first=activation_first,
+            recompute=recompute,
+            name=name,
+        )(features)
+
+
+def last_initializer(starts_at_zero: bool) -> str:
+    """The initializer of the last convolution's kernel."""
+    return "zeros" if starts_at_zero else "glorot_uniform"

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
+from sepnet.models.bodies.body import last_initializer
 from sepnet.models.bodies.strided import Strided
 
 
@@ -10,7 +11,9 @@ from sepnet.models.bodies.strided import Strided
 class Jansson(Strided):
     """The U-Net of Jansson et al. 2017, "Singing voice separation with deep U-Net convolutional networks"."""
 
-    def apply(self, features, filters: Sequence[int], num_outputs: int, *, recompute: bool):
+    def apply(
+        self, features, filters: Sequence[int], num_outputs: int, *, recompute: bool, starts_at_zero: bool = False
+    ):
         """See `Body.apply`."""
         from sepnet.models.layers.convolution import TRANSPOSED_CONVOLUTIONS
 
@@ -21,5 +24,11 @@ class Jansson(Strided):
             skips.append(features)
         features = self._way_up(features, skips[:-1], filters, recompute, activation_first=False)
         return TRANSPOSED_CONVOLUTIONS[len(features.shape) - 2](
-            num_outputs, self.up_kernel_size, strides=2, padding="same", dtype="float32", name="stems"
+            num_outputs,
+            self.up_kernel_size,
+            strides=2,
+            padding="same",
+            kernel_initializer=last_initializer(starts_at_zero),
+            dtype="float32",
+            name="stems",
         )(features)

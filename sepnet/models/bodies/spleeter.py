@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
+from sepnet.models.bodies.body import last_initializer
 from sepnet.models.bodies.strided import Strided
 
 # The convolution that follows the last level.
@@ -18,7 +19,9 @@ class Spleeter(Strided):
     makes the outputs of it.
     """
 
-    def apply(self, features, filters: Sequence[int], num_outputs: int, *, recompute: bool):
+    def apply(
+        self, features, filters: Sequence[int], num_outputs: int, *, recompute: bool, starts_at_zero: bool = False
+    ):
         """See `Body.apply`."""
         from sepnet.models.layers.convolution import CONVOLUTIONS
 
@@ -31,5 +34,11 @@ class Spleeter(Strided):
         features = self._way_up(features, skips[:-1], filters, recompute, activation_first=True)
         features = self._transposed(features, 1, 0, recompute, activation_first=True)
         return CONVOLUTIONS[len(features.shape) - 2](
-            num_outputs, LAST_KERNEL_SIZE, dilation_rate=LAST_DILATION, padding="same", dtype="float32", name="stems"
+            num_outputs,
+            LAST_KERNEL_SIZE,
+            dilation_rate=LAST_DILATION,
+            padding="same",
+            kernel_initializer=last_initializer(starts_at_zero),
+            dtype="float32",
+            name="stems",
         )(features)

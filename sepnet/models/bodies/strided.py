@@ -43,15 +43,3 @@ class Strided(Body):
         )(features)
         activation = self.up_activation or self.activation
         return self._normalized(features, f"decoder_{level}_norm", recompute, activation, activation_first)
-
-    def _normalized(self, features, name: str, recompute: bool, activation: str, activation_first: bool = False):
-        from sepnet.models.layers.convolution import NormalizedActivation
-
-        return NormalizedActivation(
-            filters=features.shape[-1],
-            normalization=self.normalization,
-            activation=activation,
-            activation_first=activation_first,
-            recompute=recompute,
-            name=name,
-        )(features)

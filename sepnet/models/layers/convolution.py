@@ -4,6 +4,7 @@ import math
 
 import keras
 
+from sepnet.models.layers.frequency import FrameNormalization
 from sepnet.models.layers.plain import PlainLayer, convolution_reach
 
 CONVOLUTIONS = {1: keras.layers.Conv1D, 2: keras.layers.Conv2D}
@@ -15,11 +16,16 @@ NORMALIZATIONS = {
     "none": lambda filters, momentum: None,
     "batch": lambda filters, momentum: keras.layers.BatchNormalization(momentum=momentum),
     "group": lambda filters, momentum: keras.layers.GroupNormalization(math.gcd(filters, MAX_GROUPS)),
+    "instance": lambda filters, momentum: keras.layers.GroupNormalization(filters),
+    "frame": lambda filters, momentum: FrameNormalization(),
 }
+# Their statistics are those of the whole input.
+NOT_LOCAL = ("group", "instance")
 ACTIVATIONS = {
     "leaky_relu": lambda: keras.layers.LeakyReLU(negative_slope=0.2),
     "relu": keras.layers.ReLU,
     "elu": keras.layers.ELU,
+    "gelu": lambda: keras.layers.Activation("gelu"),
 }
 
 
@@ -43,8 +49,8 @@ class _Recomputed(PlainLayer):
 
     @property
     def is_local(self):
-        """False with group normalisation, whose statistics are those of the whole input."""
-        return self.settings["normalization"] != "group"
+        """False with a normalisation whose statistics are those of the whole input."""
+        return self.settings["normalization"] not in NOT_LOCAL
 
     def get_config(self):
         return {**super().get_config(), **self.settings}
@@ -57,11 +63,11 @@ class Convolution(_Recomputed):
     Args:
         rank: 1 or 2.
         filters: features that it gives.
-        kernel_size: along every axis.
-        strides: along every axis.
+        kernel_size: along every axis, or one for each, time first.
+        strides: likewise.
         padding: "same" or "valid".
-        normalization: "none", "batch" or "group".
-        activation: "leaky_relu", "relu" or "elu".
+        normalization: "none", "batch", "frame", "group" or "instance".
+        activation: "leaky_relu", "relu", "elu" or "gelu".
         recompute: what lies between its input and its output is computed once more for the gradient.
     """
 
@@ -99,8 +105,8 @@ class Convolution(_Recomputed):
         return self.convolution.compute_output_shape(input_shape)
 
     def reach(self, first, last, inputs, outputs):
-        sizes = (self.settings[name] for name in ("kernel_size", "strides", "padding"))
-        return convolution_reach(first, last, inputs[0].shape[1], *sizes)
+        sizes = self.convolution.kernel_size[0], self.convolution.strides[0]
+        return convolution_reach(first, last, inputs[0].shape[1], *sizes, self.settings["padding"])
 
     def flops(self, inputs, outputs):
         # A bias, or else scale and offset of the normalisation.
@@ -139,8 +145,8 @@ class NormalizedActivation(_Recomputed):
 
     Args:
         filters: features that come in.
-        normalization: "none", "batch" or "group".
-        activation: "leaky_relu", "relu" or "elu".
+        normalization: "none", "batch", "frame", "group" or "instance".
+        activation: "leaky_relu", "relu", "elu" or "gelu".
         activation_first: the other order.
         recompute: only the input is kept for the gradient.
     """

@@ -1,5 +1,7 @@
 """Layers that pad and cut axes to the lengths that others need."""
 
+from collections.abc import Sequence
+
 import keras
 from keras import ops
 
@@ -8,19 +10,25 @@ from sepnet.models.layers.plain import PlainLayer
 
 @keras.saving.register_keras_serializable(package="sepnet")
 class PadToGrid(PlainLayer):
-    """Appends zeros to each axis between batch and channels, up to the next multiple of `grid`."""
+    """Appends zeros to each axis between batch and channels, up to the next multiple of its `grid`.
 
-    def __init__(self, grid: int, **kwargs):
+    Args:
+        grid: of all axes, or of each.
+    """
+
+    def __init__(self, grid: int | Sequence[int], **kwargs):
         super().__init__(**kwargs)
         self.grid = grid
 
     def call(self, inputs):
-        shape = ops.shape(inputs)
-        padding = [(0, -shape[axis] % self.grid) for axis in range(1, len(inputs.shape) - 1)]
-        return ops.pad(inputs, [(0, 0), *padding, (0, 0)])
+        return ops.pad(inputs, [(0, 0), *((0, -size % grid) for size, grid in self._axes(ops.shape(inputs))), (0, 0)])
+
+    def _axes(self, shape) -> list:
+        grids = [self.grid] * (len(shape) - 2) if isinstance(self.grid, int) else self.grid
+        return list(zip(shape[1:-1], grids, strict=True))
 
     def compute_output_shape(self, input_shape):
-        padded = [size if size is None else size + -size % self.grid for size in input_shape[1:-1]]
+        padded = [size if size is None else size + -size % grid for size, grid in self._axes(input_shape)]
         return (input_shape[0], *padded, input_shape[-1])
 
     def get_config(self):

@@ -72,21 +72,23 @@ class LogMagnitudes(PlainLayer):
 
 
 @keras.saving.register_keras_serializable(package="sepnet")
-class RepeatLastBin(PlainLayer):
-    """Gives the highest bins, which the network does not see, the values of the one below them."""
+class AddBins(PlainLayer):
+    """Gives the highest bins, which the network does not see, the values of the one below them, or zeros."""
 
-    def __init__(self, times: int, **kwargs):
+    def __init__(self, times: int, repeats_last: bool, **kwargs):
         super().__init__(**kwargs)
         self.times = times
+        self.repeats_last = repeats_last
 
     def call(self, inputs):
-        return ops.concatenate([inputs, ops.repeat(inputs[:, :, -1:], self.times, axis=2)], axis=2)
+        last = inputs[:, :, -1:] if self.repeats_last else ops.zeros_like(inputs[:, :, -1:])
+        return ops.concatenate([inputs, ops.repeat(last, self.times, axis=2)], axis=2)
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:2], input_shape[2] + self.times, input_shape[3])
 
     def get_config(self):
-        return {**super().get_config(), "times": self.times}
+        return {**super().get_config(), "times": self.times, "repeats_last": self.repeats_last}
 
 
 @keras.saving.register_keras_serializable(package="sepnet")

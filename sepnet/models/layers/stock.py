@@ -86,6 +86,8 @@ STOCK = {
     keras.layers.MaxPooling2D: MAX_POOLING,
     keras.layers.Concatenate: StockLayer(),
     keras.layers.Add: StockLayer(),
+    keras.layers.Multiply: StockLayer(memory=lambda *_: {"keeps_inputs": True}),
+    keras.layers.Activation: StockLayer(memory=lambda *_: {"keeps_inputs": True}),
     keras.layers.Dropout: StockLayer(memory=_dropout_memory),
 }
 
