@@ -17,6 +17,8 @@ SMALL = {
     "unet_hybrid": {"base_filters": 4},
 }
 
+# Those that have bodies made of blocks.
+BLOCK_FAMILIES = ("unet_1d", "unet_2d")
 WAYS = list(itertools.product(DOWNSAMPLINGS, UPSAMPLINGS))
 # With context the sizes of Wave-U-Net: only these keep the grid without padding.
 CONTEXT_WAYS = [(down, up) for down, up in WAYS if down in ("decimate", "filtered") and up != "transposed"]
