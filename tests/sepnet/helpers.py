@@ -14,7 +14,7 @@ SAMPLE_RATE = 8000
 SMALL = {
     "unet_1d": {"base_filters": 3},
     "unet_2d": {"base_filters": 2, "frame_length": 64, "frame_step": 16},
-    "unet_hybrid": {"base_filters": 4},
+    "unet_hybrid": {"base_filters": 8},
 }
 
 # Those that have bodies made of blocks.
