@@ -8,6 +8,7 @@ songs lie in: `DEST/train/NAME/vocals.wav`. A song appears there whole or not at
 import contextlib
 import hashlib
 import json
+import os
 import pathlib
 import shutil
 import time
@@ -153,9 +154,9 @@ def _leave_incomplete(conversions: list[Conversion]) -> list[SongError]:
 
 
 def _stamp_files(song: Song) -> dict[str, list[int]]:
-    paths = [song.path] if song.is_stem_file else song.files().values()
+    files, folder = ([song.path], song.path.parent) if song.is_stem_file else (song.files().values(), song.path)
     try:
-        status = {path.name: path.stat() for path in paths}
+        status = {os.path.relpath(file, folder): file.stat() for file in files}
     except OSError as error:
         raise SongError(f"song {song.name!r}: cannot read {error.filename}: {error.strerror}") from error
     return {name: [entry.st_size, entry.st_mtime_ns] for name, entry in status.items()}

@@ -166,7 +166,7 @@ def _read_headers(song: Song, stems: Sequence[str]) -> tuple[SongReport, dict[st
     missing = [stem for stem in stems if stem not in infos]
     if missing:
         report.problems.append(f"lacks {', '.join(missing)}")
-        report.suggestions = [] if song.is_stem_file else rename_files(song.path, missing)
+        report.suggestions = rename_files(song.path, missing)
     report.seconds = max((info.num_samples / info.sample_rate for info in infos.values()), default=0.0)
     report.sample_rates = sorted({info.sample_rate for info in infos.values()})
     report.num_channels = sorted({info.num_channels for info in infos.values()})

@@ -1,11 +1,7 @@
 """Songs on disk: which there are, to which split each belongs, and what their files hold.
 
-Three layouts are read, each with optional `train/`, `valid/` and `test/` folders (songs outside of these are training
-songs):
-
-- MUSDB18: `NAME.stem.mp4`, five streams each;
-- MUSDB18-HQ, and any folder of songs: `NAME/vocals.wav`, `NAME/drums.flac`, one file for each source, and the
-  `mixture` if it is given.
+The layouts of `pipelines.songs.LAYOUTS` are read, each with optional `train/`, `valid/` and `test/` folders (songs
+outside of these are training songs).
 """
 
 import contextlib
@@ -15,12 +11,14 @@ import importlib.util
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import pkgutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from pipelines.audio import reading
 from pipelines.cache import cache_path
 from pipelines.errors import UserError
 from pipelines.files import whole_file, whole_folder
+from pipelines.songs import LAYOUTS
 
 MIXTURE = "mixture"
 STEM_SUFFIX = ".stem.mp4"
@@ -37,15 +35,30 @@ VALIDATION_SHARE = 0.15
 
 @dataclasses.dataclass(frozen=True)
 class Song:
-    """A song that was found: a `.stem.mp4` file, or a folder with one file for each source."""
+    """A song of MUSDB18-HQ, or of any folder of songs: `NAME/vocals.wav`, `NAME/drums.flac`, a file for each stem.
+
+    Songs of other layouts derive from it.
+
+    Attributes:
+        name: the song's name.
+        split: "train", "valid" or "test".
+        path: in the split's folder; messages leave this folder out.
+    """
 
     name: str
     split: str
     path: pathlib.Path
+    # Of the class: True where all stems are the streams of one file, at `path`.
+    is_stem_file = False
 
-    @property
-    def is_stem_file(self) -> bool:
-        return self.path.name.endswith(STEM_SUFFIX)
+    @classmethod
+    def find(cls, entries: Sequence[pathlib.Path], split: str) -> Iterator["Song"]:
+        """Yields the songs of this layout among the entries of a split's folder."""
+        return (cls(entry.name, split, entry) for entry in entries if _holds_audio(entry))
+
+    def entries(self) -> list[pathlib.Path]:
+        """The entries of the split's folder that hold it."""
+        return [self.path]
 
     def files(self) -> dict[str, pathlib.Path]:
         """The song's audio files by stem ("vocals", "mixture"); empty for a `.stem.mp4`.
@@ -53,8 +66,6 @@ class Song:
         Raises:
             SongError: the song's folder cannot be read, or has two files for one stem.
         """
-        if self.is_stem_file:
-            return {}
         try:
             paths = [path for path in _list_folder(self.path) if path.suffix.lower() in AUDIO_SUFFIXES]
         except UserError as error:
@@ -65,6 +76,20 @@ class Song:
             if other != path:
                 raise SongError(f"song {self.name!r} has {other.name} and {path.name}; keep one of the two")
         return files
+
+
+class StemFile(Song):
+    """A song of MUSDB18: `NAME.stem.mp4`, with the streams `STEM_STREAMS`."""
+
+    is_stem_file = True
+
+    @classmethod
+    def find(cls, entries: Sequence[pathlib.Path], split: str) -> Iterator[Song]:
+        files = (entry for entry in entries if entry.name.endswith(STEM_SUFFIX))
+        return (cls(file.name.removesuffix(STEM_SUFFIX), split, file) for file in files)
+
+    def files(self) -> dict[str, pathlib.Path]:
+        return {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,15 +146,10 @@ def find_songs(root: pathlib.Path) -> list[Song]:
     """
     songs: dict[tuple[str, str], Song] = {}
     for folder, split in _split_folders(root):
-        for entry in _list_folder(folder):
-            if folder == root and entry.name in SPLIT_FOLDERS:
-                continue
-            if entry.name.endswith(STEM_SUFFIX):
-                song = Song(entry.name.removesuffix(STEM_SUFFIX), split, entry)
-            elif _holds_audio(entry):
-                song = Song(entry.name, split, entry)
-            else:
-                continue
+        entries = _list_folder(folder)
+        if folder == root:
+            entries = [entry for entry in entries if entry.name not in SPLIT_FOLDERS]
+        for song in songs_among(entries, split):
             # Beside NAME.stem.mp4, the folder NAME comes first and needs no decoding.
             songs.setdefault((song.split, song.name), song)
     if not songs:
@@ -138,6 +158,15 @@ def find_songs(root: pathlib.Path) -> list[Song]:
             f"vocals.wav, drums.wav, ...; `python -m pipelines.check {root}` says what is there"
         )
     return sorted(_choose_validation(list(songs.values())), key=lambda song: (song.split, song.name))
+
+
+def songs_among(entries: Sequence[pathlib.Path], split: str) -> Iterator[Song]:
+    """Yields the songs of every layout among the entries of a split's folder."""
+    for layout in LAYOUTS.values():
+        found = list(pkgutil.resolve_name(layout).find(entries, split))
+        yield from found
+        taken = {entry for song in found for entry in song.entries()}
+        entries = [entry for entry in entries if entry not in taken]
 
 
 def split_folder(song: Song, root: pathlib.Path) -> str:
