@@ -30,13 +30,9 @@ def whole_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
     Raises:
         UserError: the folder cannot be written.
     """
-    with _writing(path.parent):
-        folder = _temporary_folder(path.parent, str(os.getpid()))
-        try:
-            yield folder / path.name
-            (folder / path.name).replace(path)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    with _temporary_folder(path.parent, str(os.getpid())) as folder:
+        yield folder / path.name
+        (folder / path.name).replace(path)
 
 
 @contextlib.contextmanager
@@ -48,19 +44,15 @@ def whole_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
     Raises:
         UserError: the parent folder cannot be written.
     """
-    with _writing(path.parent):
-        temporary = _temporary_folder(path.parent, path.name)
+    with _temporary_folder(path.parent, path.name) as temporary:
+        # mkdtemp makes a folder for its owner alone; a data set or a model is read by others too.
+        temporary.chmod(0o755)
+        yield temporary
         try:
-            # mkdtemp makes a folder for its owner alone; a data set or a model is read by others too.
-            temporary.chmod(0o755)
-            yield temporary
-            try:
-                temporary.rename(path)
-            except OSError:
-                if not path.is_dir():
-                    raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.rename(path)
+        except OSError:
+            if not path.is_dir():
+                raise
 
 
 def check_writable(folder: pathlib.Path) -> None:
@@ -113,10 +105,8 @@ def _no_empty_folders(folder: pathlib.Path) -> Iterator[None]:
 
 def remove_folder(path: pathlib.Path) -> None:
     """Removes a folder so that no reader, and no later run, meets half of it."""
-    with _writing(path.parent):
-        temporary = _temporary_folder(path.parent, path.name)
+    with _temporary_folder(path.parent, path.name) as temporary:
         path.rename(temporary / path.name)
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def replace_all(files: Mapping[pathlib.Path, pathlib.Path], aside: pathlib.Path) -> None:
@@ -158,8 +148,14 @@ def _keep(path: pathlib.Path, aside: pathlib.Path) -> None:
             path.rename(aside)
 
 
-def _temporary_folder(parent: pathlib.Path, name: str) -> pathlib.Path:
-    return pathlib.Path(tempfile.mkdtemp(prefix=f".{name[:MOST_CHARACTERS]}-", dir=parent))
+@contextlib.contextmanager
+def _temporary_folder(parent: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
+    with _writing(parent):
+        folder = pathlib.Path(tempfile.mkdtemp(prefix=f".{name[:MOST_CHARACTERS]}-", dir=parent))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_leftovers(folder: pathlib.Path) -> None:

@@ -21,19 +21,20 @@ FORMANT_WIDTHS_HZ = (90, 110, 170, 250)
 MAX_HARMONICS = 40
 
 
-@dataclasses.dataclass(frozen=True)
 class _Singer:
     """The voice that sings a whole score. Vibrato depth and scoops are in semitones, tilt in powers of frequency."""
 
-    lowest: int
-    tract: float
-    tilt: float
-    formant_gains: np.ndarray
-    vibrato_hz: float
-    vibrato_depth: float
-    glide_seconds: float
-    breath: float
-    syllable_dip: float
+    def __init__(self, rng: Rng):
+        high = rng.random() < 0.5
+        self.lowest = int(rng.integers(55, 60) if high else rng.integers(45, 51))
+        self.tract = rng.uniform(1.1, 1.25) if high else rng.uniform(0.92, 1.08)
+        self.tilt = rng.uniform(0.4, 0.9)
+        self.formant_gains = np.array((1.0, 0.7, 0.4, 0.25)) * rng.uniform(0.7, 1.3, size=4)
+        self.vibrato_hz = rng.uniform(4.8, 6.8)
+        self.vibrato_depth = rng.uniform(0.15, 0.6)
+        self.glide_seconds = rng.uniform(0.05, 0.12)
+        self.breath = rng.uniform(0.01, 0.05)
+        self.syllable_dip = rng.uniform(0.3, 0.9)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +50,7 @@ class _Syllable:
 
 def play_vocals(score: Score, rng: Rng) -> np.ndarray:
     """Sings phrases with rests between them. Returns `[num_samples, 2]` float32 of any level."""
-    singer = _draw_singer(rng)
+    singer = _Singer(rng)
     track = np.zeros(score.num_samples, np.float32)
     melody = _Melody(score, rng, singer.lowest)
     for first, end in score.stretches["vocals"]:
@@ -60,21 +61,6 @@ def play_vocals(score: Score, rng: Rng) -> np.ndarray:
             step = phrase_end + int(rng.integers(2, 7))
     dry = sounds.pan(track, rng.uniform(-0.15, 0.15))
     return dry + np.float32(rng.uniform(0.1, 0.3)) * sounds.reverb(dry, rng.uniform(0.4, 0.8), score.sample_rate)
-
-
-def _draw_singer(rng: Rng) -> _Singer:
-    high = rng.random() < 0.5
-    return _Singer(
-        lowest=int(rng.integers(55, 60) if high else rng.integers(45, 51)),
-        tract=rng.uniform(1.1, 1.25) if high else rng.uniform(0.92, 1.08),
-        tilt=rng.uniform(0.4, 0.9),
-        formant_gains=np.array((1.0, 0.7, 0.4, 0.25)) * rng.uniform(0.7, 1.3, size=4),
-        vibrato_hz=rng.uniform(4.8, 6.8),
-        vibrato_depth=rng.uniform(0.15, 0.6),
-        glide_seconds=rng.uniform(0.05, 0.12),
-        breath=rng.uniform(0.01, 0.05),
-        syllable_dip=rng.uniform(0.3, 0.9),
-    )
 
 
 class _Melody:

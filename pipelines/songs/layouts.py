@@ -12,7 +12,7 @@ import json
 import os
 import pathlib
 import pkgutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from pipelines.audio import reading
 from pipelines.cache import cache_path
@@ -31,6 +31,7 @@ SPLIT_FOLDERS = {"train": "train", "valid": "valid", "validation": "valid", "tes
 WAV_ENCODINGS = frozenset({("WAV", "PCM_16"), ("WAVEX", "PCM_16")})
 FLAC_ENCODINGS = frozenset({("FLAC", "PCM_16")})
 VALIDATION_SHARE = 0.15
+NO_SAMPLES = "no samples"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +41,6 @@ class Song:
     Songs of other layouts derive from it.
 
     Attributes:
-        name: the song's name.
         split: "train", "valid" or "test".
         path: in the split's folder; messages leave this folder out.
     """
@@ -66,16 +66,24 @@ class Song:
         Raises:
             SongError: the song's folder cannot be read, or has two files for one stem.
         """
-        try:
+        with self.named_in_errors():
             paths = [path for path in _list_folder(self.path) if path.suffix.lower() in AUDIO_SUFFIXES]
-        except UserError as error:
-            raise SongError(f"song {self.name!r}: {error}") from error
         files: dict[str, pathlib.Path] = {}
         for path in paths:
             other = files.setdefault(path.stem, path)
             if other != path:
                 raise SongError(f"song {self.name!r} has {other.name} and {path.name}; keep one of the two")
         return files
+
+    @contextlib.contextmanager
+    def named_in_errors(self) -> Iterator[None]:
+        """Turns errors about files into a `SongError`, which names the song."""
+        try:
+            yield
+        except SongError:
+            raise
+        except UserError as error:
+            raise SongError(f"song {self.name!r}: {error}") from error
 
 
 class StemFile(Song):
@@ -97,11 +105,7 @@ class Track:
     """A song that can be streamed: its files by stem, all of one rate and length.
 
     Attributes:
-        name: the song's name.
-        split: "train", "valid" or "test".
         files: path by stem: every source, and "mixture" where the song has one.
-        sample_rate: Hz.
-        num_samples: length for each channel.
         encodings: the (container, encoding) pairs of the files.
         channel_counts: the numbers of channels of the files.
     """
@@ -145,10 +149,11 @@ def find_songs(root: pathlib.Path) -> list[Song]:
         NoSongsError: the folder holds no song.
     """
     songs: dict[tuple[str, str], Song] = {}
-    for folder, split in _split_folders(root):
-        entries = _list_folder(folder)
-        if folder == root:
-            entries = [entry for entry in entries if entry.name not in SPLIT_FOLDERS]
+    if not root.is_dir():
+        raise UserError(f"no such folder: {root}; expected a folder of songs")
+    folders = {root: "train"} | {root / name: split for name, split in SPLIT_FOLDERS.items() if (root / name).is_dir()}
+    for folder, split in folders.items():
+        entries = [entry for entry in _list_folder(folder) if entry not in folders]
         for song in songs_among(entries, split):
             # Beside NAME.stem.mp4, the folder NAME comes first and needs no decoding.
             songs.setdefault((song.split, song.name), song)
@@ -200,23 +205,30 @@ def read_track(song: Song, stems: Sequence[str], probe: Callable[[pathlib.Path],
             f"rename a file to {missing[0]}.wav, or name the sources with --sources"
         )
     files = {stem: found[stem] for stem in (*stems, MIXTURE) if stem in found}
-    try:
+    with song.named_in_errors():
         infos = {stem: probe(path) for stem, path in files.items()}
-    except UserError as error:
-        raise SongError(f"song {song.name!r}: {error}") from error
-    for what, values in (
-        ("sample rates", {stem: info.sample_rate for stem, info in infos.items()}),
-        ("lengths in samples", {stem: info.num_samples for stem, info in infos.items()}),
-    ):
-        if len(set(values.values())) > 1:
-            listed = ", ".join(f"{stem} {value}" for stem, value in values.items())
-            raise SongError(f"song {song.name!r} has stems of different {what} ({listed}); make them equal")
+    if problem := mismatch(infos):
+        remedy = "remove it or put its audio back" if problem == NO_SAMPLES else "make them equal"
+        raise SongError(f"song {song.name!r} has {problem}; {remedy}")
     first = next(iter(infos.values()))
-    if not first.num_samples:
-        raise SongError(f"song {song.name!r} has no samples; remove it or put its audio back")
     encodings = frozenset((info.container, info.encoding) for info in infos.values())
     channel_counts = frozenset(info.num_channels for info in infos.values())
     return Track(song.name, song.split, files, first.sample_rate, first.num_samples, encodings, channel_counts)
+
+
+def mismatch(infos: Mapping[str, reading.AudioInfo], tolerance: int = 0) -> str:
+    """Says why stems cannot be read in step, "" if they can; lengths may differ by `tolerance` samples."""
+    if len({info.sample_rate for info in infos.values()}) > 1:
+        return f"stems of different sample rates ({by_stem(infos, 'sample_rate')})"
+    lengths = [info.num_samples for info in infos.values()]
+    if lengths and max(lengths) - min(lengths) > tolerance:
+        return f"stems of different lengths in samples ({by_stem(infos, 'num_samples')})"
+    return NO_SAMPLES if lengths and not max(lengths) else ""
+
+
+def by_stem(infos: Mapping[str, reading.AudioInfo], attribute: str) -> str:
+    """Lists an attribute of each stem."""
+    return ", ".join(f"{stem} {getattr(info, attribute)}" for stem, info in infos.items())
 
 
 def data_folder(data: pathlib.Path) -> pathlib.Path:
@@ -302,15 +314,6 @@ class ProbeIndex:
         if self._changed:
             with contextlib.suppress(UserError), whole_file(self._path) as temporary:
                 temporary.write_text(json.dumps(self._entries))
-
-
-def _split_folders(root: pathlib.Path) -> Iterable[tuple[pathlib.Path, str]]:
-    if not root.is_dir():
-        raise UserError(f"no such folder: {root}; expected a folder of songs")
-    yield root, "train"
-    for name, split in SPLIT_FOLDERS.items():
-        if (root / name).is_dir():
-            yield root / name, split
 
 
 def _list_folder(folder: pathlib.Path) -> list[pathlib.Path]:
