@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all. Where they cannot be written, a `UserError` is raised."""
 
 import contextlib
 import errno
@@ -25,11 +25,7 @@ NEW, WORKING = ".sepnet-new-", ".sepnet-working-"
 
 @contextlib.contextmanager
 def whole_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Gives a temporary path of the same name; what was written there becomes `path` when the block ends well.
-
-    Raises:
-        UserError: the folder cannot be written.
-    """
+    """Gives a temporary path of the same name; what was written there becomes `path` when the block ends well."""
     with _temporary_folder(path.parent, str(os.getpid())) as folder:
         yield folder / path.name
         (folder / path.name).replace(path)
@@ -40,9 +36,6 @@ def whole_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Gives a new empty folder beside `path`, renamed to `path` when the block ends well.
 
     Where `path` exists already when the block ends, made by another process perhaps, that one stays.
-
-    Raises:
-        UserError: the parent folder cannot be written.
     """
     with _temporary_folder(path.parent, path.name) as temporary:
         # mkdtemp makes a folder for its owner alone; a data set or a model is read by others too.
@@ -56,11 +49,7 @@ def whole_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def check_writable(folder: pathlib.Path) -> None:
-    """Finds out, before work begins, whether files can be written in a folder, which need not exist; leaves nothing.
-
-    Raises:
-        UserError: files cannot be written in the folder.
-    """
+    """Finds out, before work begins, whether files can be written in a folder, which need not exist; leaves nothing."""
     with _no_empty_folders(folder), _writing(folder):
         tempfile.TemporaryFile(dir=folder).close()
 
@@ -70,9 +59,6 @@ def working_folder(parent: pathlib.Path) -> Iterator[pathlib.Path]:
     """Gives a temporary folder inside `parent` that is gone afterwards, as is a `parent` that is new and empty then.
 
     Such folders of processes that were killed are removed first; where there is no file lock they are left.
-
-    Raises:
-        UserError: `parent` cannot be written, or the disk is full.
     """
     with _no_empty_folders(parent), _writing(parent):
         for entry in parent.glob(f"{WORKING}*"):
@@ -179,9 +165,6 @@ def folder_lock(folder: pathlib.Path) -> Iterator[bool]:
 
     Yields:
         Whether the lock is held: some systems (Windows, some network disks) have none.
-
-    Raises:
-        UserError: the folder cannot be made.
     """
     with contextlib.ExitStack() as stack:
         with _writing(folder):

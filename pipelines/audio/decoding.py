@@ -42,8 +42,6 @@ class Decoder:
         stream: PyAV's, of which the shape is taken.
 
     Attributes:
-        sample_rate: Hz.
-        num_channels: audio channels.
         num_samples: samples of each channel given so far.
         num_silent: samples of these that could not be decoded.
         num_behind: samples behind them that could not be decoded.

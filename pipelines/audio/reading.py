@@ -1,7 +1,8 @@
 """Audio files and pipes, read block by block: by FFmpeg (PyAV), and by libsndfile what FFmpeg does not know.
 
 A file gives the same samples however it comes: by its path, through a pipe or from a temporary copy. FFmpeg sees its
-bytes alone, no name and no address, so a playlist cannot make it open anything else.
+bytes alone, no name and no address, so a playlist cannot make it open anything else. What cannot be opened, is no audio
+or can mostly not be decoded raises a `UserError`.
 """
 
 import contextlib
@@ -89,9 +90,6 @@ class Recording:
     """A file or a pipe that is open for reading once, from its beginning to its end.
 
     Attributes:
-        name: in errors.
-        info: format and length from its header.
-        chunks: its samples.
         decoder: FFmpeg's, where it is read by that.
         remark: what is passed over.
     """
@@ -106,9 +104,6 @@ class Recording:
         """Yields the samples in order, float32 `[num_samples, num_channels]`, full scale ±1.
 
         Every block but the last holds `BLOCK_SAMPLES` samples, so memory does not grow with the file.
-
-        Raises:
-            UserError: there are no samples, or most of them cannot be decoded.
         """
         num_samples = 0
         for [block] in _in_step(((0, chunk) for chunk in self.chunks), 1):
@@ -148,9 +143,6 @@ def open_audio(source: pathlib.Path | io.BufferedReader, name: str = "") -> Iter
     Args:
         source: audio in any format that FFmpeg or libsndfile reads.
         name: name of the source in errors; by default the path.
-
-    Raises:
-        UserError: the source cannot be opened, or is no audio.
     """
     name = name or str(source)
     with decoding(name), contextlib.ExitStack() as stack:
@@ -168,22 +160,14 @@ def open_audio(source: pathlib.Path | io.BufferedReader, name: str = "") -> Iter
 
 
 def probe(path: pathlib.Path) -> AudioInfo:
-    """Reads the header of an audio file.
-
-    Raises:
-        UserError: the file does not exist, cannot be opened, or is no audio.
-    """
+    """Reads the header of an audio file."""
     check_readable(path)
     with open_audio(path) as recording:
         return recording.info
 
 
 def measure(path: pathlib.Path) -> AudioInfo:
-    """Finds out exactly how long an audio file is, by decoding it where its header cannot be trusted.
-
-    Raises:
-        UserError: the file cannot be read, or most of it cannot be decoded.
-    """
+    """Finds out exactly how long an audio file is, by decoding it where its header cannot be trusted."""
     check_readable(path)
     with open_audio(path) as recording:
         info = recording.info
@@ -199,9 +183,6 @@ def read_blocks(path: pathlib.Path, *, note: Callable[[str], None] = say) -> Ite
         path: any format that FFmpeg or libsndfile reads.
         note: is called at the end if something could not be decoded, or was passed over; by default it is printed on
             the standard error.
-
-    Raises:
-        UserError: the file does not exist, is no audio, or most of it cannot be decoded.
     """
     check_readable(path)
     with open_audio(path) as recording:
@@ -211,11 +192,7 @@ def read_blocks(path: pathlib.Path, *, note: Callable[[str], None] = say) -> Ite
 
 
 def probe_streams(path: pathlib.Path) -> list[AudioInfo]:
-    """Reads the header of every audio stream of a file, in order; a cover picture is passed over.
-
-    Raises:
-        UserError: the file does not exist, or cannot be opened.
-    """
+    """Reads the header of every audio stream of a file, in order; a cover picture is passed over."""
     check_readable(path)
     with _open(path) as file, decoding(str(path)), open_container(file) as container:
         return [_info(stream, file) for stream in container.streams.audio]

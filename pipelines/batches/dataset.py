@@ -113,9 +113,6 @@ def validation_batches(
         Dataset of `{"stems": int16 [batch, num_stems, segment_samples, num_channels],
         "mixture": int16 [batch, segment_samples, num_channels]}`; the mixture is the song's own, or the sum of its
         stems where not all songs have one. The last batch may be smaller.
-
-    Raises:
-        UserError: tensorflow-io was asked for but cannot be used.
     """
     positions = [
         (index, start)

@@ -131,16 +131,9 @@ class InverseSTFT(_FrameGrid):
         self._inverse_window = self._window / np.resize(squares.sum(axis=0), self.frame_length)
 
     def call(self, real, imag, waveform):
-        """Transforms `real` and `imag` back.
+        """Transforms the two parts, as `STFT` gives them, back to a waveform.
 
-        Args:
-            real: real part, float32 `[batch, num_frames, num_bins, num_channels]`.
-            imag: imaginary part, of the same shape.
-            waveform: any tensor `[batch, num_samples, ...]`, such as the one that was given to `STFT`: says how long
-                the result is. Its values are not used.
-
-        Returns:
-            float32 `[batch, num_samples, num_channels]`.
+        The result is as long as `waveform`, any tensor `[batch, num_samples, ...]`, whose values are not used.
         """
         num_samples = ops.shape(waveform)[1]
         num_blocks = self._num_blocks(num_samples)

@@ -90,13 +90,7 @@ def refuse_errors(errors: Sequence[SongError], root: pathlib.Path, skip_bad: boo
 def prepared_copy(root: pathlib.Path, *, sample_rate: int | None, skip_bad: bool) -> pathlib.Path:
     """Returns a converted copy of the songs under `root`, kept in the cache folder and made or renewed if need be.
 
-    The arguments are those of `prepare_songs`.
-
-    Returns:
-        The copy's folder. It holds the songs that `root` has now, and no others.
-
-    Raises:
-        UserError: as `prepare_songs`.
+    It holds the songs that `root` has now, and no others. Arguments and errors are those of `prepare_songs`.
     """
     root = root.resolve()
     rate = f"{sample_rate}hz" if sample_rate else "native"

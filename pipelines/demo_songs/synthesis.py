@@ -14,7 +14,7 @@ import numpy as np
 
 from pipelines.cache import cache_path
 from pipelines.demo_songs import instruments, singer, sounds
-from pipelines.demo_songs.composition import SPLITS, STEMS, Score, compose
+from pipelines.demo_songs.composition import SPLITS, STEMS, Score
 from pipelines.files import whole_folder
 from pipelines.progress import progress_bar
 
@@ -51,12 +51,12 @@ def demo_songs_path() -> pathlib.Path:
     Raises:
         UserError: the cache cannot be written.
     """
-    seed, sample_rate, song_seconds = 0, 22_050, 20.0
+    seed, song_seconds = 0, 20.0
     counts = "-".join(str(NUM_SONGS[split]) for split in SPLITS)
-    name = f"demo-songs-v{GENERATOR_VERSION}-seed{seed}-{sample_rate}hz-{song_seconds:g}s-{counts}"
+    name = f"demo-songs-v{GENERATOR_VERSION}-seed{seed}-{sounds.SAMPLE_RATE}hz-{song_seconds:g}s-{counts}"
     folder = cache_path() / name
     if not folder.is_dir():
-        synthesize_songs(folder, seed=seed, sample_rate=sample_rate, song_seconds=song_seconds, num_songs=NUM_SONGS)
+        synthesize_songs(folder, seed=seed, song_seconds=song_seconds, num_songs=NUM_SONGS)
     return folder
 
 
@@ -66,7 +66,7 @@ def demo_test_song() -> pathlib.Path:
 
 
 def synthesize_songs(
-    destination: pathlib.Path, *, seed: int, sample_rate: int, song_seconds: float, num_songs: Mapping[str, int]
+    destination: pathlib.Path, *, seed: int, song_seconds: float, num_songs: Mapping[str, int]
 ) -> None:
     """Writes the songs beside `destination` and renames them into place, so that the data set is never incomplete.
 
@@ -76,7 +76,6 @@ def synthesize_songs(
     Args:
         destination: the folder to make.
         seed: not negative.
-        sample_rate: in Hz.
         song_seconds: length of every song, at least 4.
         num_songs: number of songs by split; there are names for 341 in each.
 
@@ -90,8 +89,8 @@ def synthesize_songs(
     ):
         for split, count in num_songs.items():
             for index in range(count):
-                stems = _synthesize_song(seed, split, index, sample_rate, song_seconds)
-                _write_song(folder / split / _song_name(seed, split, index), stems, sample_rate)
+                stems = _synthesize_song(seed, split, index, song_seconds)
+                _write_song(folder / split / _song_name(seed, split, index), stems)
                 advance(1)
 
 
@@ -102,10 +101,10 @@ def _song_name(seed: int, split: str, index: int) -> str:
     return names[order[index * len(SPLITS) + SPLITS.index(split)]]
 
 
-def _synthesize_song(seed: int, split: str, index: int, sample_rate: int, song_seconds: float) -> dict[str, np.ndarray]:
+def _synthesize_song(seed: int, split: str, index: int, song_seconds: float) -> dict[str, np.ndarray]:
     """Returns the stems `[num_samples, 2]` int16; the peak of their sum, or of the loudest of them, is `PEAK`."""
     song_rng, *stem_rngs = np.random.default_rng([seed, SPLITS.index(split), index]).spawn(1 + len(STEMS))
-    score = compose(song_rng, split=split, sample_rate=sample_rate, song_seconds=song_seconds)
+    score = Score(song_rng, split=split, song_seconds=song_seconds)
     stems = {}
     for stem, rng in zip(STEMS, stem_rngs, strict=True):
         sound = PLAYERS[stem](score, rng)
@@ -131,11 +130,11 @@ def _gate(score: Score, stem: str) -> np.ndarray:
     return gate
 
 
-def _write_song(folder: pathlib.Path, stems: Mapping[str, np.ndarray], sample_rate: int) -> None:
+def _write_song(folder: pathlib.Path, stems: Mapping[str, np.ndarray]) -> None:
     """Writes the stems and their sum."""
     folder.mkdir(parents=True)
     mixture = sum(stem.astype(np.int32) for stem in stems.values()).astype(np.int16)
     for name, samples in {"mixture": mixture, **stems}.items():
         with wave.open(str(folder / f"{name}.wav"), "wb") as file:
-            file.setparams((samples.shape[1], samples.itemsize, sample_rate, 0, "NONE", "not compressed"))
+            file.setparams((samples.shape[1], samples.itemsize, sounds.SAMPLE_RATE, 0, "NONE", "not compressed"))
             file.writeframes(samples.tobytes())

@@ -105,8 +105,7 @@ def check_songs(root: pathlib.Path, stems: Sequence[str], *, workers: int | None
     for song in songs:
         reports[song], infos = _read_headers(song, stems)
         if infos:
-            rate = next(iter(infos.values())).sample_rate
-            readable.append(_Listening(song, reports[song], tuple(infos), tuple(stems), rate))
+            readable.append(_Listening(song, reports[song], tuple(infos), tuple(stems)))
     with (
         progress_bar("checking", total=sum(reports[job.song].seconds for job in readable), unit="s") as advance,
         contextlib.closing(run_jobs(_listen, readable, advance=advance, workers=workers)) as results,
@@ -142,7 +141,6 @@ class _Listening:
     report: SongReport
     names: Sequence[str]
     stems: Sequence[str]
-    sample_rate: int
 
 
 def _read_headers(song: Song, stems: Sequence[str]) -> tuple[SongReport, dict[str, reading.AudioInfo]]:
@@ -199,7 +197,7 @@ def _listen(job: _Listening, advance: Advance) -> SongReport:
             mixture = block[MIXTURE].astype(np.float64)
             power += float(np.square(mixture).sum())
             residual += float(np.square(mixture - sum(block[stem] for stem in job.stems)).sum())
-        advance(len(block[job.names[0]]) / job.sample_rate)
+        advance(len(block[job.names[0]]) / report.sample_rates[0])
     if broken:
         report.problems.append(f"samples that are no numbers (NaN or infinite): {', '.join(sorted(broken))}")
     silent = [stem for stem, peak in peaks.items() if not peak and stem not in broken]

@@ -246,11 +246,7 @@ def data_folder(data: pathlib.Path) -> pathlib.Path:
 
 
 def download_preview(destination: pathlib.Path) -> None:
-    """Downloads musdb's preview of MUSDB18, 7 s of every song, about 140 MB; a full data set is on zenodo.org.
-
-    Raises:
-        UserError: musdb finds no ffmpeg, there is no internet, or `destination` cannot be written.
-    """
+    """Downloads musdb's preview of MUSDB18, 7 s of every song, about 140 MB; a full data set is on zenodo.org."""
     import http.client
     import urllib.error
     import zipfile
