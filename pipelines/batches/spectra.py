@@ -274,14 +274,14 @@ class Spectra:
     mel_to_linear: MelToLinear | None = None
 
 
-def make_spectra(*, frame_length, frame_step, sample_rate, num_mel_bands=None):
+def make_spectra(*, frame_length, frame_step, sample_rate=None, num_mel_bands=None):
     """Makes the STFT, its inverse and, if `num_mel_bands` is given, the mel layers, all with the same settings.
 
     Args:
         frame_length: length of the periodic Hann window, in samples, at least 2.
         frame_step: samples from one frame to the next, 1 to three quarters of `frame_length`, beyond which the window
             leaves too little of some samples to give them back.
-        sample_rate: Hz.
+        sample_rate: Hz; needed for mel bands only.
         num_mel_bands: number of mel bands, from 0 Hz to half of the sample rate, or `None` for no mel layers.
 
     Raises:
@@ -291,5 +291,7 @@ def make_spectra(*, frame_length, frame_step, sample_rate, num_mel_bands=None):
     stft, inverse_stft = STFT(**frames), InverseSTFT(**frames)
     if num_mel_bands is None:
         return Spectra(stft, inverse_stft)
+    if not sample_rate:
+        raise UserError(f"sample_rate is {sample_rate}: mel bands need the sample rate, in Hz.")
     bands = {"sample_rate": sample_rate, "frame_length": frame_length, "num_mel_bands": num_mel_bands}
     return Spectra(stft, inverse_stft, MelSpectrogram(**bands), MelToLinear(**bands))

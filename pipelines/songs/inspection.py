@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import copy
 import dataclasses
 import math
 import pathlib
@@ -132,7 +133,7 @@ class _Listening:
     """A song to decode.
 
     Attributes:
-        report: gets what is found.
+        report: what is known so far.
         names: the stems that it holds, the mixture too.
         stems: the stems whose sum should be the mixture.
     """
@@ -178,8 +179,9 @@ def _read_headers(song: Song, stems: Sequence[str]) -> tuple[SongReport, dict[st
 
 
 def _listen(job: _Listening, advance: Advance) -> SongReport:
-    """Decodes a song and adds to its report what only its samples can tell."""
-    report = job.report
+    """Decodes a song and returns its report, with what only its samples can tell."""
+    # Of a song that breaks off, the error alone is reported.
+    report = copy.deepcopy(job.report)
     peaks, clipped = dict.fromkeys(job.names, 0.0), dict.fromkeys(job.names, 0)
     broken: set[str] = set()
     power = residual = 0.0

@@ -28,8 +28,8 @@ SIZES = [  # frame_length, frame_step
 LENGTHS = [1, 2, 101, 511, 512, 513, 1021, 30011]
 
 
-def make(frame_length, frame_step, *, sample_rate=16000, **settings):
-    return spectra.make_spectra(frame_length=frame_length, frame_step=frame_step, sample_rate=sample_rate, **settings)
+def make(frame_length, frame_step, **settings):
+    return spectra.make_spectra(frame_length=frame_length, frame_step=frame_step, **settings)
 
 
 def noise(*shape, seed=0):
@@ -258,6 +258,7 @@ def test_gradient_on_silence_is_zero():
         ({"frame_length": 1}, "frame_length is 1"),
         ({"frame_step": 0}, "frame_step is 0"),
         ({"frame_step": 385}, "1 to 384"),
+        ({"num_mel_bands": 20, "sample_rate": None}, "sample_rate is None"),
         ({"num_mel_bands": 0}, "num_mel_bands is 0"),
         ({"num_mel_bands": 300}, "narrower than a bin"),
     ],
