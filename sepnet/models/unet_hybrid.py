@@ -27,7 +27,9 @@ class UnetHybrid(Unet):
     branches are equally long at the bottom; the spectrum gives masks unless asked otherwise.
 
     >>> from sepnet.models.unet_hybrid import UnetHybrid
-    >>> network = UnetHybrid(depth=2, base_filters=4).build(sources=("vocals", "other"), num_channels=1, sample_rate=8000)
+    >>> network = UnetHybrid(depth=2, base_filters=4).build(
+    ...     sources=("vocals", "other"), num_channels=1, sample_rate=8000
+    ... )
     >>> list(network.model.output), network.grid_samples
     (['vocals', 'other'], 32)
     """
@@ -183,7 +185,6 @@ class _Levels:
 
     def _down(self, values, filters: int, name: str, is_last: bool):
         """One level down; along frequency in spectra, whose last level leaves one bin."""
-        import keras
 
         from sepnet.models.layers.hybrid import ScaledSum
 

@@ -57,7 +57,7 @@ OTHERS = [
     *(
         ("unet_2d", {"body": "tfc_tdf", "block": block, "subbands": 2, "time_levels": levels, "output": "spectra"})
         for block in ("plain", "dense", "residual")
-        for levels in (None, 1)
+        for levels in (3, 1)
     ),
     *(("unet_hybrid", {"branches": branches}) for branches in ("both", "waveform", "spectrum")),
     ("unet_hybrid", {"shared_levels": 2, "residual_branches": 0}),

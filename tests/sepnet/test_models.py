@@ -26,7 +26,6 @@ from tests.sepnet.helpers import (
     contract_of,
     noise,
     small_network,
-    small_section,
     stacked,
 )
 
@@ -47,7 +46,7 @@ MORE = {
     "num_bins": (None, 20),
     "wiener": (False, True),
     "subbands": (1, 2),
-    "time_levels": (None, 1, 0),
+    "time_levels": (3, 1, 0),
     "bottleneck_factor": (2, 8),
     "smallest_bottleneck": (1, 4),
     "shared_levels": (1, 0, 2),
