@@ -28,6 +28,9 @@ BatchReader = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 # The functions here decide nothing in Python by a tensor's value; to look for that would take a second of every start.
 NO_AUTOGRAPH = tf.autograph.experimental.do_not_convert
+# With autotuning, an iterator that is given up waits for a thread that sleeps for as long as the iterator has lived.
+PLAIN = tf.data.Options()
+PLAIN.autotune.enabled = False
 
 _scopes = itertools.count()
 
@@ -90,7 +93,7 @@ def training_batches(
         return {"stems": read(*(tf.stack(part) for part in zip(*positions, strict=True)))}
 
     # `map` runs one call at a time: a call reads its files beside each other, see `_tfio_reader`.
-    return tf.data.Dataset.range(first_step, np.iinfo(np.int64).max).map(batch).prefetch(2)
+    return tf.data.Dataset.range(first_step, np.iinfo(np.int64).max).map(batch).prefetch(2).with_options(PLAIN)
 
 
 def validation_batches(
@@ -140,7 +143,8 @@ def validation_batches(
 
     rest = len(chosen) % batch_size
     examples = batches(0, len(chosen) - rest, batch_size)
-    return (examples.concatenate(batches(len(chosen) - rest, len(chosen), rest)) if rest else examples).prefetch(2)
+    examples = examples.concatenate(batches(len(chosen) - rest, len(chosen), rest)) if rest else examples
+    return examples.prefetch(2).with_options(PLAIN)
 
 
 def _batch_reader(
