@@ -1,13 +1,14 @@
 """`python -m benchmarks.learning`: how fast the families learn, over minutes and joules, and Open-Unmix beside them.
 
 Every family is trained with its defaults by `sepnet.train`, for the same minutes on the same songs, with several seeds;
-`val_mse` is measured on the same segments, and museval's SDR on the test songs. Open-Unmix is another program: it runs in
-an environment of its own, which `--open-unmix` makes, on the same songs and segments.
+`val_mse` is measured on the same segments, and museval's SDR on the test songs. Open-Unmix is another program: it
+runs in an environment of its own, which `--open-unmix` makes, on the same songs and segments.
 """
 
 import argparse
 import json
 import pathlib
+import shutil
 import statistics
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import venv
 import numpy as np
 
 from benchmarks.report import write_json
-from pipelines.errors import CommandParser, positive, run_command, user_path
+from pipelines.errors import CommandParser, run_command, user_path
 from sepnet.reports.tables import print_table
 
 OPEN_UNMIX = "open-unmix"
@@ -68,8 +69,10 @@ def _train(family: str, seed: int, arguments: argparse.Namespace, songs) -> dict
     name = f"{family}-{seed}"
     models = FOLDER / "models"
     command = [sys.executable, "-m", "sepnet.train", "--family", family, "--seed", seed, "--minutes", arguments.minutes]
-    command += ["--name", name, "--runs", FOLDER / "runs", "--saved-models", models, "--overwrite"]
+    command += ["--name", name, "--runs", FOLDER / "runs", "--saved-models", models]
     command += ["--data", arguments.data] if arguments.data else []
+    for old in (FOLDER / "runs" / name, models / name):
+        shutil.rmtree(old, ignore_errors=True)
     subprocess.run(list(map(str, command)), check=True)
     run = Run(FOLDER / "runs" / name)
     curve = [

@@ -1,7 +1,7 @@
 """Trains Open-Unmix's four target networks for some minutes; run by `benchmarks.learning` in its own environment.
 
-All four see the same batches; they learn as Open-Unmix's own program does: magnitudes, mean squared error, Adam with 1e-3,
-segments of six seconds, mixtures of random stems with gains of 0.25 to 1.25 and exchanged channels.
+All four see the same batches; they learn as Open-Unmix's own program does: magnitudes, mean squared error, Adam with
+1e-3, segments of six seconds, mixtures of random stems with gains of 0.25 to 1.25 and exchanged channels.
 
     python benchmarks/open_unmix.py FOLDER SEED MINUTES SAMPLE_RATE
 """

@@ -32,8 +32,8 @@ class Unet2D(Unet):
     filter_growth: str = other_default(Unet, "filter_growth", "double")
     output: str = option(
         "softmax_mask",
-        "magnitudes as they come, the last source as the mixture less the others, or masks on the magnitudes; or "
-        "complex masks: free, no larger than 2, adding up to one, or of magnitude and phase apart; or spectra as they come",
+        "magnitudes as they come, the last source as the mixture less the others, masks on magnitudes, complex masks "
+        "(free, no larger than 2, adding up to one, magnitude and phase apart), or spectra as they come",
         choices=(*OUTPUTS, *COMPLEX_OUTPUTS),
     )
     features: str = option(
