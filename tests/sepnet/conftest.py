@@ -2,15 +2,13 @@
 
 import pytest
 
-from tests.sepnet.helpers import contract_of, small_network
+from tests.sepnet.helpers import EXPORTED, contract_of, small_network
 
 
 @pytest.fixture(scope="session")
 def networks():
-    """An untrained network of each family, and one that is trained with context, by name."""
-    context = {"padding": "valid", "downsampling": "filtered", "upsampling": "learned"}
-    options = {"unet_1d": {}, "unet_2d": {}, "unet_1d_context": context}
-    return {name: small_network(name[:7], **options[name]) for name in options}
+    """The untrained networks of `EXPORTED`, by name."""
+    return {name: small_network(family, **options) for name, (family, options) in EXPORTED.items()}
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,17 @@ SMALL = {
     "unet_hybrid": {"base_filters": 8},
 }
 
+# Networks that tests export, by name: of each family, one that is trained with context, and one on complex spectra.
+EXPORTED = {
+    "unet_1d": ("unet_1d", {}),
+    "unet_1d_context": ("unet_1d", {"padding": "valid", "downsampling": "filtered", "upsampling": "learned"}),
+    "unet_2d": ("unet_2d", {}),
+    "unet_2d_complex": (
+        "unet_2d",
+        {"body": "tfc_tdf", "features": "complex", "output": "decoupled_mask", "subbands": 2, "normalization": "frame"},
+    ),
+    "unet_hybrid": ("unet_hybrid", {}),
+}
 # Those that have bodies made of blocks.
 BLOCK_FAMILIES = ("unet_1d", "unet_2d")
 WAYS = list(itertools.product(DOWNSAMPLINGS, UPSAMPLINGS))

@@ -54,11 +54,19 @@ def test_two_devices_train_the_weights_of_one(accumulation):
 
 
 @needs_jax
-@pytest.mark.parametrize("family", ["unet_1d", "unet_2d"])
-def test_jax_trains_and_tensorflow_exports(family, run, tmp_path, write_song):
+@pytest.mark.parametrize(
+    "network",
+    [
+        "--family unet_1d",
+        "--family unet_2d",
+        "--family unet_2d --body tfc_tdf --features complex --output complex_mask --subbands 2",
+        "--family unet_hybrid",
+    ],
+)
+def test_jax_trains_and_tensorflow_exports(network, run, tmp_path, write_song):
     for number, split in enumerate(("train", "valid")):
         write_song(tmp_path / "songs" / split / f"song {number}", seed=number)
-    command = f"--family {family} --depth 2 --base-filters 3 --epochs 2 --steps-per-epoch 3 --segment-seconds 0.25"
+    command = f"{network} --depth 2 --base-filters 3 --epochs 2 --steps-per-epoch 3 --segment-seconds 0.25"
     folders = ["--runs", tmp_path / "runs", "--saved-models", tmp_path / "models", "--data", tmp_path / "songs"]
     segments = ["--validation-seconds", "0.25", "--validation-segments", "2"]
     outcome = run("sepnet.train", *command.split(), *segments, *folders, KERAS_BACKEND="jax")

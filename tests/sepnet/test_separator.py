@@ -7,7 +7,7 @@ import pytest
 
 from pipelines.errors import UserError
 from sepnet import Separator
-from tests.sepnet.helpers import SAMPLE_RATE, SOURCES, noise, stacked, tone
+from tests.sepnet.helpers import EXPORTED, SAMPLE_RATE, SOURCES, noise, stacked, tone
 
 SETTINGS = {
     "deadline": None,
@@ -23,7 +23,7 @@ def separators(exported):
     return {family: Separator(folder) for family, folder in exported.items()}
 
 
-@pytest.mark.parametrize("family", ["unet_1d", "unet_1d_context", "unet_2d"])
+@pytest.mark.parametrize("family", EXPORTED)
 @pytest.mark.parametrize("chunk_samples", [97, 5000, 10**6])
 def test_blocks_give_what_the_whole_gives(separators, networks, family, chunk_samples):
     separator, song = separators[family], noise(12 * SAMPLE_RATE + 13, 2)
@@ -76,7 +76,7 @@ def test_channels_keep_their_place_and_samples_their_time(identity, num_channels
     num_samples=st.integers(1, 3) | st.integers(1, 20_000),
     chunk_samples=st.integers(50, 5000),
     block_seconds=st.floats(0.05, 1),
-    family=st.sampled_from(["unet_1d", "unet_1d_context", "unet_2d"]),
+    family=st.sampled_from(list(EXPORTED)),
 )
 def test_any_blocks_give_what_the_whole_gives(separators, networks, num_samples, chunk_samples, block_seconds, family):
     song = noise(num_samples, 2)

@@ -15,12 +15,10 @@ from tensorflow_serving.config import model_server_config_pb2
 from sepnet.export.contract import read_contract
 from sepnet.export.warmup import WARMUP
 from tests.conftest import REPOSITORY
-from tests.sepnet.helpers import SAMPLE_RATE, SOURCES, noise, stacked
-
-FAMILIES = ("unet_1d", "unet_1d_context", "unet_2d")
+from tests.sepnet.helpers import EXPORTED, SAMPLE_RATE, SOURCES, noise, stacked
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=EXPORTED)
 def version(exported, request):
     """The folder of an exported model of each family."""
     return exported[request.param] / "1"
