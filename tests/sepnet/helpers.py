@@ -38,6 +38,16 @@ CONTEXT_WAYS = [(down, up) for down, up in WAYS if down in ("decimate", "filtere
 def small_network(family, *, sources=SOURCES, num_channels=2, seed=0, **options):
     """Builds an untrained network of a family, small unless the options say otherwise; by seed the same weights."""
     keras.utils.set_random_seed(seed)
+    network = fresh_network(family, sources=sources, num_channels=num_channels, **options)
+    for variable in network.model.trainable_variables:
+        # A last convolution that begins with zeros would hide all that lies before it.
+        if variable.name == "kernel" and not np.any(variable):
+            variable.assign(noise(*variable.shape))
+    return network
+
+
+def fresh_network(family, *, sources=SOURCES, num_channels=2, **options):
+    """Such a network as it is before training."""
     section = small_section(family, **options)
     return section.build(sources=sources, num_channels=num_channels, sample_rate=SAMPLE_RATE)
 
