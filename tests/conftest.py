@@ -1,4 +1,4 @@
-"""What the tests share: a cache of their own, real audio where there is some, songs made up, and commands run."""
+"""Shared by the tests: a cache of their own, real audio where there is some, songs made up, and commands run."""
 
 import dataclasses
 import importlib.util
@@ -19,7 +19,7 @@ SOURCES = ("vocals", "drums", "bass", "other")
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How a command ended."""
+    """The end of a command."""
 
     status: int
     stdout: str

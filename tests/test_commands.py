@@ -1,4 +1,4 @@
-"""What users get wrong: one line that says what to do, exit status 2, and nothing left behind."""
+"""Mistakes of users: one line that says what to do, exit status 2, and nothing left behind."""
 
 import importlib
 import pathlib

@@ -1,4 +1,4 @@
-"""How every command ends: `pipelines.errors.run_command` in processes of its own, around a `main` of a few words."""
+"""The end of every command: `pipelines.errors.run_command` in processes of its own, around a `main` of a few words."""
 
 import os
 import pathlib

@@ -36,8 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     arguments = _parser().parse_args(argv)
-    folder = _folder(arguments)
-    bases = _bases(arguments)
+    folder, bases = _folder(arguments), _bases(arguments)
     knobs = _knobs(arguments, bases)
     from sepnet.config.songs import config_tracks
 
@@ -50,14 +49,27 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from tuner import workers
 
-    if not workers.is_worker():
-        begins = is_new(folder, settings, _report)
-        if arguments.max_trials is not None and arguments.strategy not in DRAWING:
-            _report(
-                f"--max-trials has no effect: --strategy {arguments.strategy} knows by itself how many models to try"
-            )
-
+    begins = not workers.is_worker() and is_new(folder, settings, _report)
     # KerasTuner loads TensorFlow: only after everything that can be refused without it.
+    tuner = _make_tuner(arguments, bases, space, sample_rate, memory_bytes)
+    if workers.is_worker():
+        with workers.signs_of_life(folder):
+            tuner.search(verbose=0)
+        return
+    if arguments.max_trials is not None and arguments.strategy not in DRAWING:
+        _report(f"--max-trials has no effect: --strategy {arguments.strategy} knows by itself how many models to try")
+    if begins:
+        write_json(folder / SETTINGS, settings)
+    begin = time.monotonic()
+    _search(tuner, argv, arguments.workers, folder)
+    _report(f"the search took {time.monotonic() - begin:.0f} s")
+    _finish(folder, arguments)
+
+
+def _make_tuner(
+    arguments: argparse.Namespace, bases: Mapping[str, Config], space: Space, sample_rate: int, memory_bytes: int | None
+):
+    """The KerasTuner tuner of a search, which goes on where the search has stopped."""
     from tuner.depth_tuner import DepthTuner
     from tuner.hypermodel import DepthHyperModel
     from tuner.oracles import make_oracle
@@ -66,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if memory_bytes is None:
         # The workers of a CPU share its memory.
         memory_bytes = available_bytes(device) // (arguments.workers if device == "cpu" else 1)
-    tuner = DepthTuner(
+    return DepthTuner(
         make_oracle(
             arguments.strategy,
             space,
@@ -83,17 +95,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         directory=str(arguments.searches),
         project_name=arguments.name,
     )
-    if workers.is_worker():
-        with workers.signs_of_life(folder):
-            tuner.search(verbose=0)
-        return
-    if begins:
-        write_json(folder / SETTINGS, settings)
+
+
+def _search(tuner, argv: Sequence[str], num_workers: int, folder: pathlib.Path) -> None:
+    """Tries models until there is none left, in this process or in workers that it serves."""
+    from tuner import workers
+
     local = None
-    begin = time.monotonic()
     try:
-        if arguments.workers > 1 and not workers.is_chief():
-            local = workers.LocalWorkers(argv, arguments.workers, folder)
+        if num_workers > 1 and not workers.is_chief():
+            local = workers.LocalWorkers(argv, num_workers, folder)
         # One that has workers here has become their chief.
         if workers.is_chief():
             tuner.oracle.verbose = 0
@@ -104,8 +115,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     finally:
         if local is not None:
             local.end()
-    _report(f"the search took {time.monotonic() - begin:.0f} s")
-    _finish(folder, arguments)
 
 
 def _finish(folder: pathlib.Path, arguments: argparse.Namespace) -> None:

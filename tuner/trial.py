@@ -20,7 +20,8 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pipelines.errors import CommandParser, run_command
 from sepnet.models.keras_settings import load_keras
@@ -70,39 +71,37 @@ def _run(folder: pathlib.Path) -> None:
         tracks = config_tracks(config.data)
         sample_rate = tracks["train"][0].sample_rate
         result = fit(config, tracks, run=run, resume=run.last_state.exists())
-        summary = run.summary
         measured = measure_run(run, config, result.validation, sample_rate)
         planned = count_costs(config, sample_rate, counted_device())
-        samples = planned.receptive_field_samples
-        record = {
-            "metrics": result.metrics,
-            "segment_mse": measured.pop("segment_mse"),
-            "sources": summary["sources"],
-            "baselines": result.baselines,
-            "costs": {
-                **summary["costs"],
-                **measured,
-                "gflop_per_second": planned.flops_per_second / 1e9,
-                "receptive_field_ms": 1000 * samples / sample_rate if samples else None,
-                "planned_training_bytes": planned.training_bytes,
-                "peak_bytes": peak_bytes(),
-            },
-            "meter": {part: summary["meter"][part] for part in ("cpu", "gpu")},
-            "hardware": {
-                name: str(value)
-                for name, value in {
-                    "machine": summary["machine"],
-                    "num_cores": summary["num_cores"],
-                    "cpu": summary["meter"]["cpu_model"],
-                    "gpu": summary["meter"]["gpu_model"],
-                }.items()
-            },
-            "versions": summary["versions"],
-            "seed": config.training.seed,
-            "seconds": time.monotonic() - begin,
-        }
+        record = _record(run.summary, measured, planned, sample_rate, peak_bytes())
         with whole_file(folder / RECORD) as temporary:
-            temporary.write_text(json.dumps(record))
+            temporary.write_text(json.dumps({**record, "seconds": time.monotonic() - begin}))
+
+
+def _record(summary: Mapping[str, Any], measured: Mapping[str, Any], planned, sample_rate: int, peak: int) -> dict:
+    """The figures of a trial's run, of what was measured of its model, and of its plan."""
+    samples, meter = planned.receptive_field_samples, summary["meter"]
+    costs = {
+        **summary["costs"],
+        **{name: value for name, value in measured.items() if name != "segment_mse"},
+        "gflop_per_second": planned.flops_per_second / 1e9,
+        "receptive_field_ms": 1000 * samples / sample_rate if samples else None,
+        "planned_training_bytes": planned.training_bytes,
+        "peak_bytes": peak,
+    }
+    hardware = {
+        "machine": summary["machine"],
+        "num_cores": summary["num_cores"],
+        "cpu": meter["cpu_model"],
+        "gpu": meter["gpu_model"],
+    }
+    return {
+        **{name: summary[name] for name in ("metrics", "sources", "baselines", "versions", "seed")},
+        "segment_mse": measured["segment_mse"],
+        "costs": costs,
+        "meter": {part: meter[part] for part in ("cpu", "gpu")},
+        "hardware": {name: str(value) for name, value in hardware.items()},
+    }
 
 
 def _parser() -> argparse.ArgumentParser:

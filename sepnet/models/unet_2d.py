@@ -42,8 +42,8 @@ class Unet2D(Unet):
         "with the square root of the magnitude, these and log magnitudes, or plain parts",
         choices=("log", "linear", "complex", "complex_log", "complex_linear"),
     )
-    frame_length: int = option(1024, "STFT window in samples", at_least=4)
-    frame_step: int = option(256, "samples from one STFT frame to the next", at_least=1)
+    frame_length: int = option(4096, "STFT window in samples", at_least=4)
+    frame_step: int = option(1024, "samples from one STFT frame to the next", at_least=1)
     num_bins: int | None = option(
         None, "lowest STFT bins that the network sees; those above take the mask of the last (default: all)", at_least=2
     )

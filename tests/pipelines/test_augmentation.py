@@ -1,4 +1,4 @@
-"""What augmentation may do to stems, and what it must leave as it is."""
+"""Augmentation: changes that it may make to stems, and what it must leave as it is."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""What an output sample can depend on, and that blocks of a song give what the whole gives."""
+"""The samples that an output depends on, and blocks of a song that give what the whole gives."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def with_positive_kernels(network):
 
 
 def extent(network):
-    """How far from one changed sample outputs change, at the most, over all places of the grid."""
+    """The largest distance from one changed sample at which outputs change, over all places of the grid."""
     middle = 3 * network.reach_samples // 2 // network.grid_samples * network.grid_samples
     places = np.arange(middle, middle + network.grid_samples, max(network.grid_samples // 8, 1))
     songs = np.repeat(noise(1, 2 * middle, 2), 1 + len(places), axis=0)

@@ -31,7 +31,7 @@ def config_of(family, training=None, num_channels=2, **options):
 
 
 def counted_by_tensorflow(network, num_samples):
-    """What TensorFlow's own profiler counts in the frozen graph of the forward pass."""
+    """The operations that TensorFlow's own profiler counts in the frozen graph of the forward pass."""
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2_as_graph
 
     shape = (1, num_samples + 2 * network.margin_samples, 2)
@@ -95,7 +95,9 @@ def test_any_two_options_can_be_planned(family, options):
     config = config_of(family, {"batch_size": 2}, **options)
     planned, saving = count_costs(config, 8000), config_of(family, {"batch_size": 1}, **options)
     assert planned.parameters > 0 and planned.flops_per_second > 0
-    assert planned.training_bytes > training_bytes(saving, 8000) > planned.separation_bytes / 100 > 0
+    # Beside activations a step holds weights, gradients and two moments, and a separation the weights.
+    assert planned.training_bytes > training_bytes(saving, 8000) > 4 * 4 * planned.parameters
+    assert planned.separation_bytes > 4 * planned.parameters
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def values_of(family):
 
 
 def makes_sense(options):
-    """Whether options go together: what the messages of errors say, once more."""
+    """True for options that go together, as the messages of errors say once more."""
     if options.get("padding") == "valid":
         even = options["down_kernel_size"] % 2 == 0 or options["up_kernel_size"] % 2 == 0
         return not even and (options["downsampling"], options["upsampling"]) in CONTEXT_WAYS

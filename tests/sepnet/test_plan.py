@@ -16,7 +16,7 @@ WAVE_U_NET = ["--family", "unet_1d", "--batch-size", "16", "--segment-seconds", 
 
 
 def planned(capsys, *arguments):
-    """What the command prints as JSON."""
+    """The JSON that the command prints."""
     main([*arguments, "--json"])
     return json.loads(capsys.readouterr().out)
 

@@ -1,4 +1,4 @@
-"""How the learning rate falls, and what a run may spend."""
+"""The learning rate over a run, and what a run may spend."""
 
 import json
 import types

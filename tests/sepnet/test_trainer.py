@@ -1,4 +1,4 @@
-"""What is logged against NumPy on the same WAV files, and what a step does."""
+"""Logs of training against NumPy on the same WAV files, and what a step does."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""What a search says, against brute force, other formulas and effects that are known."""
+"""The statements of a search, against brute force, other formulas and effects that are known."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""What the oracles try, by what they are told of it: no model is trained here."""
+"""Trials of the oracles, by what they are told of it: no model is trained here."""
 
 import collections
 
