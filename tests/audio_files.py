@@ -1,4 +1,4 @@
-"""Audio files of all sorts, and how they are made: a shell command for each, with ffmpeg, flac, lame and sox, from real music.
+"""Audio files of all sorts: a shell command for each, with ffmpeg, flac, lame and sox, from real music.
 
 Commands run in a folder that holds `song.wav` (stereo, 16 bit, 44.1 kHz), `deep.wav` (24 bit), `float.wav`, `mono.wav`
 and `surround.wav` (5.1, 24 bit, 48 kHz), and write to `$O`.

@@ -56,7 +56,8 @@ class Unet2D(Unet):
         """The largest depth that leaves the bottleneck a frame and a bin of a segment."""
         num_rows = (self.num_mel_bands or self.num_bins or self.frame_length // 2) // self.subbands
         deepest = max(num_rows, 1).bit_length() - 1
-        num_frames = max(num_samples // self.frame_step, 1)
+        # As `STFT.num_frames`, which would load Keras.
+        num_frames = -(-num_samples // self.frame_step) - (-self.frame_length // self.frame_step) - 1
         return max((depth for depth in range(deepest + 1) if self.body.grid(depth) <= num_frames), default=0)
 
     def build(self, *, sources: Sequence[str], num_channels: int, sample_rate: int):

@@ -48,8 +48,9 @@ def unknown_to_tensorflow(config, num_samples):
     """Fourier transforms of 2 channels and of 4 stems with 2, and their mel bands."""
     if config.family == "unet_1d":
         return 0
-    num_spectra = (2 + 4 * 2) * (num_samples // 256 + 3)
-    return num_spectra * (2.5 * 1024 * 10 + 2 * 513 * (config.model.num_mel_bands or 0))
+    num_spectra = (2 + 4 * 2) * (num_samples // config.model.frame_step + 3)
+    length = config.model.frame_length
+    return num_spectra * (2.5 * length * np.log2(length) + 2 * (length // 2 + 1) * (config.model.num_mel_bands or 0))
 
 
 def widest_gradient(network):
