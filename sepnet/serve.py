@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 from pipelines.errors import CommandParser, UserError, positive, run_command
 from sepnet.separation.remote_model import TOKEN_VARIABLE, bearer_token
+from sepnet.serving.engine.options import MIB, ServeOptions, parse_version
+from sepnet.serving.supervisor import supervise
 
-# Of the number of a version, as in the addresses of TensorFlow Serving's API.
-MOST_DIGITS = 18
+# Packages that `[serve]` installs, by the names under which they are imported.
 NEEDED = ("fastapi", "uvicorn", "orjson", "pybase64", "prometheus_client")
 
 
@@ -33,9 +34,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(
             f"no such folder: {arguments.saved_models}; name that of the models, or make one by sepnet.train"
         )
-    from sepnet.serving.engine.options import MIB, ServeOptions
-    from sepnet.serving.supervisor import supervise
-
     return supervise(
         ServeOptions(
             saved_models=pathlib.Path(arguments.saved_models),
@@ -53,9 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(prog="python -m sepnet.serve", description=__doc__.partition(": ")[2], allow_abbrev=False)
-    parser.add_argument("saved_models", nargs="?", default="saved_models", help="folder of models [saved_models]")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all [127.0.0.1]")
-    parser.add_argument("--port", type=_port, default=8501, help="port; 0 takes a free one [8501]")
+
+    def add(flag: str, default: object, text: str, **options) -> None:
+        parser.add_argument(flag, default=default, help=f"{text} [%(default)s]", **options)
+
+    add("saved_models", str(ServeOptions.saved_models), "folder of models", nargs="?")
+    add("--host", ServeOptions.host, "address to listen on; 0.0.0.0 for all")
+    add("--port", ServeOptions.port, "port; 0 takes a free one", type=_port)
     parser.add_argument(
         "--token",
         help=f"bearer token that clients must send; better as {TOKEN_VARIABLE}, which no list of processes shows",
@@ -63,10 +65,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--label", type=_label, action="append", default=[], metavar="NAME/LABEL=VERSION", help="a label for a version"
     )
-    parser.add_argument("--num-versions", type=positive, default=1, help="newest versions that are served [1]")
-    parser.add_argument("--max-batch", type=positive, default=8, help="requests that run together; 1: no batching [8]")
-    parser.add_argument("--max-song-mb", type=positive, default=512, help="largest file to separate [512]")
-    parser.add_argument("--max-song-minutes", type=positive, default=30, help="longest song to separate [30]")
+    add("--num-versions", ServeOptions.num_versions, "newest versions that are served", type=positive)
+    add("--max-batch", ServeOptions.max_batch, "requests that run together; 1: no batching", type=positive)
+    add("--max-song-mb", ServeOptions.max_song_bytes // MIB, "largest file to separate", type=positive)
+    add("--max-song-minutes", round(ServeOptions.max_song_seconds / 60), "longest song to separate", type=positive)
     return parser
 
 
@@ -79,9 +81,13 @@ def _port(text: str) -> int:
 def _label(text: str) -> tuple[tuple[str, str], int]:
     model, _, version = text.rpartition("=")
     name, _, label = model.partition("/")
-    if not (name and label and version.isascii() and version.isdigit() and len(version) <= MOST_DIGITS):
+    try:
+        number = parse_version(version)
+    except ValueError:
+        number = None
+    if not (name and label) or number is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no label; expected NAME/LABEL=VERSION, as demo/stable=1")
-    return (name, label), int(version)
+    return (name, label), number
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def _errors_table(comparison: Comparison) -> str:
         for name, errors in comparison.errors().items()
     ]
     caption = "Mean squared error of this stretch"
-    return table(caption, ["", "all", *comparison.sources], rows, marks=None)
+    return table(caption, ["", "all", *comparison.sources], rows, texts=(0,))
 
 
 def _peak(comparison: Comparison) -> float:

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from html import escape
 
 import numpy as np
@@ -70,7 +70,12 @@ def players(clips: Sequence[tuple[str, str]], label: str) -> str:
 
 
 def table(
-    caption: str, headings: Sequence[str], rows: Iterable[Sequence[str]], *, marks: Sequence[str] | None = ()
+    caption: str,
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    texts: Collection[int] = (0, -1),
+    marks: Sequence[str] = (),
 ) -> str:
     """A table whose first column names its rows.
 
@@ -78,16 +83,16 @@ def table(
         caption: plain text.
         headings: of the columns.
         rows: as many cells each.
-        marks: the last column holds text, and a row in which it begins with one of these stands out; None if it holds
-            figures like the others.
+        texts: columns of text, which is at the left; the others hold figures, which are at the right.
+        marks: a row stands out whose last cell begins with one of these.
     """
-    texts = {0} if marks is None else {0, len(headings) - 1}
+    texts = {range(len(headings))[place] for place in texts}
     head = "".join(
         f'<th scope="col"{_text_class(place in texts)}>{escape(heading)}</th>' for place, heading in enumerate(headings)
     )
     body = []
     for name, *cells in rows:
-        marked = ' class="marked"' if marks and cells[-1].startswith(tuple(marks)) else ""
+        marked = ' class="marked"' if cells[-1].startswith(tuple(marks)) else ""
         shown = "".join(_cell(cell, place in texts) for place, cell in enumerate(cells, start=1))
         body.append(f'<tr{marked}><th scope="row">{escape(name)}</th>{shown}</tr>')
     return (

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from sepnet.export.signatures import TENSOR, WAV
 from sepnet.serving.engine.errors import BAD_REQUEST, TOO_LARGE, ApiError, unavailable
-from sepnet.serving.engine.options import MIB, ServeOptions
+from sepnet.serving.engine.options import MIB, ServeOptions, parse_version
 from sepnet.serving.engine.runner import Runner
 from sepnet.serving.engine.store import ModelStore
 from sepnet.serving.engine.versions import LoadedVersion
@@ -23,7 +23,6 @@ from sepnet.serving.routes.json_tensors import parse_request, write_answer
 from sepnet.serving.routes.tensor_requests import packed, unpacked
 
 PIECE_BYTES = MIB // 2
-NOT_NUMBERED = "versions are numbers of up to 18 digits"
 EXAMPLE = {"signature_name": "serving_default", "instances": [[[0.0, 0.0], [0.1, -0.1]]]}
 REQUEST_BODY = {
     "required": True,
@@ -135,9 +134,10 @@ class JsonResponse(Response):
 def _number(version: str | None) -> int | None:
     if version is None:
         return None
-    if not (version.isascii() and version.isdigit() and len(version) <= 18):
-        raise ApiError(BAD_REQUEST, f"Failed to convert version: {version} to numeric; {NOT_NUMBERED}")
-    return int(version)
+    try:
+        return parse_version(version)
+    except ValueError as error:
+        raise ApiError(BAD_REQUEST, f"Failed to convert version: {version} to numeric; {error}") from error
 
 
 def _parse(version: LoadedVersion, body: bytes):
