@@ -15,7 +15,7 @@ import soundfile
 from pipelines.audio import reading
 from pipelines.errors import UserError, one_line
 from sepnet.export.signatures import SERVING_DEFAULT
-from sepnet.separation.separator import Separator, only_sound
+from sepnet.separation.separator import Separator, Sound
 from sepnet.serving.engine.errors import BAD_REQUEST, INTERNAL, TOO_LARGE, UNSUPPORTED, ApiError
 from sepnet.serving.engine.options import ServeOptions
 from sepnet.serving.engine.runner import Runner
@@ -164,14 +164,13 @@ class Song:
         too_long = ApiError(TOO_LARGE, f"the song is longer than {options.max_song_seconds:g} s")
         if info.num_samples > most_samples and not info.is_guess:
             raise too_long
-        num_samples = 0
-        for block in only_sound(recording.blocks(), info.sample_rate, info.num_channels):
+        sound = Sound(recording.blocks(), info.sample_rate, info.num_channels)
+        for _ in sound:
             if self._is_given_up.is_set():
                 break
-            num_samples += len(block)
-            if num_samples > most_samples:
+            if sound.num_samples > most_samples:
                 raise too_long
-        return num_samples
+        return sound.num_samples
 
     def _separate(self, runner: Runner, options: ServeOptions) -> None:
         separator = Separator(_OnRunner(self._version, runner, options))
