@@ -2,7 +2,6 @@
 
 import functools
 import importlib
-import importlib.metadata
 import importlib.util
 import sys
 import types
@@ -28,11 +27,6 @@ def check_installed() -> None:
         )
 
 
-def museval_version() -> str:
-    """The version of museval that is installed."""
-    return importlib.metadata.version("museval")
-
-
 def frame_scores(
     sources: Mapping[str, np.ndarray], estimates: Mapping[str, np.ndarray], sample_rate: int
 ) -> tuple[dict[str, dict[str, list[float]]], dict[str, str]]:
@@ -41,17 +35,14 @@ def frame_scores(
     One filter of 512 taps for the whole song, frames of 1 s side by side, no permutation. A source without any sound is
     no reference: museval refuses it, so it is left out, and the others are measured without it.
 
-    Args:
-        sources: true stems by name, each `[num_samples, num_channels]`.
-        estimates: predicted stems by the same names.
-        sample_rate: Hz.
-
     Returns:
         Figures in dB, in order of time, by source and metric, NaN where a stem is silent for a second; and why sources
         have none, by the source.
 
     Reference: Stöter, Liutkus, Ito 2018, "The 2018 Signal Separation Evaluation Campaign".
     """
+    from threadpoolctl import threadpool_limits
+
     left_out = {source: "no sound in the true stem" for source, stem in sources.items() if _is_silent(stem)}
     measured = [source for source in sources if source not in left_out]
     silent = [source for source in measured if _is_silent(estimates[source])]
@@ -62,8 +53,9 @@ def frame_scores(
     else:
         stems = [np.stack([group[source] for source in measured]).astype(np.float64) for group in (sources, estimates)]
         frame_samples = FRAME_SECONDS * sample_rate
-        # What is divided by zero becomes no number, which museval writes as NaN.
-        with np.errstate(divide="ignore", invalid="ignore"):
+        # What is divided by zero becomes no number, which museval writes as NaN. The order in which several threads add
+        # up changes the last digits, and songs already run in parallel.
+        with np.errstate(divide="ignore", invalid="ignore"), threadpool_limits(1):
             sdr, isr, sir, sar, _ = _museval().metrics.bss_eval(*stems, window=frame_samples, hop=frame_samples)
         figures = {"SDR": sdr, "SIR": sir, "SAR": sar, "ISR": isr}
         scores = {
