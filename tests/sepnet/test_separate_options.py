@@ -183,7 +183,7 @@ def test_whatever_happens_to_one_song_the_others_are_done(song, identity, monkey
             raise KeyError("no\nsuch key")
         return opened(source, *arguments, **keywords)
 
-    monkeypatch.setattr(reading, "open_audio", failing)
+    monkeypatch.setattr("sepnet.separate.open_audio", failing)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     assert separate([".", "-o", "out", "--stems", "vocals", "--model", str(identity)]) == 2
     assert names(pathlib.Path("out")) == ["b/vocals.wav", "t/vocals.wav"]

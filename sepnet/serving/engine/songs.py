@@ -38,17 +38,13 @@ class Song:
         state: the step it is at, as `WAITING` or `DONE`.
         error: the error for the client, if it has failed.
         remarks: the parts of the upload that could not be decoded or were passed over; "" if there are none.
-        sample_rate: Hz, once it is being separated.
-        num_channels: likewise.
-        num_samples: likewise.
+        sample_rate, num_channels, num_samples: of the upload, once it is being separated.
         num_done: samples that are written.
         sources: the stems that are written.
         encoding: of the stems' samples, a key of `ENCODINGS`.
 
     Args:
         version: the model, kept in memory by the caller until the song is done.
-        sources: see above.
-        encoding: see above.
         notify: called from the song's thread whenever something has changed.
     """
 

@@ -62,7 +62,7 @@ def rest_routes(store: ModelStore, runner: Runner, options: ServeOptions) -> API
         body = await request.body()
         with store.lease(name, number, label) as version:
             # Parsing and writing megabytes of JSON would hold up everybody else.
-            signature, inputs, is_row = await anyio.to_thread.run_sync(_parse, version, body)
+            signature, inputs, is_row = await anyio.to_thread.run_sync(parse_request, body, version.signatures)
             del body
             limit = version.most_samples(options.max_predict_seconds)
             num_samples = await anyio.to_thread.run_sync(_count_samples, version, signature, inputs)
@@ -138,15 +138,6 @@ def _number(version: str | None) -> int | None:
         return parse_version(version)
     except ValueError as error:
         raise ApiError(BAD_REQUEST, f"Failed to convert version: {version} to numeric; {error}") from error
-
-
-def _parse(version: LoadedVersion, body: bytes):
-    def specifications(signature: str):
-        if signature not in version.signatures:
-            raise ApiError(BAD_REQUEST, f'Serving signature name: "{signature}" not found in signature def')
-        return version.signatures[signature].structured_input_signature[1]
-
-    return parse_request(body, specifications)
 
 
 def _count_samples(version: LoadedVersion, signature: str, inputs: dict[str, np.ndarray]) -> int:

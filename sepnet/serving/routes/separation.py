@@ -29,17 +29,12 @@ JOB = r"[A-Za-z0-9_-]{8,64}"
 # Progress can be asked for a while after the end.
 MOST_JOBS = 256
 CHUNK_BYTES = MIB // 4
-AUDIO_BODY = {
-    "required": True,
-    "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-}
+BINARY = {"schema": {"type": "string", "format": "binary"}}
+AUDIO_BODY = {"required": True, "content": {"application/octet-stream": BINARY}}
 STEMS = {
     200: {
         "description": "a ZIP of one WAV for each stem, or one WAV",
-        "content": {
-            "application/zip": {"schema": {"type": "string", "format": "binary"}},
-            "audio/wav": {"schema": {"type": "string", "format": "binary"}},
-        },
+        "content": {"application/zip": BINARY, "audio/wav": BINARY},
     }
 }
 
@@ -48,7 +43,7 @@ class Separation:
     """The songs that are inside, and the threads that separate them."""
 
     def __init__(self, store: ModelStore, runner: Runner, options: ServeOptions):
-        self._store, self._runner, self._options = store, runner, options
+        self._store, self._runner, self.options = store, runner, options
         self._threads = ThreadPoolExecutor(options.songs_at_once, thread_name_prefix="song")
         self._jobs: collections.OrderedDict[str, Song] = collections.OrderedDict()
 
@@ -128,11 +123,7 @@ class Separation:
 
     def begin(self, song: Song) -> Future:
         """Puts a song among those that wait for a thread."""
-        return self._threads.submit(song.run, self._runner, self._options)
-
-    def is_too_slow(self, waited_seconds: float, num_bytes: int) -> bool:
-        """True if a client takes its stems so slowly that it is cut off to free its place."""
-        return waited_seconds > self._options.stall_seconds + num_bytes / self._options.min_bytes_per_second
+        return self._threads.submit(song.run, self._runner, self.options)
 
 
 class StemsResponse(Response):
@@ -179,23 +170,26 @@ class StemsResponse(Response):
             file.writelines(waiting)
 
     async def _send(self, song: Song, changed: asyncio.Event, gone: asyncio.Future, send: Send) -> None:
-        headers = [(b"content-type", b"application/zip" if self._is_zip else b"audio/wav")]
-        file_name = f"{self._name}.stems.zip" if self._is_zip else f"{self._name}.{_wav_name(song, song.sources[0])}"
-        headers.append((b"content-disposition", disposition(file_name).encode()))
+        headers = [(b"x-seconds", f"{song.num_samples / song.sample_rate:.3f}".encode())]
         if song.remarks:
             headers.append((b"x-remarks", song.remarks.encode("ascii", "backslashreplace")))
-        headers.append((b"x-seconds", f"{song.num_samples / song.sample_rate:.3f}".encode()))
-        if not self._is_zip:
+        if self._is_zip:
+            chunks, media_type, file_name = _zip(song, changed, gone), b"application/zip", f"{self._name}.stems.zip"
+        else:
+            (source,) = song.sources
+            chunks, media_type = _wav(song, source, changed, gone), b"audio/wav"
+            file_name = f"{self._name}.{_wav_name(song, source)}"
             headers.append((b"content-length", str(HEADER_BYTES + song.stem_bytes).encode()))
+        headers += [(b"content-type", media_type), (b"content-disposition", disposition(file_name).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        chunks = _zip(song, changed, gone) if self._is_zip else _wav(song, song.sources[0], changed, gone)
-        waited_seconds, num_bytes = 0.0, 0
+        options, waited_seconds, num_bytes = self._separation.options, 0.0, 0
         async with contextlib.aclosing(chunks):
             async for chunk in chunks:
                 begin = time.monotonic()
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
                 waited_seconds, num_bytes = waited_seconds + time.monotonic() - begin, num_bytes + len(chunk)
-                if self._separation.is_too_slow(waited_seconds, num_bytes):
+                if waited_seconds > options.stall_seconds + num_bytes / options.min_bytes_per_second:
+                    # A client that takes its stems so slowly is cut off, to free its place.
                     return
         if song.error:
             # The client only sees that the body breaks off; the log names the reason.
