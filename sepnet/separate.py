@@ -102,12 +102,7 @@ def separate_songs(
     Each stem is as long as its song, at its rate and with its channels. Where one would exceed full scale, all stems of
     the song are made softer by one common gain.
 
-    Args:
-        separator: the model at work.
-        songs: any files that libsndfile or PyAV reads.
-        output: folder, made if it is not there; what is there is replaced when a whole song is done.
-        outputs: what is written.
-        skip_existing: songs are left out if all their files are there.
+    What is in the output folder is replaced when a whole song is done.
 
     Returns:
         The songs that could not be separated, of which nothing was written, and why. What nobody foresaw is among

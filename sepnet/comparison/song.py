@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from pipelines.audio import reading
 from pipelines.errors import UserError, one_line
 from pipelines.files import check_writable, whole_file
+from pipelines.progress import progress_bar
 from pipelines.songs.layouts import Song, Track, read_track
 from sepnet.comparison.song_page import comparison_page
 from sepnet.comparison.song_pictures import draw_song
@@ -15,6 +17,7 @@ from sepnet.config.data import Data
 from sepnet.config.songs import config_tracks, data_of, data_root, read_song
 from sepnet.export.saved_model import read_models
 from sepnet.reports.tables import print_table
+from sepnet.separation.separator import Separator
 
 BLOCK_SECONDS = 5
 
@@ -60,8 +63,6 @@ def compare_models(
 
 def _find_track(song: str, data: Data) -> Track:
     """Finds a song by the path of its folder, or by its name in a data folder."""
-    from pipelines.audio import reading
-
     folder = pathlib.Path(song).expanduser()
     if data.data is None and folder.is_dir():
         if data.sample_rate is not None:
@@ -104,9 +105,6 @@ def _compare(
 
 
 def _separate(name: str, model: pathlib.Path, mixture: np.ndarray, sample_rate: int) -> dict[str, np.ndarray]:
-    from pipelines.progress import progress_bar
-    from sepnet.separation.separator import Separator
-
     separator = Separator(model)
     size = BLOCK_SECONDS * sample_rate
     with progress_bar(name, total=len(mixture) / sample_rate, unit="s of audio") as advance:

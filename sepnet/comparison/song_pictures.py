@@ -18,12 +18,8 @@ MOST_LETTERS = 28
 def draw_song(target: pathlib.Path | io.BytesIO, comparison: Comparison, sources: Sequence[str] | None = None) -> None:
     """Draws each source in two rows, waveform and spectrogram: true, then each model's estimate and its difference.
 
-    All spectrograms have one scale, and all waveforms of a source another.
-
-    Args:
-        target: PNG to write.
-        comparison: what to draw.
-        sources: those to draw; None draws all, and the mixture above them.
+    All spectrograms have one scale, and all waveforms of a source another. Without a choice of sources all are drawn,
+    and the mixture above them.
     """
     chosen = list(comparison.sources) if sources is None else list(sources)
     with_mixture = sources is None

@@ -85,7 +85,7 @@ def loudest_stretch(sources: np.ndarray, num_samples: int, hop_samples: int) -> 
     """Finds the loudest stretch of those in which the most sources are heard.
 
     Args:
-        sources: `[num_sources, num_samples_of_song, num_channels]`, full scale ±1.
+        sources: `[num_sources, num_samples_of_song, num_channels]`.
         num_samples: length of the stretch, at most that of the song.
         hop_samples: from one place that is tried to the next.
 

@@ -76,7 +76,7 @@ def track_json(song: str, scores: Mapping[str, Mapping[str, list[float]]]) -> st
 
 
 def _is_silent(stem: np.ndarray) -> bool:
-    """As museval sees it: the sum over channels is zero throughout."""
+    """Silence to museval: the sum over channels is zero throughout."""
     return not stem.sum(axis=1, dtype=np.float64).any()
 
 

@@ -69,6 +69,6 @@ def _draw_system(axes, place: int, system: Mapping[str, Any], source: str, color
 
 
 def _mean(system: Mapping[str, Any], sources: Sequence[str]) -> float:
-    """By which systems are ordered: the mean over sources, of those that it has if it has not all."""
+    """The figure that systems are ordered by: the mean over the sources that a system has."""
     values = [value for source in sources if (value := system["sdr"].get(source)) is not None]
     return float(np.mean(values)) if values else -np.inf

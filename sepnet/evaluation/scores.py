@@ -19,6 +19,7 @@ from pipelines.songs.layouts import Track
 from pipelines.workers import Advance
 from sepnet.config.songs import read_song
 from sepnet.evaluation import bss_eval
+from sepnet.evaluation.oracle_masks import ideal_ratio_mask
 from sepnet.measures.baselines import BASELINES, SILENCE
 from sepnet.measures.provenance import content_hash
 from sepnet.separation.separator import Separator
@@ -147,8 +148,6 @@ def _estimate(
     if method in job.models:
         return _separator(job.models[method])(mixture, job.track.sample_rate)
     if method == RATIO_MASK:
-        from sepnet.evaluation.oracle_masks import ideal_ratio_mask
-
         return ideal_ratio_mask(mixture, sources)
     return dict.fromkeys(sources, BASELINES[method](mixture, len(sources)))
 

@@ -18,6 +18,7 @@ from sepnet.export.checksums import write_checksums
 from sepnet.export.contract import CONTRACT, make_contract
 from sepnet.export.signatures import BYTES, SERVING_DEFAULT, TENSOR, WAV, serving_functions
 from sepnet.export.warmup import WARMUP, write_warmup
+from sepnet.models.keras_settings import precision
 
 WARMUP_SECONDS = 0.25
 
@@ -53,8 +54,6 @@ def export_run(run: Run, folder: pathlib.Path, record: Mapping[str, Any] | None 
         if answer.returncode:
             raise UserError(f"the export through TensorFlow failed: {answer.stderr.strip().splitlines()[-1]}")
         return newest_version(folder)
-
-    from sepnet.models.keras_settings import precision
 
     config, summary = run.config, run.summary
     with precision("float32"):

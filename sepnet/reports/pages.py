@@ -33,12 +33,7 @@ MEDIA_TYPES = {"MP3": "audio/mpeg", "FLAC": "audio/flac"}
 
 
 def page(title: str, sections: Iterable[str]) -> str:
-    """The whole page.
-
-    Args:
-        title: plain text.
-        sections: HTML.
-    """
+    """The whole page: a title in plain text, and sections of HTML."""
     body = "\n".join(sections)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -55,12 +50,7 @@ def figure(uri: str, alternative: str, caption: str) -> str:
 
 
 def players(clips: Sequence[tuple[str, str]], label: str) -> str:
-    """Audio players beside each other.
-
-    Args:
-        clips: name and data: URI of each.
-        label: what they belong to, for those who hear the page.
-    """
+    """Audio players beside each other: name and data: URI of each, and what they belong to, for who hears the page."""
     boxes = (
         f'<div>{escape(name)}<br><audio controls preload="metadata" aria-label="{escape(name)}, {escape(label)}" '
         f'src="{uri}"></audio></div>'

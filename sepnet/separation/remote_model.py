@@ -186,7 +186,7 @@ def bearer_token(given: str | None = None) -> str | None:
     """The token that a server asks for: the one that was given, or what the variable SEPNET_TOKEN says, if anything.
 
     Raises:
-        UserError: it is empty, or cannot stand in a header.
+        UserError: the token is empty, or cannot stand in a header.
     """
     where = "the token" if given is not None else TOKEN_VARIABLE
     token = given if given is not None else os.environ.get(TOKEN_VARIABLE) or None
@@ -231,7 +231,7 @@ def _unpacked(headers, content: bytes) -> bytes:
     """The content of an answer that was packed though nobody asked for it, as some proxies do.
 
     Raises:
-        ValueError: it is damaged.
+        ValueError: the gzip is damaged.
     """
     if headers.get("Content-Encoding", "").strip().lower() not in ("gzip", "x-gzip"):
         return content

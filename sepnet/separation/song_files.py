@@ -57,11 +57,7 @@ def named_songs(names: Sequence[str], output: pathlib.Path | None = None) -> lis
     """Lists the songs of files, of folders and all below them, and of "-", the standard input.
 
     Files that are named are taken whatever they are; in folders, what has the suffix of an audio file and is not what
-    systems leave there. Links to folders are followed.
-
-    Args:
-        names: as the user gives them.
-        output: a folder that is left out of those above it.
+    systems leave there. Links to folders are followed. An output folder below one that is named is left out.
 
     Raises:
         UserError: a folder holds no audio.

@@ -37,5 +37,5 @@ class Metrics:
         self.audio.labels(version.name, str(version.number)).inc(seconds)
 
     def text(self) -> bytes:
-        """In the format that Prometheus reads."""
+        """The counters in the format that Prometheus reads."""
         return prometheus.generate_latest(self._registry)

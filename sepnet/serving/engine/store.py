@@ -29,7 +29,7 @@ class _Entry:
     error: str = ""
 
     def status(self, number: int) -> dict[str, Any]:
-        """As TensorFlow Serving's `ModelVersionStatus`."""
+        """The JSON of TensorFlow Serving's `ModelVersionStatus`."""
         status = {"error_code": "FAILED_PRECONDITION" if self.error else "OK", "error_message": self.error}
         return {"version": str(number), "state": self.state, "status": status}
 
@@ -185,7 +185,7 @@ class ModelStore:
         """Gives a version that stays in memory until the block ends: the newest, or one by its number or label.
 
         Raises:
-            ApiError: there is none.
+            ApiError: no such version is served.
         """
         with self._lock:
             loaded = self._find(name, number, label)
