@@ -87,20 +87,15 @@ def _museval() -> types.SimpleNamespace:
     `import museval` would import musdb, and that stempeg, which fails where there is no ffmpeg; these two need neither.
     """
     check_installed()
-    if "museval" not in sys.modules:
-        package = types.ModuleType("museval")
-        package.__path__ = list(importlib.util.find_spec("museval").submodule_search_locations)
-        sys.modules["museval"] = package
-        try:
-            return _museval_modules()
-        finally:
+    stand_in = types.ModuleType("museval")
+    stand_in.__path__ = list(importlib.util.find_spec("museval").submodule_search_locations)
+    package = sys.modules.setdefault("museval", stand_in)
+    try:
+        return types.SimpleNamespace(
+            **{name: importlib.import_module(f"museval.{name}") for name in ("aggregate", "metrics")}
+        )
+    finally:
+        if package is stand_in:
             # Whoever imports museval later gets all of it.
             for name in [name for name in sys.modules if name.partition(".")[0] == "museval"]:
                 del sys.modules[name]
-    return _museval_modules()
-
-
-def _museval_modules() -> types.SimpleNamespace:
-    return types.SimpleNamespace(
-        **{name: importlib.import_module(f"museval.{name}") for name in ("aggregate", "metrics")}
-    )

@@ -16,15 +16,9 @@ RANGES = {"sample_rate": (1, 1 << 20), "num_channels": (1, 64), "grid_samples": 
 def make_contract(
     network, *, name: str, sources: Sequence[str], sample_rate: int, num_channels: int, **details: Any
 ) -> dict[str, Any]:
-    """Makes the contract of a network.
+    """Makes the contract of a `sepnet.models.network.Network`.
 
-    Args:
-        network: `sepnet.models.network.Network` that is exported.
-        name: of the model.
-        sources: names of the sources.
-        sample_rate: Hz.
-        num_channels: audio channels.
-        **details: plain values for JSON, for whoever compares models: those of a run's summary, and its `config`.
+    The details are plain values for JSON, for whoever compares models: those of a run's summary, and its `config`.
 
     Raises:
         UserError: no model can have such a contract.
@@ -65,18 +59,10 @@ def read_contract(version: pathlib.Path) -> dict[str, Any]:
 
 
 def check_contract(contract: Any, where: str) -> dict[str, Any]:
-    """Refuses a contract that no model can have.
-
-    Args:
-        contract: any value of JSON.
-        where: its name in errors.
-
-    Returns:
-        The same, in which `sources`, `sample_rate`, `num_channels`, `grid_samples` and `context_samples` are what
-        `sepnet.separation.separator.Separator` expects.
+    """Returns any value of JSON if it can be a contract; errors call it what `where` says.
 
     Raises:
-        UserError: a value that `Separator` needs is missing or out of range.
+        UserError: a value that `sepnet.separation.separator.Separator` needs is missing or out of range.
     """
     if fault := _fault(contract):
         raise UserError(f"{where} is damaged: {fault}; export the model again")

@@ -80,13 +80,8 @@ class SavedModel:
         return {source: np.asarray(outputs[source]) for source in self.contract["sources"]}
 
 
-def read_models(
-    paths: Sequence[pathlib.Path],
-) -> tuple[dict[str, pathlib.Path], dict[str, tuple[str, ...]]]:
-    """Finds models that are to be compared, without loading them.
-
-    Args:
-        paths: folders of models, or of one version each.
+def read_models(paths: Sequence[pathlib.Path]) -> tuple[dict[str, pathlib.Path], dict[str, tuple[str, ...]]]:
+    """Finds models that are to be compared, or versions of models, without loading them.
 
     Returns:
         The folders of their versions, by names that differ, and the stems whose sum each source is, which are the same

@@ -23,19 +23,12 @@ def serving_functions(model, contract_text: str, sample_rate: int) -> dict[str, 
       may gather them into batches whatever their lengths.
     - `contract`: `query`, `[batch]`, any strings, to `contract`, for each the JSON text of the model's contract.
 
-    Args:
-        model: Functional Keras model from `mixture` to a dict of stems.
-        contract_text: JSON.
-        sample_rate: the model's, Hz.
-
-    Returns:
-        For each signature a `tf.function` that knows what it takes.
+    The model is a functional one of Keras, from `mixture` to a dict of stems.
     """
     import tensorflow as tf
 
     num_channels = model.input_shape[-1]
     sources = list(model.output)
-
     mixtures = tf.TensorSpec([None, None, num_channels], tf.float32, name="mixture")
 
     def strings(name: str) -> list:

@@ -81,13 +81,7 @@ class RemoteModel:
         self.contract: dict[str, Any] = check_contract(contract, f"{self.name} on {self._url}")
 
     def __call__(self, mixture: np.ndarray) -> dict[str, np.ndarray]:
-        """Separates a batch.
-
-        Args:
-            mixture: float32 `[batch, num_samples, num_channels]`, full scale ±1, at the model's rate.
-
-        Returns:
-            For each source an array of the same shape.
+        """Separates a batch, as `sepnet.separation.separator.Model` says.
 
         Raises:
             UserError: the server refuses, has gone away, does not serve this version any more, or answers something

@@ -34,13 +34,7 @@ GZIP_LEVEL = 1
 
 @dataclasses.dataclass(frozen=True)
 class Service:
-    """The application and its parts.
-
-    Attributes:
-        app: ASGI application.
-        gate: counts the requests inside.
-        store: the models.
-    """
+    """The ASGI application, what counts the requests inside, and the models."""
 
     app: Guard
     gate: Gate

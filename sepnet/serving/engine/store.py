@@ -203,8 +203,7 @@ class ModelStore:
     def _find(self, name: str, number: int | None, label: str | None) -> LoadedVersion:
         if label is not None:
             number = self._labelled(name, label)
-        entries = self._models.get(name, {})
-        serving = {key: entry.loaded for key, entry in entries.items() if entry.loaded}
+        serving = self._serving(name)
         wanted = max(serving, default=None) if number is None else number
         if wanted not in serving:
             asked = f"Latest({name})" if number is None else f"Specific({name}, {number})"
@@ -237,11 +236,10 @@ class ModelStore:
     def newest(self) -> list[LoadedVersion]:
         """The newest version of every model that can be asked, by name."""
         with self._lock:
-            models = {
-                name: [entry.loaded for entry in entries.values() if entry.loaded]
-                for name, entries in self._models.items()
-            }
-        return [max(loaded, key=lambda version: version.number) for _, loaded in sorted(models.items()) if loaded]
+            return [serving[max(serving)] for name in sorted(self._models) if (serving := self._serving(name))]
+
+    def _serving(self, name: str) -> dict[int, LoadedVersion]:
+        return {number: entry.loaded for number, entry in self._models.get(name, {}).items() if entry.loaded}
 
 
 def _why_none(root: pathlib.Path) -> str:

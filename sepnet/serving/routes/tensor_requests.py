@@ -13,9 +13,6 @@ def unpacked(version: LoadedVersion, signature: str, inputs: Arrays) -> tuple[st
 
     In the graph of `tensor`, rows run one after the other. Where those of a request are equally long, `serving_default`
     takes them as they are, together with other requests. All else, what is malformed too, is left to the graph.
-
-    Returns:
-        Signature and inputs.
     """
     import tensorflow as tf
 
