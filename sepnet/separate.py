@@ -18,7 +18,7 @@ from sepnet.separation.outputs import KARAOKE, RESIDUAL, Outputs, check_no_input
 from sepnet.separation.remote_model import RemoteModel
 from sepnet.separation.sample_streams import Echo
 from sepnet.separation.separator import Separator
-from sepnet.separation.song_files import STREAM, SongFile, named_songs
+from sepnet.separation.song_files import STANDARD_STREAM, SongFile, named_songs
 from sepnet.separation.stem_files import (
     FORMAT_NAMES,
     MIXTURE,
@@ -39,10 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         UserError: the songs, the model or the output folder cannot be used.
     """
     arguments = _arguments(sys.argv[1:] if argv is None else argv)
-    streamed = arguments.songs == [STREAM] if arguments.output is None else arguments.output == STREAM
+    streamed = arguments.songs == [STANDARD_STREAM] if arguments.output is None else arguments.output == STANDARD_STREAM
     output = None if streamed else pathlib.Path(arguments.output or "stems")
     songs = named_songs(arguments.songs, output)
-    if STREAM in arguments.songs and sys.stdin is None:
+    if STANDARD_STREAM in arguments.songs and sys.stdin is None:
         raise UserError("the standard input is closed; pipe a song into it, or name a file")
     is_one = len(songs) == 1 and not os.path.isdir(arguments.songs[0])
     one_file = arguments.format == STEM_MP4

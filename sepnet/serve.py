@@ -13,7 +13,7 @@ from sepnet.serving.engine.options import MIB, ServeOptions, parse_version
 from sepnet.serving.supervisor import supervise
 
 # Packages that `[serve]` installs, by the names under which they are imported.
-NEEDED = ("fastapi", "uvicorn", "orjson", "pybase64", "prometheus_client")
+NEEDED_PACKAGES = ("fastapi", "uvicorn", "orjson", "pybase64", "prometheus_client")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for (name, label), count in collections.Counter(key for key, _ in arguments.label).items():
         if count > 1:
             raise UserError(f"--label {name}/{label} was given {count} times; give it once, with one version")
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    missing = [name for name in NEEDED_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"{', '.join(missing)} not installed; install them with `pip install 'sepnet[serve]'`")
     if not os.path.isdir(arguments.saved_models):

@@ -14,12 +14,12 @@ from pipelines.errors import UserError
 METRICS = ("SDR", "SIR", "SAR", "ISR")
 FRAME_SECONDS = 1
 # What museval needs, by the names under which they are imported.
-NEEDED = ("museval", "scipy", "threadpoolctl")
+NEEDED_PACKAGES = ("museval", "scipy", "threadpoolctl")
 
 
 def check_installed() -> None:
     """Raises a `UserError` unless what museval needs is installed."""
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    missing = [name for name in NEEDED_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
             f"{' and '.join(missing)} must be installed for museval's figures: `pip install '.[evaluate]'`, "

@@ -5,7 +5,7 @@ from typing import Any
 
 from sepnet.evaluation.aggregates import AGGREGATES, HEADLINE, WHOLE_SONGS, mean_over_sources
 from sepnet.evaluation.bss_eval import METRICS
-from sepnet.evaluation.published import SOURCES, read_published
+from sepnet.evaluation.published import MUSDB_SOURCES, read_published
 from sepnet.reports.tables import print_table
 
 Figures = Mapping[str, Mapping[str, Any]]
@@ -57,7 +57,7 @@ def print_comparison(figures: Figures, sources: Sequence[str], caution: str) -> 
     `caution` says why the two cannot be compared; it is empty if they can.
     """
     systems = read_published()["systems"]
-    is_usual = set(sources) == SOURCES
+    is_usual = set(sources) == MUSDB_SOURCES
     origins = list(dict.fromkeys(system["source"] for system in systems))
     rows = []
     for system in systems:

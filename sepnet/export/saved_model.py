@@ -9,7 +9,7 @@ import numpy as np
 from pipelines.errors import UserError, one_line
 from sepnet.config.config import Config
 from sepnet.export.checksums import check_checksums
-from sepnet.export.contract import CONTRACT, check_contract, read_contract
+from sepnet.export.contract import CONTRACT_FILE, check_contract, read_contract
 from sepnet.export.signatures import SERVING_DEFAULT
 from sepnet.export.write import newest_version, plain_path
 
@@ -38,7 +38,7 @@ class SavedModel:
         import tensorflow as tf
 
         self.path = newest_version(pathlib.Path(path))
-        self.contract: dict[str, Any] = check_contract(read_contract(self.path), str(self.path / CONTRACT))
+        self.contract: dict[str, Any] = check_contract(read_contract(self.path), str(self.path / CONTRACT_FILE))
         check_checksums(self.path)
         try:
             with plain_path(self.path) as path:
@@ -55,7 +55,7 @@ class SavedModel:
             ) from error
         if taken != self.contract["num_channels"] or not given.issuperset(self.contract["sources"]):
             raise UserError(
-                f"{self.path / CONTRACT} is damaged: the model takes {taken} channels and gives "
+                f"{self.path / CONTRACT_FILE} is damaged: the model takes {taken} channels and gives "
                 f"{', '.join(sorted(given))}; export the model again"
             )
 

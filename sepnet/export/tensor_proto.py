@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 
 # Protobuf's types of fields: numbers, and what begins with its length.
-NUMBER, SIZED = 0, 2
-DT_FLOAT = 1
+NUMBER_FIELD, SIZED_FIELD = 0, 2
+# DT_FLOAT of TensorFlow's `DataType`.
+FLOAT32 = 1
 
 
 def write_tensor(array: np.ndarray) -> bytes:
@@ -29,14 +30,14 @@ def read_tensor(proto: bytes, shape: Sequence[int]) -> np.ndarray:
 
 def sized_field(number: int, content: bytes) -> bytes:
     """A field of a message as protobuf writes it: a string, bytes or another message."""
-    return _tag(number, SIZED) + _varint(len(content)) + content
+    return _tag(number, SIZED_FIELD) + _varint(len(content)) + content
 
 
 def _head(shape: Sequence[int]) -> bytes:
     """All that comes before the numbers: `dtype`, `tensor_shape`, and the length of `tensor_content`."""
-    dims = b"".join(sized_field(2, _tag(1, NUMBER) + _varint(length)) for length in shape)
-    dtype = _tag(1, NUMBER) + _varint(DT_FLOAT)
-    return dtype + sized_field(2, dims) + _tag(4, SIZED) + _varint(_num_bytes(shape))
+    dims = b"".join(sized_field(2, _tag(1, NUMBER_FIELD) + _varint(length)) for length in shape)
+    dtype = _tag(1, NUMBER_FIELD) + _varint(FLOAT32)
+    return dtype + sized_field(2, dims) + _tag(4, SIZED_FIELD) + _varint(_num_bytes(shape))
 
 
 def _num_bytes(shape: Sequence[int]) -> int:

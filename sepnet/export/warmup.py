@@ -6,7 +6,7 @@ from typing import Any
 
 from sepnet.export.tensor_proto import sized_field
 
-WARMUP = pathlib.PurePath("assets.extra", "tf_serving_warmup_requests")
+WARMUP_FILE = pathlib.PurePath("assets.extra", "tf_serving_warmup_requests")
 
 
 def write_warmup(path: pathlib.Path, name: str, requests: Mapping[str, Mapping[str, Any]]) -> None:

@@ -13,7 +13,7 @@ from pipelines.files import working_folder
 from sepnet.separation.song_files import SongFile, identity
 from sepnet.separation.stem_files import STEM_MP4
 
-FIELDS = ("song", "stem", "model")
+TEMPLATE_FIELDS = ("song", "stem", "model")
 KARAOKE = "karaoke"
 RESIDUAL = "residual"
 # What file systems answer to a name that they do not take.
@@ -62,7 +62,7 @@ def check_template(template: str, one_file: bool) -> None:
     except ValueError as error:
         raise UserError(f"--template {template}: {error}; expected something like '{{song}}/{{stem}}'") from error
     fields = {field for field, _, _ in parts}
-    if not fields <= set(FIELDS) or any(spec or conversion for _, spec, conversion in parts):
+    if not fields <= set(TEMPLATE_FIELDS) or any(spec or conversion for _, spec, conversion in parts):
         raise UserError(f"--template {template} may hold {{song}}, {{stem}} and {{model}} just so, and nothing else")
     if one_file and "stem" in fields:
         raise UserError(f"--template {template} holds {{stem}}, and one file takes all stems; name it by {{song}}")

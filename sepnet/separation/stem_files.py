@@ -15,7 +15,7 @@ from pipelines.songs.layouts import MIXTURE, STEM_STREAMS, STEM_SUFFIX
 from sepnet.separation.sample_streams import resample
 
 BLOCK_SAMPLES = 1 << 18
-WAV_BYTES = 1 << 32
+MOST_WAV_BYTES = 1 << 32
 FLOAT_ENCODINGS = ("FLOAT", "DOUBLE")
 OPUS_RATES = (8000, 12_000, 16_000, 24_000, 48_000)
 STEM_MP4 = STEM_SUFFIX.removeprefix(".")
@@ -43,7 +43,7 @@ FORMATS = {
 }
 FORMAT_NAMES = (*FORMATS, STEM_MP4)
 DEEP_ENCODINGS = ("PCM_24", "PCM_32", "FLOAT", "DOUBLE")
-LOSSLESS = ("wav", "flac")
+LOSSLESS_FORMATS = ("wav", "flac")
 # libsndfile leaves it to its callers that Opus orders channels as Vorbis does: by number of channels, where each comes
 # from in the order of WAV. Others are alike.
 VORBIS_ORDER = {
@@ -130,7 +130,7 @@ def check_format(format_name: str, info: AudioInfo) -> None:
     """Raises a `UserError`, before a song is separated, if a format of `FORMAT_NAMES` cannot hold its stems."""
     if not _can_hold(format_name, info):
         channels = "1 channel" if info.num_channels == 1 else f"{info.num_channels} channels"
-        others = " or ".join(name for name in LOSSLESS if _can_hold(name, info))
+        others = " or ".join(name for name in LOSSLESS_FORMATS if _can_hold(name, info))
         remedy = f"take --format {others}" if others else "no format can: convert the song to a usual rate first"
         raise UserError(f"{format_name} cannot hold {channels} at {info.sample_rate} Hz; {remedy}")
 
@@ -176,7 +176,7 @@ def _write_sound(
     if encoding == "OPUS" and rate not in OPUS_RATES:
         rate = OPUS_RATES[-1]
         blocks = resample(blocks, info.sample_rate, rate, info.num_channels)
-    if container == "WAV" and num_bytes >= WAV_BYTES:
+    if container == "WAV" and num_bytes >= MOST_WAV_BYTES:
         # A WAV without the limit of 4 GB.
         container = "RF64"
     order = VORBIS_ORDER.get(info.num_channels) if encoding == "OPUS" else None

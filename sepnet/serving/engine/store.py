@@ -16,7 +16,7 @@ from sepnet.serving.engine.options import ServeOptions
 from sepnet.serving.engine.versions import AVAILABLE, END, LOADING, UNLOADING, LoadedVersion, fingerprint
 
 LOGGER = logging.getLogger(__name__)
-GRAPH = "saved_model.pb"
+GRAPH_FILE = "saved_model.pb"
 
 
 @dataclasses.dataclass
@@ -130,7 +130,7 @@ class ModelStore:
             return []
         # Folders that belong to a version are reported by `_why_none`, with the folder that should have been named.
         is_other = not numbers and not name.isdigit() and not _holds_graph(folder.parent)
-        self._tell(name, f"holds no version of a model; expected {name}/1/{GRAPH} and so on" if is_other else "")
+        self._tell(name, f"holds no version of a model; expected {name}/1/{GRAPH_FILE} and so on" if is_other else "")
         return numbers
 
     def _keep(self, name: str, number: int, path: pathlib.Path) -> bool:
@@ -257,4 +257,4 @@ def _why_none(root: pathlib.Path) -> str:
 
 
 def _holds_graph(folder: pathlib.Path) -> bool:
-    return (folder / GRAPH).is_file()
+    return (folder / GRAPH_FILE).is_file()

@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 import pybase64
 
-from sepnet.export.signatures import BYTES, SERVING_DEFAULT
+from sepnet.export.signatures import BYTES_SUFFIX, SERVING_DEFAULT
 from sepnet.serving.engine.errors import BAD_REQUEST, ApiError
 
 Arrays = dict[str, np.ndarray]
@@ -137,7 +137,7 @@ def write_answer(outputs: Arrays, is_row: bool) -> list[bytes]:
 def _values(name: str, array: np.ndarray) -> Any:
     if array.dtype != object:
         return np.ascontiguousarray(array)
-    return list(array) if name.endswith(BYTES) else [value.decode() for value in array]
+    return list(array) if name.endswith(BYTES_SUFFIX) else [value.decode() for value in array]
 
 
 def _pieces(value: Any) -> Iterator[bytes]:

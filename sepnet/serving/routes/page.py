@@ -12,14 +12,14 @@ from sepnet.serving.engine.errors import error_response, unavailable
 from sepnet.serving.engine.gate import Gate
 from sepnet.serving.engine.metrics import CONTENT_TYPE, Metrics
 from sepnet.serving.engine.store import ModelStore
-from sepnet.serving.routes.rest import ERRORS
+from sepnet.serving.routes.rest import ERROR_ANSWERS
 
 STATIC = pathlib.Path(__file__).parents[1] / "static"
 
 
 def page_routes(store: ModelStore, gate: Gate, metrics: Metrics) -> APIRouter:
     """`/`, `/models`, `/demo-song`, `/healthz`, `/readyz` and `/metrics`."""
-    router = APIRouter(responses=ERRORS)
+    router = APIRouter(responses=ERROR_ANSWERS)
     one_at_a_time = threading.Lock()
 
     @router.get("/", include_in_schema=False)

@@ -23,7 +23,7 @@ from sepnet.serving.routes.json_tensors import parse_request, write_answer
 from sepnet.serving.routes.tensor_requests import packed, unpacked
 
 PIECE_BYTES = MIB // 2
-EXAMPLE = {"signature_name": "serving_default", "instances": [[[0.0, 0.0], [0.1, -0.1]]]}
+EXAMPLE_REQUEST = {"signature_name": "serving_default", "instances": [[[0.0, 0.0], [0.1, -0.1]]]}
 REQUEST_BODY = {
     "required": True,
     "content": {
@@ -36,11 +36,11 @@ REQUEST_BODY = {
                     "inputs": {},
                 },
             },
-            "example": EXAMPLE,
+            "example": EXAMPLE_REQUEST,
         }
     },
 }
-ERRORS: dict[int | str, dict[str, Any]] = {
+ERROR_ANSWERS: dict[int | str, dict[str, Any]] = {
     status: {"description": text, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
     for status, text in {
         400: "malformed",
@@ -56,7 +56,7 @@ Name = Annotated[str, Path(description="name of a model: a folder under saved_mo
 
 def rest_routes(store: ModelStore, runner: Runner, options: ServeOptions) -> APIRouter:
     """The routes under `/v1/models`."""
-    router = APIRouter(prefix="/v1/models", responses=ERRORS)
+    router = APIRouter(prefix="/v1/models", responses=ERROR_ANSWERS)
 
     async def predict(request: Request, name: str, number: int | None = None, label: str | None = None) -> Response:
         body = await request.body()

@@ -22,19 +22,19 @@ from sepnet.serving.engine.songs import DONE, FAILED, GONE, HEADER_BYTES, Song, 
 from sepnet.serving.engine.store import ModelStore
 from sepnet.serving.routes.disconnect import disconnected
 from sepnet.serving.routes.file_names import disposition, safe_name, song_name
-from sepnet.serving.routes.rest import ERRORS
+from sepnet.serving.routes.rest import ERROR_ANSWERS
 
 LOGGER = logging.getLogger(__name__)
-JOB = r"[A-Za-z0-9_-]{8,64}"
+JOB_PATTERN = r"[A-Za-z0-9_-]{8,64}"
 # Progress can be asked for a while after the end.
 MOST_JOBS = 256
 CHUNK_BYTES = MIB // 4
-BINARY = {"schema": {"type": "string", "format": "binary"}}
-AUDIO_BODY = {"required": True, "content": {"application/octet-stream": BINARY}}
-STEMS = {
+BINARY_BODY = {"schema": {"type": "string", "format": "binary"}}
+AUDIO_BODY = {"required": True, "content": {"application/octet-stream": BINARY_BODY}}
+STEMS_ANSWER = {
     200: {
         "description": "a ZIP of one WAV for each stem, or one WAV",
-        "content": {"application/zip": BINARY, "audio/wav": BINARY},
+        "content": {"application/zip": BINARY_BODY, "audio/wav": BINARY_BODY},
     }
 }
 
@@ -53,12 +53,12 @@ class Separation:
 
     def routes(self) -> APIRouter:
         """`/separate` and the progress of what was sent there."""
-        router = APIRouter(prefix="/separate", responses=ERRORS)
+        router = APIRouter(prefix="/separate", responses=ERROR_ANSWERS)
 
         @router.post(
             "",
             response_class=Response,
-            responses=STEMS,
+            responses=STEMS_ANSWER,
             openapi_extra={"requestBody": AUDIO_BODY},
             summary="Separate a song: the file itself is the body",
         )
@@ -68,7 +68,7 @@ class Separation:
             stem: Annotated[str | None, Query(description="one stem, as WAV, instead of a ZIP of all")] = None,
             encoding: Annotated[Literal["PCM_16", "PCM_24", "FLOAT"], Query(description="of the stems")] = "PCM_16",
             name: Annotated[str, Query(description="of the song, for the names of the files")] = "song",
-            job: Annotated[str | None, Query(pattern=f"^{JOB}$", description="to ask for progress by")] = None,
+            job: Annotated[str | None, Query(pattern=f"^{JOB_PATTERN}$", description="to ask for progress by")] = None,
         ) -> Response:
             media_type = request.headers.get("content-type", "").partition(";")[0]
             if media_type.startswith("multipart/"):
@@ -76,7 +76,7 @@ class Separation:
             return StemsResponse(self, request, model, stem, encoding, song_name(name), job)
 
         @router.get("/jobs/{job}")
-        async def progress(job: Annotated[str, Path(pattern=f"^{JOB}$")]) -> dict[str, Any]:
+        async def progress(job: Annotated[str, Path(pattern=f"^{JOB_PATTERN}$")]) -> dict[str, Any]:
             if job not in self._jobs:
                 raise ApiError(NOT_FOUND, f"no job {job}")
             return self._jobs[job].progress()

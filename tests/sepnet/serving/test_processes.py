@@ -165,7 +165,7 @@ def test_a_variable_that_holds_no_token_is_refused(monkeypatch):
 
 
 def test_the_command_tells_that_it_has_no_model_and_what_to_name_instead(saved_models):
-    """As it is started by mistake with the folder of one model."""
+    """A user may start it by mistake with the folder of one model."""
     process = subprocess.Popen(
         [sys.executable, "-m", "sepnet.serve", str(saved_models / "unet_1d"), "--port", "0"],
         cwd=REPOSITORY,
