@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import contextlib
 import importlib.util
 import os
 import pathlib
@@ -81,13 +82,10 @@ def _port(text: str) -> int:
 def _label(text: str) -> tuple[tuple[str, str], int]:
     model, _, version = text.rpartition("=")
     name, _, label = model.partition("/")
-    try:
-        number = parse_version(version)
-    except ValueError:
-        number = None
-    if not (name and label) or number is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no label; expected NAME/LABEL=VERSION, as demo/stable=1")
-    return (name, label), number
+    with contextlib.suppress(ValueError):
+        if name and label:
+            return (name, label), parse_version(version)
+    raise argparse.ArgumentTypeError(f"{text!r} is no label; expected NAME/LABEL=VERSION, as demo/stable=1")
 
 
 if __name__ == "__main__":

@@ -15,11 +15,7 @@ from sepnet.models.keras_settings import precision
 
 @dataclasses.dataclass(frozen=True)
 class Example(Stretch):
-    """A stretch of a song and what a model makes of it.
-
-    Attributes:
-        estimates: predicted stems by the names of the sources.
-    """
+    """A stretch of a song and what a model makes of it: estimates by the names of the sources."""
 
     estimates: dict[str, np.ndarray]
 

@@ -41,11 +41,7 @@ class Stretch:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison(Stretch):
-    """A stretch of a song, and what models make of it.
-
-    Attributes:
-        estimates: predicted stems by the model's name and the source's.
-    """
+    """A stretch of a song, and what models make of it: estimates by the model's name and the source's."""
 
     estimates: dict[str, dict[str, np.ndarray]]
 

@@ -28,7 +28,12 @@ def check_checksums(version: pathlib.Path) -> None:
         reason = f"{' or '.join(CHECKED_FILES)} is not what {CHECKSUMS_FILE} says"
     except OSError as error:
         reason = f"{error.filename}: {error.strerror}"
-    raise UserError(f"cannot load the SavedModel {version}: it is damaged ({reason}); export it again")
+    raise damaged(version, reason)
+
+
+def damaged(version: pathlib.Path, reason: str) -> UserError:
+    """The error of a SavedModel that cannot be loaded."""
+    return UserError(f"cannot load the SavedModel {version}: it is damaged ({reason}); export it again")
 
 
 def _checksums(version: pathlib.Path) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from pipelines.errors import UserError, one_line
 from sepnet.config.config import Config
-from sepnet.export.checksums import check_checksums
+from sepnet.export.checksums import check_checksums, damaged
 from sepnet.export.contract import CONTRACT_FILE, check_contract, read_contract
 from sepnet.export.signatures import SERVING_DEFAULT
 from sepnet.export.write import newest_version, plain_path
@@ -49,10 +49,7 @@ class SavedModel:
             taken = self._signature.structured_input_signature[1]["mixture"].shape[-1]
             given = set(self._signature.structured_outputs)
         except (*LOADING_ERRORS, tf.errors.OpError) as error:
-            reason = one_line(error)[:LONGEST_REASON]
-            raise UserError(
-                f"cannot load the SavedModel {self.path}: it is damaged ({reason}); export it again"
-            ) from error
+            raise damaged(self.path, one_line(error)[:LONGEST_REASON]) from error
         if taken != self.contract["num_channels"] or not given.issuperset(self.contract["sources"]):
             raise UserError(
                 f"{self.path / CONTRACT_FILE} is damaged: the model takes {taken} channels and gives "

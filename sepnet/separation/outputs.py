@@ -80,8 +80,8 @@ def planned_files(
 ) -> tuple[dict[SongFile, list[pathlib.Path]], dict[SongFile, UserError]]:
     """Names all files that are going to be written, and refuses to destroy anything with them.
 
-    The output folder need not exist. To skip what exists leaves out songs of which all files are there, and songs that
-    are such files themselves.
+    The output folder need not exist. With `skip_existing`, songs of which all files are there are left out, and so are
+    songs that are such files themselves.
 
     Returns:
         The files of every song that is to be separated, and the songs whose files the file system cannot name.

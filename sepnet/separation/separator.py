@@ -133,14 +133,7 @@ class Separator:
         return f"{reason}: blocks of {self._block / self.sample_rate:.0f} s are faded into each other instead of joined"
 
     def __call__(self, audio: np.ndarray, sample_rate: int) -> Stems:
-        """Separates a whole signal.
-
-        Args:
-            audio: float32 `[num_samples, num_channels]`, full scale ±1.
-            sample_rate: Hz.
-
-        Returns:
-            For each source float32 `[num_samples, num_channels]`.
+        """Separates a whole signal, float32 `[num_samples, num_channels]`, into such an array for each source.
 
         Raises:
             UserError: `audio` has another shape, perhaps `[num_channels, num_samples]`; else as `separate_blocks`.

@@ -3,7 +3,7 @@
 import fractions
 import io
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ from pipelines.songs.layouts import MIXTURE, STEM_STREAMS, STEM_SUFFIX
 from sepnet.separation.sample_streams import resample
 
 BLOCK_SAMPLES = 1 << 18
-MOST_WAV_BYTES = 1 << 32
+WAV_LIMIT_BYTES = 1 << 32
 FLOAT_ENCODINGS = ("FLOAT", "DOUBLE")
 OPUS_RATES = (8000, 12_000, 16_000, 24_000, 48_000)
 STEM_MP4 = STEM_SUFFIX.removeprefix(".")
@@ -144,17 +144,17 @@ def _can_hold(format_name: str, info: AudioInfo) -> bool:
             # As many as all of its readers know.
             if info.num_channels > 2:
                 return False
-            _write_stem_mp4(io.BytesIO(), info, {MIXTURE: iter([silence])})
+            _write_stem_mp4(io.BytesIO(), info, {MIXTURE: [silence]})
         else:
             kind = FORMATS[format_name]
             encoding = kind.encoding_for(info.encoding)
-            _write_sound(io.BytesIO(), info, kind.container, encoding, 0, iter([silence]))
+            _write_sound(io.BytesIO(), info, kind.container, encoding, 0, [silence])
     except (soundfile.LibsndfileError, av.FFmpegError, ValueError):
         return False
     return True
 
 
-def stream_wav(file: BinaryIO, info: AudioInfo, blocks: Iterator[np.ndarray]) -> None:
+def stream_wav(file: BinaryIO, info: AudioInfo, blocks: Iterable[np.ndarray]) -> None:
     """Writes a WAV of 32-bit floats into a pipe: its header says that the length is not known."""
     import av
 
@@ -170,13 +170,13 @@ def stream_wav(file: BinaryIO, info: AudioInfo, blocks: Iterator[np.ndarray]) ->
 
 
 def _write_sound(
-    file: BinaryIO, info: AudioInfo, container: str, encoding: str, num_bytes: int, blocks: Iterator[np.ndarray]
+    file: BinaryIO, info: AudioInfo, container: str, encoding: str, num_bytes: int, blocks: Iterable[np.ndarray]
 ) -> None:
     rate = info.sample_rate
     if encoding == "OPUS" and rate not in OPUS_RATES:
         rate = OPUS_RATES[-1]
         blocks = resample(blocks, info.sample_rate, rate, info.num_channels)
-    if container == "WAV" and num_bytes >= MOST_WAV_BYTES:
+    if container == "WAV" and num_bytes >= WAV_LIMIT_BYTES:
         # A WAV without the limit of 4 GB.
         container = "RF64"
     order = VORBIS_ORDER.get(info.num_channels) if encoding == "OPUS" else None
@@ -197,7 +197,7 @@ def _to_int16(block: np.ndarray) -> np.ndarray:
     return np.clip(scaled, -32_768, 32_767, out=scaled).astype(np.int16)
 
 
-def _write_stem_mp4(file: BinaryIO, info: AudioInfo, stems: Mapping[str, Iterator[np.ndarray]]) -> None:
+def _write_stem_mp4(file: BinaryIO, info: AudioInfo, stems: Mapping[str, Iterable[np.ndarray]]) -> None:
     """Writes one MP4 with a stream of AAC for the mixture and each stem, as MUSDB18 has them."""
     import av
 
@@ -209,12 +209,9 @@ def _write_stem_mp4(file: BinaryIO, info: AudioInfo, stems: Mapping[str, Iterato
         for name, track in tracks.items():
             # The one name of a stream that MP4 keeps and players show.
             track.stream.metadata["handler_name"] = name
-        while True:
-            blocks = {name: next(stems[name], None) for name in order}
-            if blocks[MIXTURE] is None:
-                break
-            for name, track in tracks.items():
-                track.write(blocks[name])
+        for blocks in zip(*(stems[name] for name in order), strict=True):
+            for track, block in zip(tracks.values(), blocks, strict=True):
+                track.write(block)
             output.check()
         for track in tracks.values():
             track.close()

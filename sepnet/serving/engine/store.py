@@ -85,11 +85,8 @@ class ModelStore:
     def _folders(self) -> dict[str, pathlib.Path]:
         """The folders of models, by name."""
         try:
-            return {
-                path.name: path
-                for path in self._options.saved_models.iterdir()
-                if path.name[0] != "." and path.is_dir() and self._can_be_named(path.name)
-            }
+            paths = [path for path in self._options.saved_models.iterdir() if path.name[0] != "." and path.is_dir()]
+            return {path.name: path for path in paths if self._can_be_named(path.name)}
         except OSError:
             # A folder that vanishes meanwhile is not served.
             return {}

@@ -99,14 +99,10 @@ def _numbers(name: str, value: Any) -> np.ndarray:
 
 def _strings(name: str, value: Any) -> np.ndarray:
     """Strings, and objects `{"b64": ...}`; one level of lists, or none."""
-    if not isinstance(value, list):
-        array = np.empty((), object)
-        array[()] = _string(name, value)
-        return array
-    array = np.empty(len(value), object)
-    for index, element in enumerate(value):
-        array[index] = _string(name, element)
-    return array
+    elements = value if isinstance(value, list) else [value]
+    array = np.empty(len(elements), object)
+    array[:] = [_string(name, element) for element in elements]
+    return array if isinstance(value, list) else array.reshape(())
 
 
 def _string(name: str, value: Any) -> bytes:
