@@ -23,6 +23,7 @@ def write_warmup(path: pathlib.Path, name: str, requests: Mapping[str, Mapping[s
 
     with tf.io.TFRecordWriter(str(path)) as writer:
         for signature, inputs in requests.items():
+            # The numbers are those of the fields; `inputs` is a map, an entry of which has a key and a value.
             model_spec = sized_field(1, name.encode()) + sized_field(3, signature.encode())
             predict_request = sized_field(1, model_spec)
             for key, value in inputs.items():
