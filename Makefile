@@ -36,6 +36,9 @@ bench-data: $(VENV)/.installed-sepnet ## measure how fast songs are read, and wh
 bench-train: $(VENV)/.installed-sepnet ## measure how fast models train and separate, at depths 3 to 12
 	$(RUN) $(BIN)/python -m benchmarks.train
 
+bench-learning: $(VENV)/.installed-test ## measure how fast the families learn; ARGS=--open-unmix for it beside them
+	$(RUN) $(BIN)/python -m benchmarks.learning $(ARGS)
+
 bench-search: $(VENV)/.installed-sepnet ## measure what a search takes beyond the training of its models
 	$(RUN) $(BIN)/python -m benchmarks.search
 

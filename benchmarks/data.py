@@ -27,7 +27,7 @@ def main(argv=None) -> None:
     songs = cache_path() / f"benchmark-songs-{SAMPLE_RATE}hz-{SONG_SECONDS:.0f}s-{NUM_SONGS}"
     if not songs.exists():
         counts = {"train": NUM_SONGS, "valid": 1, "test": 0}
-        synthesize_songs(songs, sample_rate=SAMPLE_RATE, song_seconds=SONG_SECONDS, num_songs=counts)
+        synthesize_songs(songs, seed=0, song_seconds=SONG_SECONDS, num_songs=counts)
     tracks = load_tracks(songs, stems=SOURCES)["train"]
     rates = reading_rates(tracks)
     plain, limit = rates["soundfile.read, as it comes"], rates["bytes alone, no decoding"]

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all. Where they cannot be written, a `UserError` is raised."""
 
 import contextlib
 import errno
@@ -25,18 +25,10 @@ NEW, WORKING = ".sepnet-new-", ".sepnet-working-"
 
 @contextlib.contextmanager
 def whole_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Gives a temporary path of the same name; what was written there becomes `path` when the block ends well.
-
-    Raises:
-        UserError: the folder cannot be written.
-    """
-    with _writing(path.parent):
-        folder = _temporary_folder(path.parent, str(os.getpid()))
-        try:
-            yield folder / path.name
-            (folder / path.name).replace(path)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    """Gives a temporary path of the same name; what was written there becomes `path` when the block ends well."""
+    with _temporary_folder(path.parent, str(os.getpid())) as folder:
+        yield folder / path.name
+        (folder / path.name).replace(path)
 
 
 @contextlib.contextmanager
@@ -44,31 +36,20 @@ def whole_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Gives a new empty folder beside `path`, renamed to `path` when the block ends well.
 
     Where `path` exists already when the block ends, made by another process perhaps, that one stays.
-
-    Raises:
-        UserError: the parent folder cannot be written.
     """
-    with _writing(path.parent):
-        temporary = _temporary_folder(path.parent, path.name)
+    with _temporary_folder(path.parent, path.name) as temporary:
+        # mkdtemp makes a folder for its owner alone; a data set or a model is read by others too.
+        temporary.chmod(0o755)
+        yield temporary
         try:
-            # mkdtemp makes a folder for its owner alone; a data set or a model is read by others too.
-            temporary.chmod(0o755)
-            yield temporary
-            try:
-                temporary.rename(path)
-            except OSError:
-                if not path.is_dir():
-                    raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.rename(path)
+        except OSError:
+            if not path.is_dir():
+                raise
 
 
 def check_writable(folder: pathlib.Path) -> None:
-    """Finds out, before work begins, whether files can be written in a folder, which need not exist; leaves nothing.
-
-    Raises:
-        UserError: files cannot be written in the folder.
-    """
+    """Finds out, before work begins, whether files can be written in a folder, which need not exist; leaves nothing."""
     with _no_empty_folders(folder), _writing(folder):
         tempfile.TemporaryFile(dir=folder).close()
 
@@ -78,9 +59,6 @@ def working_folder(parent: pathlib.Path) -> Iterator[pathlib.Path]:
     """Gives a temporary folder inside `parent` that is gone afterwards, as is a `parent` that is new and empty then.
 
     Such folders of processes that were killed are removed first; where there is no file lock they are left.
-
-    Raises:
-        UserError: `parent` cannot be written, or the disk is full.
     """
     with _no_empty_folders(parent), _writing(parent):
         for entry in parent.glob(f"{WORKING}*"):
@@ -113,10 +91,8 @@ def _no_empty_folders(folder: pathlib.Path) -> Iterator[None]:
 
 def remove_folder(path: pathlib.Path) -> None:
     """Removes a folder so that no reader, and no later run, meets half of it."""
-    with _writing(path.parent):
-        temporary = _temporary_folder(path.parent, path.name)
+    with _temporary_folder(path.parent, path.name) as temporary:
         path.rename(temporary / path.name)
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def replace_all(files: Mapping[pathlib.Path, pathlib.Path], aside: pathlib.Path) -> None:
@@ -158,8 +134,14 @@ def _keep(path: pathlib.Path, aside: pathlib.Path) -> None:
             path.rename(aside)
 
 
-def _temporary_folder(parent: pathlib.Path, name: str) -> pathlib.Path:
-    return pathlib.Path(tempfile.mkdtemp(prefix=f".{name[:MOST_CHARACTERS]}-", dir=parent))
+@contextlib.contextmanager
+def _temporary_folder(parent: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
+    with _writing(parent):
+        folder = pathlib.Path(tempfile.mkdtemp(prefix=f".{name[:MOST_CHARACTERS]}-", dir=parent))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_leftovers(folder: pathlib.Path) -> None:
@@ -183,9 +165,6 @@ def folder_lock(folder: pathlib.Path) -> Iterator[bool]:
 
     Yields:
         Whether the lock is held: some systems (Windows, some network disks) have none.
-
-    Raises:
-        UserError: the folder cannot be made.
     """
     with contextlib.ExitStack() as stack:
         with _writing(folder):

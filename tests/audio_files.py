@@ -298,7 +298,7 @@ def expected(path: pathlib.Path, case: Case) -> tuple[np.ndarray, dict]:
 
 def write_sources(folder: pathlib.Path, real_track: pathlib.Path) -> None:
     """Writes what the files are made from: 2 s of real music, every channel of which is another."""
-    drums, bass, other, vocals = next(read_streams(real_track, 2 * 44_100))[1:]
+    drums, bass, other, vocals = (samples[: 2 * 44_100] for samples in next(read_streams(real_track))[1:])
     soundfile.write(folder / "song.wav", drums + vocals, 44_100, "PCM_16")
     soundfile.write(folder / "deep.wav", drums + vocals, 44_100, "PCM_24")
     soundfile.write(folder / "float.wav", drums + vocals, 44_100, "FLOAT")

@@ -16,7 +16,7 @@ from sepnet.measures.memory import available_bytes, counted_device, parse_memory
 from sepnet.models import FAMILIES, family_class
 from tuner.analysis import COSTS, DEFAULT_COST
 from tuner.records import FAILED, SETTINGS, read_search, write_json
-from tuner.search_space import CHOSEN, REPRESENTATIONS, Knob, Space, families_of, parse_knobs
+from tuner.search_space import CHOSEN, DEFAULTS, REPRESENTATIONS, Knob, Space, families_of, parse_knobs
 from tuner.settings import DRAWING, NUM_TRIALS, given_settings, is_new, num_trials
 
 STRATEGIES = ("grid", "random", "bayesian", "hyperband")
@@ -142,8 +142,10 @@ def _bases(arguments: argparse.Namespace) -> dict[str, Config]:
     for name, instead in {**CHOSEN, "preset": "--knob"}.items():
         if name in given:
             raise UserError(f"--{name} is what a search chooses; use {instead} instead")
-    families = _listed(arguments.families, "--families", FAMILIES, "family") or list(FAMILIES)
-    default = [name for name, (family, _) in REPRESENTATIONS.items() if name != "mel" and family in families]
+    families = _listed(arguments.families, "--families", FAMILIES, "family")
+    firsts = {family: name for name, (family, _) in reversed(REPRESENTATIONS.items())}
+    default = [firsts[family] for family in families] or list(DEFAULTS)
+    families = families or list(FAMILIES)
     names = _listed(arguments.representations, "--representations", REPRESENTATIONS, "representation") or default
     for name in names:
         if REPRESENTATIONS[name][0] not in families:
@@ -170,6 +172,11 @@ def _bases(arguments: argparse.Namespace) -> dict[str, Config]:
         foreign = set().union(*fields.values()) - fields[family] - {"family"} | ({MEL} if name != "mel" else set())
         values = {key: value for key, value in given.items() if key not in foreign}
         bases[name] = config_from_flags(argparse.Namespace(**{**fixed, **values, **budget, "family": family}))
+        if "features" in fixed and (name == "complex") != bases[name].model.features.startswith("complex"):
+            raise UserError(
+                f"--features {bases[name].model.features} is not what --representations {name} works on; leave it out, "
+                f"or {name}"
+            )
     return bases
 
 
@@ -226,7 +233,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--name", default="depth", help="of the search; the same command again goes on with it [depth]")
     add("--searches", type=user_path, default=pathlib.Path("searches"), help="folder of searches [searches]")
     add("--families", metavar="A,B", help=f"{', '.join(FAMILIES)} (default: all)")
-    add("--representations", metavar="A,B", help=f"{', '.join(REPRESENTATIONS)} (default: waveform,stft)")
+    add("--representations", metavar="A,B", help=f"{', '.join(REPRESENTATIONS)} (default: {','.join(DEFAULTS)})")
     add("--depths", metavar="A-B", help="depths to try (default: 1 to the largest that the segment has room for)")
     add("--seeds", type=positive, default=1, metavar="N", help="runs of each model, which differ by their seed [1]")
     add("--budget", default="2min", help="what each run may spend, such as 10epochs, 2min or 500J [2min]")

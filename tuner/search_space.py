@@ -19,9 +19,13 @@ from tuner.records import DEPTH, REPRESENTATION
 # The family of each representation, and what it fixes in the family's options.
 REPRESENTATIONS = {
     "waveform": ("unet_1d", {}),
-    "stft": ("unet_2d", {"num_mel_bands": None}),
-    "mel": ("unet_2d", {"num_mel_bands": 96}),
+    "stft": ("unet_2d", {"num_mel_bands": None, "features": "log", "output": "softmax_mask"}),
+    "mel": ("unet_2d", {"num_mel_bands": 96, "features": "log", "output": "softmax_mask", "subbands": 1}),
+    "complex": ("unet_2d", {"num_mel_bands": None, "features": "complex", "output": "complex_mask"}),
+    "hybrid": ("unet_hybrid", {}),
 }
+# What is searched unless families or representations are named.
+DEFAULTS = ("waveform", "stft")
 # A family that makes none of these is a representation of its own.
 REPRESENTATIONS |= {
     family: (family, {}) for family in FAMILIES if family not in {made_by for made_by, _ in REPRESENTATIONS.values()}

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 
 import numpy as np
+import soundfile
 
 from pipelines.audio.wav import promised_share
 from pipelines.errors import UserError
@@ -41,8 +42,6 @@ class Decoder:
         stream: PyAV's, of which the shape is taken.
 
     Attributes:
-        sample_rate: Hz.
-        num_channels: audio channels.
         num_samples: samples of each channel given so far.
         num_silent: samples of these that could not be decoded.
         num_behind: samples behind them that could not be decoded.
@@ -285,7 +284,7 @@ def reason_of(error: Exception) -> str:
 
 @contextlib.contextmanager
 def decoding(name: str) -> Iterator[None]:
-    """Turns FFmpeg's errors into a `UserError` about the file `name`."""
+    """Turns the errors of FFmpeg and of libsndfile into a `UserError` about the file `name`."""
     import av
 
     try:
@@ -295,6 +294,8 @@ def decoding(name: str) -> Iterator[None]:
             f"cannot decode {name}: {reason_of(error)}; "
             "it is no audio file, or not a complete one: put a good copy in its place"
         ) from error
+    except soundfile.LibsndfileError as error:
+        raise UserError(f"cannot decode {name}: {error}; expected a complete audio file") from error
 
 
 def _to_float(frame) -> np.ndarray:

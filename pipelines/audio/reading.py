@@ -1,7 +1,8 @@
 """Audio files and pipes, read block by block: by FFmpeg (PyAV), and by libsndfile what FFmpeg does not know.
 
 A file gives the same samples however it comes: by its path, through a pipe or from a temporary copy. FFmpeg sees its
-bytes alone, no name and no address, so a playlist cannot make it open anything else.
+bytes alone, no name and no address, so a playlist cannot make it open anything else. What cannot be opened, is no audio
+or can mostly not be decoded raises a `UserError`.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import soundfile
@@ -84,59 +85,51 @@ def say(text: str) -> None:
     print(one_line(text), file=sys.stderr)
 
 
+@dataclasses.dataclass(frozen=True)
 class Recording:
     """A file or a pipe that is open for reading once, from its beginning to its end.
 
     Attributes:
-        info: format and length from its header.
+        decoder: FFmpeg's, where it is read by that.
+        remark: what is passed over.
     """
 
-    def __init__(
-        self,
-        name: str,
-        info: AudioInfo,
-        chunks: Iterable[np.ndarray],
-        decoder: Decoder | None = None,
-        remark: str = "",
-    ):
-        self.info = info
-        self._name, self._chunks, self._decoder, self._remark = name, chunks, decoder, remark
+    name: str
+    info: AudioInfo
+    chunks: Iterable[np.ndarray]
+    decoder: Decoder | None = None
+    remark: str = ""
 
-    def blocks(self, block_samples: int = BLOCK_SAMPLES) -> Iterator[np.ndarray]:
+    def blocks(self) -> Iterator[np.ndarray]:
         """Yields the samples in order, float32 `[num_samples, num_channels]`, full scale ±1.
 
-        Every block but the last holds `block_samples` samples, so memory does not grow with the file.
-
-        Raises:
-            UserError: there are no samples, or most of them cannot be decoded.
+        Every block but the last holds `BLOCK_SAMPLES` samples, so memory does not grow with the file.
         """
         num_samples = 0
-        for block in _in_blocks(self._chunks, block_samples):
+        for [block] in _in_step(((0, chunk) for chunk in self.chunks), 1):
             num_samples += len(block)
             yield block
         num_lost = 0
-        if self._decoder:
-            num_lost = self._decoder.num_silent + self._decoder.num_behind
-            num_samples += self._decoder.num_behind
+        if self.decoder:
             # The header of a WAV is often wrong, and in a pipe FFmpeg does not look at it.
-            if self.info.container != "wav":
-                num_lost += self._num_missing()
-                num_samples += self._num_missing()
+            behind = self.decoder.num_behind + (0 if self.info.container == "wav" else self._num_missing())
+            num_lost = self.decoder.num_silent + behind
+            num_samples += behind
         if num_lost > MOST_LOST * num_samples:
-            raise UserError(f"cannot decode most of {self._name}: {self.remarks()}; put a good copy in its place")
+            raise UserError(f"cannot decode most of {self.name}: {self.remarks()}; put a good copy in its place")
         if not num_samples:
-            raise UserError(f"{self._name} holds no samples; put a complete file in its place")
+            raise UserError(f"{self.name} holds no samples; put a complete file in its place")
 
     def remarks(self) -> str:
         """Says what could not be decoded, and what was passed over, once all blocks were read; "" if nothing was."""
-        loss = self._decoder.loss(self._num_missing()) if self._decoder else ""
-        return "; ".join(filter(None, [loss, self._remark]))
+        loss = self.decoder.loss(self._num_missing()) if self.decoder else ""
+        return "; ".join(filter(None, [loss, self.remark]))
 
     def _num_missing(self) -> int:
         """Samples that the header states, and that did not come."""
-        if self.info.is_guess or not self._decoder:
+        if self.info.is_guess or not self.decoder:
             return 0
-        missing = self.info.num_samples - self._decoder.num_samples
+        missing = self.info.num_samples - self.decoder.num_samples
         return missing if missing > PADDING_SAMPLES else 0
 
 
@@ -150,12 +143,9 @@ def open_audio(source: pathlib.Path | io.BufferedReader, name: str = "") -> Iter
     Args:
         source: audio in any format that FFmpeg or libsndfile reads.
         name: name of the source in errors; by default the path.
-
-    Raises:
-        UserError: the source cannot be opened, or is no audio.
     """
     name = name or str(source)
-    with _reading(name), contextlib.ExitStack() as stack:
+    with decoding(name), contextlib.ExitStack() as stack:
         file = stack.enter_context(_open(source)) if isinstance(source, pathlib.Path) else source
         head = file.peek(12)[:12]
         if not head:
@@ -170,78 +160,52 @@ def open_audio(source: pathlib.Path | io.BufferedReader, name: str = "") -> Iter
 
 
 def probe(path: pathlib.Path) -> AudioInfo:
-    """Reads the header of an audio file.
-
-    Raises:
-        UserError: the file does not exist, cannot be opened, or is no audio.
-    """
+    """Reads the header of an audio file."""
     check_readable(path)
     with open_audio(path) as recording:
         return recording.info
 
 
 def measure(path: pathlib.Path) -> AudioInfo:
-    """Finds out exactly how long an audio file is, by decoding it where its header cannot be trusted.
-
-    Raises:
-        UserError: the file cannot be read, or most of it cannot be decoded.
-    """
+    """Finds out exactly how long an audio file is, by decoding it where its header cannot be trusted."""
     check_readable(path)
     with open_audio(path) as recording:
         info = recording.info
-        if info.container in ("wav", "flac") and (found := _random_access(path)):
-            container, num_samples = found
-            return dataclasses.replace(info, container=container, num_samples=num_samples, is_guess=False)
-        return dataclasses.replace(info, num_samples=sum(map(len, recording.blocks())), is_guess=False)
+        found = _random_access(path) if info.container in ("wav", "flac") else None
+        container, num_samples = found or (info.container, sum(map(len, recording.blocks())))
+        return dataclasses.replace(info, container=container, num_samples=num_samples, is_guess=False)
 
 
-def read_blocks(
-    path: pathlib.Path, block_samples: int = BLOCK_SAMPLES, *, note: Callable[[str], None] = say
-) -> Iterator[np.ndarray]:
-    """Yields a file's samples in order, float32 `[num_samples, num_channels]`, full scale ±1.
-
-    Every block but the last holds `block_samples` samples, so memory does not grow with the file. What cannot be
-    decoded in the middle is silent.
+def read_blocks(path: pathlib.Path, *, note: Callable[[str], None] = say) -> Iterator[np.ndarray]:
+    """Yields a file's samples, as `Recording.blocks`; what cannot be decoded in the middle is silent.
 
     Args:
         path: any format that FFmpeg or libsndfile reads.
-        block_samples: see above.
         note: is called at the end if something could not be decoded, or was passed over; by default it is printed on
             the standard error.
-
-    Raises:
-        UserError: the file does not exist, is no audio, or most of it cannot be decoded.
     """
     check_readable(path)
     with open_audio(path) as recording:
-        yield from recording.blocks(block_samples)
+        yield from recording.blocks()
         if recording.remarks():
             note(f"{path}: {recording.remarks()}")
 
 
 def probe_streams(path: pathlib.Path) -> list[AudioInfo]:
-    """Reads the header of every audio stream of a file, in order; a cover picture is passed over.
-
-    Raises:
-        UserError: the file does not exist, or cannot be opened.
-    """
+    """Reads the header of every audio stream of a file, in order; a cover picture is passed over."""
     check_readable(path)
     with _open(path) as file, decoding(str(path)), open_container(file) as container:
         return [_info(stream, file) for stream in container.streams.audio]
 
 
-def read_streams(
-    path: pathlib.Path, block_samples: int = BLOCK_SAMPLES, *, note: Callable[[str], None] = say
-) -> Iterator[list[np.ndarray]]:
+def read_streams(path: pathlib.Path, *, note: Callable[[str], None] = say) -> Iterator[list[np.ndarray]]:
     """Yields the samples of all audio streams of a file, decoded in one pass.
 
     Streams that differ in length by the padding of their codec are cut to the shortest, as stempeg cuts them.
 
     Args:
         path: any format that FFmpeg reads.
-        block_samples: of every block but the last.
-        note: is called at the end if something could not be decoded, or was passed over; by default it is printed on
-            the standard error.
+        note: as of `read_blocks`.
 
     Yields:
         One array for each stream, float32 `[num_samples, num_channels]`, full scale ±1, all of one `num_samples`.
@@ -256,34 +220,33 @@ def read_streams(
             raise UserError(f"{path} holds no audio stream")
         infos = [_info(stream, file) for stream in streams]
         decoders = {stream.index: Decoder(stream) for stream in streams}
-        waiting = {stream.index: _Waiting() for stream in streams}
-        for packet in packets(container, streams, decoders.values()):
-            index = packet.stream.index
-            for chunk in decoders[index].decode(packet):
-                waiting[index].put(chunk)
-            while min(queue.num_samples for queue in waiting.values()) >= block_samples:
-                yield [queue.take(block_samples) for queue in waiting.values()]
-        for index, decoder in decoders.items():
-            for chunk in decoder.flush():
-                waiting[index].put(chunk)
-        num_decoded = [decoder.num_samples for decoder in decoders.values()]
-        claimed = [0 if info.is_guess else info.num_samples for info in infos]
-        if any(decoded < length - PADDING_SAMPLES for decoded, length in zip(num_decoded, claimed, strict=True)):
-            raise UserError(
-                f"{path} breaks off after {min(num_decoded)} of {max(claimed)} samples; "
-                "put a complete file in its place"
-            )
-        if max(num_decoded) - min(num_decoded) > PADDING_SAMPLES:
-            listed = ", ".join(map(str, num_decoded))
-            raise UserError(f"{path} has streams of different lengths ({listed} samples); make them equal")
-        if not min(num_decoded):
-            raise UserError(f"{path} holds no samples; put a complete file in its place")
-        num_left = min(queue.num_samples for queue in waiting.values())
-        if num_left:
-            yield [queue.take(num_left) for queue in waiting.values()]
+        places = {index: place for place, index in enumerate(decoders)}
+
+        def chunks() -> Iterator[tuple[int, np.ndarray]]:
+            for packet in packets(container, streams, decoders.values()):
+                index = packet.stream.index
+                yield from ((places[index], chunk) for chunk in decoders[index].decode(packet))
+            for index, decoder in decoders.items():
+                yield from ((places[index], chunk) for chunk in decoder.flush())
+            _check_streams(path, infos, [decoder.num_samples for decoder in decoders.values()])
+
+        yield from _in_step(chunks(), len(streams))
         for number, decoder in enumerate(decoders.values(), 1):
             if decoder.loss():
                 note(f"{path}, stream {number}: {decoder.loss()}")
+
+
+def _check_streams(path: pathlib.Path, infos: Sequence[AudioInfo], num_decoded: Sequence[int]) -> None:
+    claimed = [0 if info.is_guess else info.num_samples for info in infos]
+    if any(decoded < length - PADDING_SAMPLES for decoded, length in zip(num_decoded, claimed, strict=True)):
+        raise UserError(
+            f"{path} breaks off after {min(num_decoded)} of {max(claimed)} samples; put a complete file in its place"
+        )
+    if max(num_decoded) - min(num_decoded) > PADDING_SAMPLES:
+        listed = ", ".join(map(str, num_decoded))
+        raise UserError(f"{path} has streams of different lengths ({listed} samples); make them equal")
+    if not min(num_decoded):
+        raise UserError(f"{path} holds no samples; put a complete file in its place")
 
 
 def is_pipe(path: pathlib.Path) -> bool:
@@ -303,24 +266,20 @@ def check_readable(path: pathlib.Path) -> None:
 
 
 def _open(path: pathlib.Path) -> io.BufferedReader:
-    try:
-        mode = path.stat().st_mode
-        if not (stat.S_ISREG(mode) or is_pipe(path)):
-            kind = "a folder" if stat.S_ISDIR(mode) else "a device"
-            raise UserError(f"{path} is {kind}; expected an audio file")
-        file = path.open("rb")
+    with contextlib.ExitStack() as stack:
         try:
-            is_empty = stat.S_ISREG(mode) and not file.peek(1)
-        except OSError:
-            file.close()
-            raise
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"cannot read {path}: {reason}; expected an audio file") from error
-    if is_empty:
-        file.close()
-        raise UserError(f"{path} is empty; expected an audio file")
-    return file
+            mode = path.stat().st_mode
+            if not (stat.S_ISREG(mode) or is_pipe(path)):
+                kind = "a folder" if stat.S_ISDIR(mode) else "a device"
+                raise UserError(f"{path} is {kind}; expected an audio file")
+            file = stack.enter_context(path.open("rb"))
+            if stat.S_ISREG(mode) and not file.peek(1):
+                raise UserError(f"{path} is empty; expected an audio file")
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise UserError(f"cannot read {path}: {reason}; expected an audio file") from error
+        stack.pop_all()
+        return file
 
 
 def _recording(file: io.BufferedReader, name: str, stack: contextlib.ExitStack) -> Recording:
@@ -420,41 +379,22 @@ def _random_access(path: pathlib.Path) -> tuple[str, int] | None:
     return None
 
 
-@contextlib.contextmanager
-def _reading(name: str) -> Iterator[None]:
-    """Turns the errors of FFmpeg, of libsndfile and of the disk into a `UserError` about the file `name`."""
-    try:
-        with decoding(name):
-            yield
-    except soundfile.LibsndfileError as error:
-        raise UserError(f"cannot decode {name}: {error}; expected a complete audio file") from error
+def _in_step(chunks: Iterable[tuple[int, np.ndarray]], num_streams: int) -> Iterator[list[np.ndarray]]:
+    """Yields the samples of some streams in equal steps, of `(stream, chunk)` in any order; the shortest ends it."""
+    waiting: list[list[np.ndarray]] = [[] for _ in range(num_streams)]
+    lengths = [0] * num_streams
 
+    def take(num_samples: int) -> Iterator[np.ndarray]:
+        for stream, parts in enumerate(waiting):
+            joined = np.concatenate(parts)
+            waiting[stream] = [joined[num_samples:]]
+            lengths[stream] -= num_samples
+            yield joined[:num_samples]
 
-class _Waiting:
-    """Samples that wait until there are enough of them."""
-
-    def __init__(self):
-        self._chunks: list[np.ndarray] = []
-        self.num_samples = 0
-
-    def put(self, chunk: np.ndarray) -> None:
-        """Adds samples, `[num_samples, num_channels]`."""
-        self._chunks.append(chunk)
-        self.num_samples += len(chunk)
-
-    def take(self, num_samples: int) -> np.ndarray:
-        """The first samples of those that wait; there must be so many."""
-        joined = np.concatenate(self._chunks)
-        self._chunks = [joined[num_samples:]]
-        self.num_samples -= num_samples
-        return joined[:num_samples]
-
-
-def _in_blocks(chunks: Iterable[np.ndarray], block_samples: int) -> Iterator[np.ndarray]:
-    waiting = _Waiting()
-    for chunk in chunks:
-        waiting.put(chunk)
-        while waiting.num_samples >= block_samples:
-            yield waiting.take(block_samples)
-    if waiting.num_samples:
-        yield waiting.take(waiting.num_samples)
+    for stream, chunk in chunks:
+        waiting[stream].append(chunk)
+        lengths[stream] += len(chunk)
+        while min(lengths) >= BLOCK_SAMPLES:
+            yield [*take(BLOCK_SAMPLES)]
+    if min(lengths):
+        yield [*take(min(lengths))]

@@ -28,6 +28,9 @@ BatchReader = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 # The functions here decide nothing in Python by a tensor's value; to look for that would take a second of every start.
 NO_AUTOGRAPH = tf.autograph.experimental.do_not_convert
+# With autotuning, an iterator that is given up waits for a thread that sleeps for as long as the iterator has lived.
+PLAIN = tf.data.Options()
+PLAIN.autotune.enabled = False
 
 _scopes = itertools.count()
 
@@ -90,7 +93,7 @@ def training_batches(
         return {"stems": read(*(tf.stack(part) for part in zip(*positions, strict=True)))}
 
     # `map` runs one call at a time: a call reads its files beside each other, see `_tfio_reader`.
-    return tf.data.Dataset.range(first_step, np.iinfo(np.int64).max).map(batch).prefetch(2)
+    return tf.data.Dataset.range(first_step, np.iinfo(np.int64).max).map(batch).prefetch(2).with_options(PLAIN)
 
 
 def validation_batches(
@@ -113,9 +116,6 @@ def validation_batches(
         Dataset of `{"stems": int16 [batch, num_stems, segment_samples, num_channels],
         "mixture": int16 [batch, segment_samples, num_channels]}`; the mixture is the song's own, or the sum of its
         stems where not all songs have one. The last batch may be smaller.
-
-    Raises:
-        UserError: tensorflow-io was asked for but cannot be used.
     """
     positions = [
         (index, start)
@@ -143,7 +143,8 @@ def validation_batches(
 
     rest = len(chosen) % batch_size
     examples = batches(0, len(chosen) - rest, batch_size)
-    return (examples.concatenate(batches(len(chosen) - rest, len(chosen), rest)) if rest else examples).prefetch(2)
+    examples = examples.concatenate(batches(len(chosen) - rest, len(chosen), rest)) if rest else examples
+    return examples.prefetch(2).with_options(PLAIN)
 
 
 def _batch_reader(
@@ -155,33 +156,27 @@ def _batch_reader(
     has_margin: bool = False,
 ) -> BatchReader:
     """Makes a reader of int16 `[batch_size, num_stems, segment_samples, num_channels]`, zeros beyond a song's ends."""
-    if _chosen_reader(reader, tracks) == "portable":
+    problem = None if reader == "portable" else _tfio_problem(tracks)
+    if reader == "tensorflow-io" and problem:
+        raise UserError(f"the tensorflow-io reader cannot be used ({problem}); choose --reader portable")
+    if reader == "portable" or problem:
         return _portable_reader(tracks, stems, segment_samples, num_channels)
     return _tfio_reader(tracks, stems, segment_samples, num_channels, has_margin)
 
 
-def _chosen_reader(reader: str, tracks: Sequence[Track]) -> str:
-    if reader == "portable":
-        return reader
-    files = [path for track in tracks for path in track.files.values()]
-    if not all(track.is_wav for track in tracks):
-        problem = "not all files are 16-bit WAV"
-    else:
-        other = next((path for path in files if not is_plain_wav(path)), None)
-        problem = f"{other} has chunks that it does not read" if other else _tfio_problem(files[0])
-    if reader == "tensorflow-io" and problem:
-        raise UserError(f"the tensorflow-io reader cannot be used ({problem}); choose --reader portable")
-    return "portable" if problem else "tensorflow-io"
-
-
-def _tfio_problem(path) -> str | None:
+def _tfio_problem(tracks: Sequence[Track]) -> str | None:
     """Returns the reason why tensorflow-io cannot read, or None: its ops need the TensorFlow they were built for."""
+    if not all(track.is_wav for track in tracks):
+        return "not all files are 16-bit WAV"
+    files = [path for track in tracks for path in track.files.values()]
+    if other := next((path for path in files if not is_plain_wav(path)), None):
+        return f"{other} has chunks that it does not read"
     try:
         import tensorflow_io
     except ImportError:
         return "tensorflow-io is not installed; it has no wheels for this Python or system"
     try:
-        tensorflow_io.audio.AudioIOTensor(tf.constant(os.fsencode(path)), dtype=tf.int16)
+        tensorflow_io.audio.AudioIOTensor(tf.constant(os.fsencode(files[0])), dtype=tf.int16)
     except (NotImplementedError, AttributeError):
         return f"tensorflow-io {tensorflow_io.__version__} does not load with TensorFlow {tf.__version__}"
     return None

@@ -3,7 +3,7 @@
 The frames lie on a fixed grid: frame `k` begins at sample `(k + 1 - overlap) * frame_step`, with
 `overlap = ceil(frame_length / frame_step)`, whatever the length of the signal, and every frame that touches the signal
 is there. Outside of the signal are zeros. A block that begins at a multiple of `frame_step` therefore gives the
-values of the whole signal, except for `reach_samples` samples at either end.
+values of the whole signal, except for `frame_length - 1` samples at either end.
 
 Complex numbers travel as pairs of real tensors, which every backend, precision policy and export format can carry.
 """
@@ -38,19 +38,10 @@ class _ToldLayer(keras.layers.Layer):
 class _FrameGrid(_ToldLayer):
     """Base of `STFT` and `InverseSTFT`: holds the window and the places of its frames.
 
-    Args:
-        frame_length: length of the periodic Hann window, in samples, at least 2.
-        frame_step: samples from one frame to the next, 1 to three quarters of `frame_length`, beyond which the window
-            leaves too little of some samples to give them back.
-        fft_length: samples of one transform, at least `frame_length`; zeros follow the window. `None` means
-            `frame_length`.
-        **kwargs: `name`. The layer computes in float32 under any precision policy.
-
-    Raises:
-        UserError: if a size is out of its range.
+    The arguments are those of `make_spectra`, and `name`. It computes in float32 under any precision policy.
     """
 
-    def __init__(self, *, frame_length, frame_step, fft_length=None, **kwargs):
+    def __init__(self, *, frame_length, frame_step, **kwargs):
         if frame_length < 2:
             raise UserError(f"frame_length is {frame_length}: give a window of 2 samples or more.")
         largest_step = frame_length * 3 // 4
@@ -59,54 +50,31 @@ class _FrameGrid(_ToldLayer):
                 f"frame_step is {frame_step}: with frame_length {frame_length} it must be 1 to {largest_step}, "
                 "or the inverse cannot give every sample back; lower frame_step or raise frame_length."
             )
-        fft_length = frame_length if fft_length is None else fft_length
-        if fft_length < frame_length:
-            raise UserError(
-                f"fft_length is {fft_length}: it must be at least frame_length ({frame_length}), or the window is cut "
-                "off; raise fft_length or leave it out."
-            )
         super().__init__(**{**kwargs, "dtype": "float32", "trainable": False})
         self.frame_length = frame_length
         self.frame_step = frame_step
-        self.fft_length = fft_length
-        self.num_bins = fft_length // 2 + 1
+        self.num_bins = frame_length // 2 + 1
         self.overlap = -(-frame_length // frame_step)
         self._window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(frame_length) / frame_length)
-
-    @property
-    def reach_samples(self):
-        """Samples on each side that an output sample depends on, when every frame is changed by itself.
-
-        A model that looks at `f` frames on each side needs `f * frame_step` samples more.
-        """
-        return self.frame_length - 1
 
     def _num_blocks(self, num_samples):
         return -(-num_samples // self.frame_step)
 
     def num_frames(self, num_samples):
-        """Number of frames of a signal: `ceil(num_samples / frame_step) + overlap - 1`.
-
-        Args:
-            num_samples: length of the signal, an `int` or an integer scalar tensor.
-        """
+        """Number of frames of a signal, `ceil(num_samples / frame_step) + overlap - 1`, as an `int` or a tensor."""
         return self._num_blocks(num_samples) + self.overlap - 1
 
     def _transform_flops(self, num_bins: int) -> int:
         """Operations of Fourier transforms of real values that have so many bins together, by the usual estimate."""
-        return round(num_bins / self.num_bins * 2.5 * self.fft_length * math.log2(self.fft_length))
+        return round(num_bins / self.num_bins * 2.5 * self.frame_length * math.log2(self.frame_length))
 
     def get_config(self):
-        sizes = {name: getattr(self, name) for name in ("frame_length", "frame_step", "fft_length")}
-        return {**super().get_config(), **sizes}
+        return {**super().get_config(), "frame_length": self.frame_length, "frame_step": self.frame_step}
 
 
 @keras.saving.register_keras_serializable(package="sepnet")
 class STFT(_FrameGrid):
-    """Short-time Fourier transform of a waveform, unscaled, with a periodic Hann window.
-
-    The arguments are those of `_FrameGrid`; make it with `make_spectra`.
-    """
+    """Short-time Fourier transform of a waveform, unscaled, with a periodic Hann window."""
 
     def call(self, waveform):
         """Transforms `waveform`.
@@ -123,7 +91,7 @@ class STFT(_FrameGrid):
         after = before + self._num_blocks(num_samples) * self.frame_step - num_samples
         padded = ops.pad(ops.transpose(waveform, (0, 2, 1)), [[0, 0], [0, 0], [before, after]])
         frames = ops.extract_sequences(padded, self.frame_length, self.frame_step)
-        real, imag = ops.rfft(frames * self._window.astype("float32"), self.fft_length)
+        real, imag = ops.rfft(frames * self._window.astype("float32"), self.frame_length)
         return ops.transpose(real, (0, 2, 3, 1)), ops.transpose(imag, (0, 2, 3, 1))
 
     def reach(self, first, last, inputs, outputs):
@@ -149,8 +117,6 @@ class STFT(_FrameGrid):
 class InverseSTFT(_FrameGrid):
     """The waveform whose STFT is nearest to a given one, which may have been changed.
 
-    The arguments are those of `_FrameGrid`; make it with `make_spectra`.
-
     Reference:
         Griffin and Lim, "Signal estimation from modified short-time Fourier transform", 1984, equation 6: frames are
         windowed again, added, and divided by the sum of the squared windows. That sum repeats with each step, because
@@ -165,21 +131,14 @@ class InverseSTFT(_FrameGrid):
         self._inverse_window = self._window / np.resize(squares.sum(axis=0), self.frame_length)
 
     def call(self, real, imag, waveform):
-        """Transforms `real` and `imag` back.
+        """Transforms the two parts, as `STFT` gives them, back to a waveform.
 
-        Args:
-            real: real part, float32 `[batch, num_frames, num_bins, num_channels]`.
-            imag: imaginary part, of the same shape.
-            waveform: any tensor `[batch, num_samples, ...]`, such as the one that was given to `STFT`: says how long
-                the result is. Its values are not used.
-
-        Returns:
-            float32 `[batch, num_samples, num_channels]`.
+        The result is as long as `waveform`, any tensor `[batch, num_samples, ...]`, whose values are not used.
         """
         num_samples = ops.shape(waveform)[1]
         num_blocks = self._num_blocks(num_samples)
-        frames = ops.irfft((ops.transpose(real, (0, 3, 1, 2)), ops.transpose(imag, (0, 3, 1, 2))), self.fft_length)
-        frames = frames[..., : self.frame_length] * self._inverse_window.astype("float32")
+        frames = ops.irfft((ops.transpose(real, (0, 3, 1, 2)), ops.transpose(imag, (0, 3, 1, 2))), self.frame_length)
+        frames = frames * self._inverse_window.astype("float32")
         frames = ops.pad(frames, [[0, 0], [0, 0], [0, 0], [0, self._beyond]])
         parts = ops.split(frames, self.overlap, axis=-1)
         # Part i of frame k lies on block k + i - (overlap - 1) of the signal; the blocks outside are never added up.
@@ -206,15 +165,10 @@ class InverseSTFT(_FrameGrid):
 
 
 def magnitude(real, imag):
-    """Magnitude of a complex spectrum, with a finite gradient everywhere.
+    """Magnitude of a complex spectrum, float32, with a finite gradient everywhere.
 
-    Args:
-        real: real part, any shape.
-        imag: imaginary part, of the same shape.
-
-    Returns:
-        float32 `sqrt(real² + imag² + floor²)`, with floor `MAGNITUDE_FLOOR` (1e-7): silence has magnitude 1e-7 and
-        gradient 0, and no gradient exceeds 1.
+    It is `sqrt(real² + imag² + floor²)`, with floor `MAGNITUDE_FLOOR` (1e-7): silence has magnitude 1e-7 and gradient
+    0, and no gradient exceeds 1.
     """
     real, imag = ops.cast(real, "float32"), ops.cast(imag, "float32")
     return ops.sqrt(real * real + imag * imag + MAGNITUDE_FLOOR**2)
@@ -237,45 +191,31 @@ def _hats(hz, peaks_hz):
 class _MelBands(_ToldLayer):
     """Base of `MelSpectrogram` and `MelToLinear`: holds the places of the mel bands.
 
-    Args:
-        sample_rate: Hz.
-        fft_length: samples of one transform of the STFT.
-        num_mel_bands: number of bands, at least 1.
-        lower_hz: lower edge of the first band.
-        upper_hz: upper edge of the last band, at most `sample_rate / 2`, which `None` means.
-        **kwargs: `name`. The layer computes in float32 under any precision policy.
-
-    Raises:
-        UserError: if a setting is out of its range, or a band is so narrow that no bin lies in it.
+    The arguments are those of `make_spectra`, and `name`. It computes in float32 under any precision policy.
     """
 
-    def __init__(self, *, sample_rate, fft_length, num_mel_bands, lower_hz=0.0, upper_hz=None, **kwargs):
-        upper_hz = sample_rate / 2 if upper_hz is None else upper_hz
+    def __init__(self, *, sample_rate, frame_length, num_mel_bands, **kwargs):
         if num_mel_bands < 1:
             raise UserError(f"num_mel_bands is {num_mel_bands}: give 1 or more, or leave it out.")
-        if not 0 <= lower_hz < upper_hz <= sample_rate / 2:
-            raise UserError(
-                f"the mel bands reach from {lower_hz} to {upper_hz} Hz: they must lie within 0 and half of the "
-                f"sample_rate ({sample_rate / 2} Hz), the lower end first; change lower_hz or upper_hz."
-            )
         super().__init__(**{**kwargs, "dtype": "float32", "trainable": False})
         self.sample_rate = sample_rate
-        self.fft_length = fft_length
+        self.frame_length = frame_length
         self.num_mel_bands = num_mel_bands
-        self.lower_hz = lower_hz
-        self.upper_hz = upper_hz
-        self._bin_hz = np.arange(fft_length // 2 + 1) * sample_rate / fft_length
-        self._edge_hz = _mel_to_hz(np.linspace(*_hz_to_mel(np.array([lower_hz, upper_hz])), num_mel_bands + 2))
+        self._bin_hz = np.arange(frame_length // 2 + 1) * sample_rate / frame_length
+        self._edge_hz = _mel_to_hz(np.linspace(*_hz_to_mel(np.array([0.0, sample_rate / 2])), num_mel_bands + 2))
         self._bank = _hats(self._bin_hz, self._edge_hz)[1:-1]
         num_empty = int(np.sum(self._bank.max(axis=1) == 0))
         if num_empty:
             raise UserError(
                 f"num_mel_bands is {num_mel_bands}: {num_empty} of them are narrower than a bin "
-                f"({sample_rate / fft_length:.1f} Hz) and would be silent; lower num_mel_bands or raise fft_length."
+                f"({sample_rate / frame_length:.1f} Hz) and would be silent; lower num_mel_bands or raise frame_length."
             )
 
+    def flops(self, inputs, outputs):
+        return 2 * outputs[0].size * inputs[0].shape[2]
+
     def get_config(self):
-        names = ("sample_rate", "fft_length", "num_mel_bands", "lower_hz", "upper_hz")
+        names = ("sample_rate", "frame_length", "num_mel_bands")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
@@ -283,8 +223,7 @@ class _MelBands(_ToldLayer):
 class MelSpectrogram(_MelBands):
     """Mel bands of a magnitude spectrum: `librosa.filters.mel(htk=False, norm="slaney")`.
 
-    Each band is a triangle over frequency in Hz, of area 1. The arguments are those of `_MelBands`; make it with
-    `make_spectra`.
+    Each band is a triangle over frequency in Hz, of area 1.
 
     Reference:
         Slaney, "Auditory Toolbox", Interval Research technical report 1998-010.
@@ -296,19 +235,8 @@ class MelSpectrogram(_MelBands):
         self._weights = (self._bank / area_hz[:, None]).astype("float32")
 
     def call(self, magnitude):
-        """Sums bins into bands.
-
-        Args:
-            magnitude: float `[batch, num_frames, num_bins, num_channels]`, as `magnitude` gives it. The sum is linear,
-                so powers may be given instead, as `librosa.feature.melspectrogram` does.
-
-        Returns:
-            float32 `[batch, num_frames, num_mel_bands, num_channels]`.
-        """
+        """Sums bins, axis 2, into bands; of powers as well, which `librosa.feature.melspectrogram` sums."""
         return ops.einsum("btkc,mk->btmc", magnitude, self._weights)
-
-    def flops(self, inputs, outputs):
-        return 2 * outputs[0].size * inputs[0].shape[2]
 
     def compute_output_shape(self, magnitude_shape):
         return (*magnitude_shape[:2], self.num_mel_bands, magnitude_shape[3])
@@ -329,21 +257,11 @@ class MelToLinear(_MelBands):
         self._weights = _hats(self._bin_hz, self._edge_hz[1:-1]).astype("float32")
 
     def call(self, band_mask):
-        """Spreads bands over bins.
-
-        Args:
-            band_mask: float `[batch, num_frames, num_mel_bands, num_channels]`.
-
-        Returns:
-            float32 `[batch, num_frames, num_bins, num_channels]`.
-        """
+        """Spreads bands, axis 2, over bins."""
         return ops.einsum("btmc,mk->btkc", band_mask, self._weights)
 
-    def flops(self, inputs, outputs):
-        return 2 * outputs[0].size * self.num_mel_bands
-
     def compute_output_shape(self, band_mask_shape):
-        return (*band_mask_shape[:2], self.fft_length // 2 + 1, band_mask_shape[3])
+        return (*band_mask_shape[:2], self.frame_length // 2 + 1, band_mask_shape[3])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -356,33 +274,24 @@ class Spectra:
     mel_to_linear: MelToLinear | None = None
 
 
-def make_spectra(
-    *, frame_length, frame_step, fft_length=None, sample_rate=None, num_mel_bands=None, lower_hz=0.0, upper_hz=None
-):
+def make_spectra(*, frame_length, frame_step, sample_rate=None, num_mel_bands=None):
     """Makes the STFT, its inverse and, if `num_mel_bands` is given, the mel layers, all with the same settings.
 
     Args:
         frame_length: length of the periodic Hann window, in samples, at least 2.
         frame_step: samples from one frame to the next, 1 to three quarters of `frame_length`, beyond which the window
             leaves too little of some samples to give them back.
-        fft_length: samples of one transform, at least `frame_length`, which `None` means.
         sample_rate: Hz; needed for mel bands only.
-        num_mel_bands: number of mel bands, or `None` for no mel layers.
-        lower_hz: lower edge of the first mel band.
-        upper_hz: upper edge of the last mel band; `None` means `sample_rate / 2`.
-
-    Returns:
-        `Spectra`.
+        num_mel_bands: number of mel bands, from 0 Hz to half of the sample rate, or `None` for no mel layers.
 
     Raises:
-        UserError: if a setting is out of its range.
+        UserError: a setting is out of its range, or a mel band is so narrow that no bin lies in it.
     """
-    frames = {"frame_length": frame_length, "frame_step": frame_step, "fft_length": fft_length}
+    frames = {"frame_length": frame_length, "frame_step": frame_step}
     stft, inverse_stft = STFT(**frames), InverseSTFT(**frames)
     if num_mel_bands is None:
         return Spectra(stft, inverse_stft)
     if not sample_rate:
         raise UserError(f"sample_rate is {sample_rate}: mel bands need the sample rate, in Hz.")
-    bands = {"num_mel_bands": num_mel_bands, "lower_hz": lower_hz, "upper_hz": upper_hz}
-    bands |= {"sample_rate": sample_rate, "fft_length": stft.fft_length}
+    bands = {"sample_rate": sample_rate, "frame_length": frame_length, "num_mel_bands": num_mel_bands}
     return Spectra(stft, inverse_stft, MelSpectrogram(**bands), MelToLinear(**bands))

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from pipelines.audio import reading
-from pipelines.errors import UserError
 from pipelines.files import whole_folder
 from pipelines.songs.blocks import song_blocks
 from pipelines.songs.layouts import MIXTURE, STEM_STREAMS, Song, SongError, read_track
@@ -27,8 +26,6 @@ class Conversion:
     """A song and the folder that its copy is written to.
 
     Attributes:
-        song: the song to convert.
-        target: the folder to make.
         source_files: size in bytes and modification time in nanoseconds of the song's files, by name.
         stems: header of each file or stream, by stem.
         sample_rate: Hz, of the copy.
@@ -52,19 +49,6 @@ class Conversion:
         ]
 
 
-@dataclasses.dataclass(frozen=True)
-class Converted:
-    """Clipping and decoding errors of a song that was converted.
-
-    Attributes:
-        clipped: samples that were cut to full scale, by stem.
-        remarks: the parts that could not be decoded.
-    """
-
-    clipped: Mapping[str, int]
-    remarks: Sequence[str]
-
-
 def probe_song(song: Song) -> dict[str, reading.AudioInfo]:
     """Reads the headers of a song's files, or of the streams of its `.stem.mp4`, by stem.
 
@@ -80,10 +64,8 @@ def probe_song(song: Song) -> dict[str, reading.AudioInfo]:
 
         track = read_track(song, [stem for stem in song.files() if stem != MIXTURE], probe)
         return {stem: infos[path] for stem, path in track.files.items()}
-    try:
+    with song.named_in_errors():
         streams = reading.probe_streams(song.path)
-    except UserError as error:
-        raise SongError(f"song {song.name!r}: {error}") from error
     if len(streams) != len(STEM_STREAMS):
         raise SongError(
             f"song {song.name!r} has {len(streams)} audio streams in {song.path}, expected {len(STEM_STREAMS)} "
@@ -92,8 +74,8 @@ def probe_song(song: Song) -> dict[str, reading.AudioInfo]:
     return dict(zip(STEM_STREAMS, streams, strict=True))
 
 
-def convert_song(conversion: Conversion, advance: Advance) -> Converted:
-    """Converts a song.
+def convert_song(conversion: Conversion, advance: Advance) -> tuple[dict[str, int], list[str]]:
+    """Converts a song; returns how many samples were cut to full scale, by stem, and what could not be decoded.
 
     Raises:
         SongError: the song cannot be decoded, its stems differ in length, or it holds NaN or infinity.
@@ -129,7 +111,7 @@ def convert_song(conversion: Conversion, advance: Advance) -> Converted:
             "clipped_samples": clipped,
         }
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-    return Converted(clipped, remarks)
+    return clipped, remarks
 
 
 class _Writer:

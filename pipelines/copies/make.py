@@ -8,6 +8,7 @@ songs lie in: `DEST/train/NAME/vocals.wav`. A song appears there whole or not at
 import contextlib
 import hashlib
 import json
+import os
 import pathlib
 import shutil
 import time
@@ -34,6 +35,7 @@ def prepare_songs(
     sample_rate: int | None = None,
     workers: int | None = None,
     skip_bad: bool = False,
+    is_cache: bool = False,
 ) -> None:
     """Converts every song under `source` to 16-bit WAV under `destination`, and says what it does.
 
@@ -46,45 +48,12 @@ def prepare_songs(
         sample_rate: Hz of the copy; None keeps every song's own.
         workers: processes; None takes one for each CPU core.
         skip_bad: leaves songs that cannot be used out, and lists them, instead of raising.
+        is_cache: songs that `source` has no more are removed, and nothing is said where nothing is to do.
 
     Raises:
         UserError: there is no song, one cannot be used, the disk is too small, or `destination` cannot be written.
             What is seen before the start stops everything; what is met while decoding leaves finished songs.
     """
-    _prepare(source, destination, sample_rate=sample_rate, workers=workers, skip_bad=skip_bad, is_cache=False)
-
-
-def prepared_copy(root: pathlib.Path, *, sample_rate: int | None, skip_bad: bool) -> pathlib.Path:
-    """Returns a converted copy of the songs under `root`, kept in the cache folder and made or renewed if need be.
-
-    Args:
-        root: folder of songs; see `pipelines.songs.layouts` for the layouts.
-        sample_rate: Hz of the copy; None keeps every song's own.
-        skip_bad: leaves songs that cannot be used out, and lists them, instead of raising.
-
-    Returns:
-        The copy's folder. It holds the songs that `root` has now, and no others.
-
-    Raises:
-        UserError: as `prepare_songs`.
-    """
-    root = root.resolve()
-    rate = f"{sample_rate}hz" if sample_rate else "native"
-    key = hashlib.sha256(json.dumps([str(root), rate, FORMAT_VERSION]).encode()).hexdigest()[:8]
-    destination = cache_path() / "prepared" / f"{root.name}-{rate}-{key}"
-    _prepare(root, destination, sample_rate=sample_rate, workers=None, skip_bad=skip_bad, is_cache=True)
-    return destination
-
-
-def _prepare(
-    source: pathlib.Path,
-    destination: pathlib.Path,
-    *,
-    sample_rate: int | None,
-    workers: int | None,
-    skip_bad: bool,
-    is_cache: bool,
-) -> None:
     source = data_folder(source).resolve()
     if destination.resolve() == source:
         raise UserError(f"the songs and their copy cannot share the folder {source}; choose another destination")
@@ -95,14 +64,13 @@ def _prepare(
             for split in {target.parent for target in targets.values()}:
                 remove_leftovers(split)
         if is_cache:
-            _remove_vanished(destination, set(targets.values()))
+            for manifest in destination.glob(f"*/*/{MANIFEST}"):
+                if manifest.parent not in targets.values():
+                    remove_folder(manifest.parent)
         conversions, errors = _plan(targets, sample_rate)
-        if errors and not skip_bad:
-            more = f" ({len(errors) - 1} more: `python -m pipelines.check {source}` lists them)" if errors[1:] else ""
-            raise UserError(f"{errors[0]}; or leave it out with --skip-bad{more}")
+        refuse_errors(errors, source, skip_bad)
         if conversions:
-            _check_disk(conversions, destination)
-            print(_announcement(conversions, source, destination), flush=True)
+            _announce(conversions, source, destination)
             errors += _convert_all(conversions, workers, skip_bad)
         elif not is_cache:
             print(f"all {len(songs) - len(errors)} songs are in {destination} already")
@@ -110,6 +78,26 @@ def _prepare(
             print(f"left out: {error}")
         if len(errors) == len(songs):
             raise UserError(f"no song under {source} can be used; `python -m pipelines.check {source}` says why")
+
+
+def refuse_errors(errors: Sequence[SongError], root: pathlib.Path, skip_bad: bool) -> None:
+    """Raises the first of the errors of songs under `root`, if there is one, unless bad songs are left out."""
+    if errors and not skip_bad:
+        more = f" ({len(errors) - 1} more: `python -m pipelines.check {root}` lists them)" if errors[1:] else ""
+        raise UserError(f"{errors[0]}; or leave it out with --skip-bad{more}")
+
+
+def prepared_copy(root: pathlib.Path, *, sample_rate: int | None, skip_bad: bool) -> pathlib.Path:
+    """Returns a converted copy of the songs under `root`, kept in the cache folder and made or renewed if need be.
+
+    It holds the songs that `root` has now, and no others. Arguments and errors are those of `prepare_songs`.
+    """
+    root = root.resolve()
+    rate = f"{sample_rate}hz" if sample_rate else "native"
+    key = hashlib.sha256(json.dumps([str(root), rate, FORMAT_VERSION]).encode()).hexdigest()[:8]
+    destination = cache_path() / "prepared" / f"{root.name}-{rate}-{key}"
+    prepare_songs(root, destination, sample_rate=sample_rate, skip_bad=skip_bad, is_cache=True)
+    return destination
 
 
 def _plan(targets: Mapping[Song, pathlib.Path], sample_rate: int | None) -> tuple[list[Conversion], list[SongError]]:
@@ -153,9 +141,9 @@ def _leave_incomplete(conversions: list[Conversion]) -> list[SongError]:
 
 
 def _stamp_files(song: Song) -> dict[str, list[int]]:
-    paths = [song.path] if song.is_stem_file else song.files().values()
+    files, folder = ([song.path], song.path.parent) if song.is_stem_file else (song.files().values(), song.path)
     try:
-        status = {path.name: path.stat() for path in paths}
+        status = {os.path.relpath(file, folder): file.stat() for file in files}
     except OSError as error:
         raise SongError(f"song {song.name!r}: cannot read {error.filename}: {error.strerror}") from error
     return {name: [entry.st_size, entry.st_mtime_ns] for name, entry in status.items()}
@@ -180,13 +168,9 @@ def _is_current(target: pathlib.Path, source_files: Mapping[str, list[int]], sam
     )
 
 
-def _remove_vanished(destination: pathlib.Path, targets: set[pathlib.Path]) -> None:
-    for manifest in destination.glob(f"*/*/{MANIFEST}"):
-        if manifest.parent not in targets:
-            remove_folder(manifest.parent)
-
-
-def _check_disk(conversions: Sequence[Conversion], destination: pathlib.Path) -> None:
+def _announce(conversions: Sequence[Conversion], source: pathlib.Path, destination: pathlib.Path) -> None:
+    """Says what will be done, or raises a `UserError` where the disk is too small for it."""
+    seconds = sum(conversion.seconds for conversion in conversions)
     needed = sum(sum(conversion.stem_bytes) for conversion in conversions)
     free = shutil.disk_usage(destination).free
     if needed > free:
@@ -194,14 +178,10 @@ def _check_disk(conversions: Sequence[Conversion], destination: pathlib.Path) ->
             f"{destination} has {_gigabytes(free)} of free disk and the songs take {_gigabytes(needed)}; make room, "
             "choose another destination, or a lower --sample-rate"
         )
-
-
-def _announcement(conversions: Sequence[Conversion], source: pathlib.Path, destination: pathlib.Path) -> str:
-    seconds = sum(conversion.seconds for conversion in conversions)
-    needed = sum(sum(conversion.stem_bytes) for conversion in conversions)
-    return (
+    print(
         f"converting {len(conversions)} songs, {seconds:,.0f} s of audio, from {source} to {destination}: "
-        f"{_gigabytes(needed)} of 16-bit WAV"
+        f"{_gigabytes(needed)} of 16-bit WAV",
+        flush=True,
     )
 
 
@@ -225,9 +205,10 @@ def _convert_all(conversions: Sequence[Conversion], workers: int | None, skip_ba
             elif isinstance(result, UserError):
                 raise result
             else:
-                remarks += result.remarks
-                if any(result.clipped.values()):
-                    clipped[conversion.song.name] = result.clipped
+                counts, undecoded = result
+                remarks += undecoded
+                if any(counts.values()):
+                    clipped[conversion.song.name] = counts
     elapsed = time.monotonic() - start
     print(
         f"converted {len(conversions) - len(errors)} songs in {elapsed:,.1f} s "

@@ -61,9 +61,7 @@ def _read_tracks(root: pathlib.Path, stems: Sequence[str], skip_bad: bool) -> tu
         except SongError as error:
             errors.append(error)
     index.save()
-    if errors and not skip_bad:
-        more = f" ({len(errors) - 1} more: `python -m pipelines.check {root}` lists them)" if len(errors) > 1 else ""
-        raise UserError(f"{errors[0]}; or leave it out with --skip-bad{more}")
+    make.refuse_errors(errors, root, skip_bad)
     if not tracks:
         raise UserError(f"no song under {root} can be used; `python -m pipelines.check {root}` says why")
     return tracks, errors

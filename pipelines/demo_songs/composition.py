@@ -1,9 +1,10 @@
 """The score of a demo song: its key, tempo and chords, and the stretches in which each stem plays."""
 
-import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
+
+from pipelines.demo_songs.sounds import SAMPLE_RATE
 
 SPLITS = ("train", "valid", "test")
 STEMS = ("drums", "bass", "other", "vocals")
@@ -25,28 +26,27 @@ PROGRESSIONS = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
 class Score:
-    """The plan that the four stems of one song share.
+    """A song drawn at random: the plan that its four stems share.
 
     Time is counted in steps of a sixteenth note, pitch in MIDI notes (69 is 440 Hz).
     `chords` holds a scale degree for each bar and starts again when it ends.
     `stretches` says for each stem from which step to which it plays; outside of them it is silent.
     """
 
-    sample_rate: int
-    num_samples: int
-    tempo_bpm: float
-    swing: float
-    key: int
-    scale: tuple[int, ...]
-    chords: tuple[int, ...]
-    stretches: Mapping[str, tuple[tuple[int, int], ...]]
+    def __init__(self, rng: np.random.Generator, *, split: str, song_seconds: float):
+        self.num_samples = round(song_seconds * SAMPLE_RATE)
+        self.tempo_bpm = rng.uniform(80, 150)
+        self.swing = rng.choice((0.0, rng.uniform(0.1, 0.3)))
+        self.key = int(rng.choice(KEYS[split]))
+        self.scale = SCALES[rng.integers(len(SCALES))]
+        self.chords = PROGRESSIONS[rng.integers(len(PROGRESSIONS))]
+        self.stretches = _draw_stretches(rng, num_steps=int(np.ceil(song_seconds * self.tempo_bpm / 60 * 4)))
 
     @property
     def step_samples(self) -> float:
         """The length of a step in samples."""
-        return self.sample_rate * 60 / self.tempo_bpm / 4
+        return SAMPLE_RATE * 60 / self.tempo_bpm / 4
 
     def sample_at(self, step: int) -> int:
         """Returns the sample at which a step starts; every second one is late by the swing."""
@@ -67,21 +67,6 @@ class Score:
     def scale_notes(self, lowest: int, highest: int) -> list[int]:
         """Returns the notes of the scale from `lowest` to `highest`, both included."""
         return [note for note in range(lowest, highest + 1) if (note - self.key) % 12 in self.scale]
-
-
-def compose(rng: np.random.Generator, *, split: str, sample_rate: int, song_seconds: float) -> Score:
-    """Draws a song at random."""
-    tempo_bpm = rng.uniform(80, 150)
-    return Score(
-        sample_rate=sample_rate,
-        num_samples=round(song_seconds * sample_rate),
-        tempo_bpm=tempo_bpm,
-        swing=rng.choice((0.0, rng.uniform(0.1, 0.3))),
-        key=int(rng.choice(KEYS[split])),
-        scale=SCALES[rng.integers(len(SCALES))],
-        chords=PROGRESSIONS[rng.integers(len(PROGRESSIONS))],
-        stretches=_draw_stretches(rng, num_steps=int(np.ceil(song_seconds * tempo_bpm / 60 * 4))),
-    )
 
 
 def _draw_stretches(rng: np.random.Generator, num_steps: int) -> dict[str, tuple[tuple[int, int], ...]]:

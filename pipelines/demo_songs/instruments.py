@@ -19,7 +19,7 @@ NUM_TAKES = 3
 
 def play_drums(score: Score, rng: Rng) -> np.ndarray:
     """Kick, snare, hi-hat, tom and crash: a pattern of one bar that varies, with a fill every fourth bar."""
-    kit = {name: (build(score, rng), rng.uniform(-width, width)) for name, (build, width) in KIT.items()}
+    kit = {name: (build(rng), rng.uniform(-width, width)) for name, (build, width) in KIT.items()}
     hat_every = rng.choice((1, 2, 2, 4))
     kicks = {0, *np.flatnonzero(rng.random(STEPS_PER_BAR) < np.tile((0.1, 0.05, 0.4, 0.1), 4))}
     snares = {4, 12} if rng.random() < 0.75 else {8}
@@ -50,36 +50,36 @@ def play_drums(score: Score, rng: Rng) -> np.ndarray:
     return track
 
 
-def _swept_drum(score: Score, rng: Rng, *, pitch_hz: Range, seconds: Range, gain: float) -> list[np.ndarray]:
+def _swept_drum(rng: Rng, *, pitch_hz: Range, seconds: Range, gain: float) -> list[np.ndarray]:
     """A kick or a tom: a sine that falls, and a click. Returns three takes, which differ in their noise alone."""
     ring_seconds, fall, fall_seconds = rng.uniform(*seconds), rng.uniform(1.5, 4.0), rng.uniform(0.1, 0.2)
-    num_samples = int(ring_seconds * score.sample_rate)
-    frequency_hz = rng.uniform(*pitch_hz) * (1 + fall * sounds.decay(num_samples, fall_seconds, score.sample_rate))
-    body = np.sin(2 * np.pi * np.cumsum(frequency_hz) / score.sample_rate)
-    body = body.astype(np.float32) * sounds.decay(num_samples, ring_seconds, score.sample_rate)
+    num_samples = int(ring_seconds * sounds.SAMPLE_RATE)
+    frequency_hz = rng.uniform(*pitch_hz) * (1 + fall * sounds.decay(num_samples, fall_seconds))
+    body = np.sin(2 * np.pi * np.cumsum(frequency_hz) / sounds.SAMPLE_RATE)
+    body = body.astype(np.float32) * sounds.decay(num_samples, ring_seconds)
     takes = []
     for _ in range(NUM_TAKES):
-        click = sounds.noise(rng, num_samples, 800, 4000, score.sample_rate)
-        click *= sounds.decay(num_samples, 0.02, score.sample_rate)
-        takes.append(sounds.fade(gain * (body + 0.15 * click), 0.001, 0.02, score.sample_rate))
+        click = sounds.noise(rng, num_samples, 800, 4000)
+        click *= sounds.decay(num_samples, 0.02)
+        takes.append(sounds.fade(gain * (body + 0.15 * click), 0.001, 0.02))
     return takes
 
 
 def _noise_drum(
-    score: Score, rng: Rng, *, edge_hz: Range, seconds: Range, gain: float, tone_hz: Range | None = None
+    rng: Rng, *, edge_hz: Range, seconds: Range, gain: float, tone_hz: Range | None = None
 ) -> list[np.ndarray]:
     """A cymbal, high noise alone, or a snare, which has a tone too. Returns three takes."""
     ring_seconds, low_hz = rng.uniform(*seconds), rng.uniform(*edge_hz)
-    num_samples = int(ring_seconds * score.sample_rate)
+    num_samples = int(ring_seconds * sounds.SAMPLE_RATE)
     tone = np.zeros(num_samples, np.float32)
     if tone_hz:
-        phase = 2 * np.pi * rng.uniform(*tone_hz) / score.sample_rate * np.arange(num_samples)
-        tone += (np.sin(phase) + 0.6 * np.sin(1.6 * phase)) * sounds.decay(num_samples, 0.15, score.sample_rate)
+        phase = 2 * np.pi * rng.uniform(*tone_hz) / sounds.SAMPLE_RATE * np.arange(num_samples)
+        tone += (np.sin(phase) + 0.6 * np.sin(1.6 * phase)) * sounds.decay(num_samples, 0.15)
     takes = []
     for _ in range(NUM_TAKES):
-        rattle = sounds.noise(rng, num_samples, low_hz, 0.45 * score.sample_rate, score.sample_rate)
-        rattle *= sounds.decay(num_samples, ring_seconds, score.sample_rate)
-        takes.append(sounds.fade(gain * (0.4 * rattle + 0.6 * tone), 0.001, 0.02, score.sample_rate))
+        rattle = sounds.noise(rng, num_samples, low_hz, 0.45 * sounds.SAMPLE_RATE)
+        rattle *= sounds.decay(num_samples, ring_seconds)
+        takes.append(sounds.fade(gain * (0.4 * rattle + 0.6 * tone), 0.001, 0.02))
     return takes
 
 
@@ -99,7 +99,7 @@ KIT = {
 
 def play_bass(score: Score, rng: Rng) -> np.ndarray:
     """Low notes, E1 to G3, on a pattern of one bar: roots, octaves, fifths and thirds, plucked or sustained."""
-    voice = functools.cache(_bass_voice(score, rng))
+    voice = functools.cache(_bass_voice(rng))
     lowest, legato = int(rng.integers(28, 34)), rng.uniform(0.6, 1.0)
     chances = np.tile((0.5, 0.08), STEPS_PER_BAR // 2)
     onsets = [0, *(step for step in range(2, STEPS_PER_BAR) if rng.random() < chances[step])]
@@ -118,7 +118,7 @@ def play_bass(score: Score, rng: Rng) -> np.ndarray:
     return sounds.pan(track, rng.uniform(-0.08, 0.08))
 
 
-def _bass_voice(score: Score, rng: Rng) -> Callable[[int, int], np.ndarray]:
+def _bass_voice(rng: Rng) -> Callable[[int, int], np.ndarray]:
     """A saw or square wave behind a low-pass filter that closes, or FM whose index falls."""
     family = rng.choice(("saw", "square", "fm"))
     cutoff_hz, opening, closing_seconds = rng.uniform(250, 700), rng.uniform(1, 5), rng.uniform(0.15, 0.6)
@@ -129,18 +129,18 @@ def _bass_voice(score: Score, rng: Rng) -> Callable[[int, int], np.ndarray]:
 
     def voice(note: int, num_samples: int) -> np.ndarray:
         frequency_hz = np.full(sounds.num_points(num_samples), sounds.hertz(note))
-        seconds = np.arange(len(frequency_hz)) * sounds.HOP / score.sample_rate
+        seconds = np.arange(len(frequency_hz)) * sounds.HOP / sounds.SAMPLE_RATE
         closing = np.exp(-seconds / closing_seconds)
         if family == "fm":
-            phase = 2 * np.pi * frequency_hz[0] * np.arange(num_samples) / score.sample_rate
+            phase = 2 * np.pi * frequency_hz[0] * np.arange(num_samples) / sounds.SAMPLE_RATE
             sound = np.sin(phase + index * sounds.upsample(closing)[:num_samples] * np.sin(ratio * phase))
             sound = sound.astype(np.float32)
         else:
             edge_hz = cutoff_hz * (1 + opening * closing)
             amplitudes = slopes[family] / (1 + (harmonics * frequency_hz / edge_hz) ** 4)
-            sound = sounds.additive(frequency_hz, amplitudes, score.sample_rate)[:num_samples]
-        sound *= sounds.decay(num_samples, ring_seconds, score.sample_rate)
-        return sounds.fade(sound, 0.005, 0.03, score.sample_rate)
+            sound = sounds.additive(frequency_hz, amplitudes)[:num_samples]
+        sound *= sounds.decay(num_samples, ring_seconds)
+        return sounds.fade(sound, 0.005, 0.03)
 
     return voice
 
@@ -157,8 +157,8 @@ def play_other(score: Score, rng: Rng) -> np.ndarray:
         track += part / max(sounds.rms(part), 1e-9) * np.float32(rng.uniform(0.6, 1.0))
     # A short delay on one side takes the two apart a little.
     side = track[:, rng.integers(2)]
-    side += np.float32(0.4) * sounds.delay(side, int(rng.uniform(0.004, 0.012) * score.sample_rate))
-    return track + np.float32(rng.uniform(0.1, 0.3)) * sounds.reverb(track, rng.uniform(0.4, 0.9), score.sample_rate)
+    side += np.float32(0.4) * sounds.delay(side, int(rng.uniform(0.004, 0.012) * sounds.SAMPLE_RATE))
+    return track + np.float32(rng.uniform(0.1, 0.3)) * sounds.reverb(track, rng.uniform(0.4, 0.9))
 
 
 def _play_pad(score: Score, rng: Rng, lowest: int) -> np.ndarray:
@@ -172,13 +172,13 @@ def _play_pad(score: Score, rng: Rng, lowest: int) -> np.ndarray:
 
     @functools.cache
     def voice(note: int, num_samples: int) -> np.ndarray:
-        seconds = np.arange(sounds.num_points(num_samples)) * sounds.HOP / score.sample_rate
+        seconds = np.arange(sounds.num_points(num_samples)) * sounds.HOP / sounds.SAMPLE_RATE
         slope = tilt + 0.5 * np.sin(2 * np.pi * breathing_hz * seconds)
         both = np.zeros((num_samples, 2), np.float32)
         for side in (-1, 1):
             frequency_hz = np.full(len(seconds), sounds.hertz(note + side * detune))
-            sound = sounds.additive(frequency_hz, drawbars * harmonics**-slope, score.sample_rate)[:num_samples]
-            both += sounds.pan(sounds.fade(sound, attack_seconds, 0.08, score.sample_rate), 0.5 * side)
+            sound = sounds.additive(frequency_hz, drawbars * harmonics**-slope)[:num_samples]
+            both += sounds.pan(sounds.fade(sound, attack_seconds, 0.08), 0.5 * side)
         return both
 
     track = np.zeros((score.num_samples, 2), np.float32)
@@ -193,7 +193,7 @@ def _play_pad(score: Score, rng: Rng, lowest: int) -> np.ndarray:
 
 def _play_keys(score: Score, rng: Rng, lowest: int) -> np.ndarray:
     """Chords struck on a rhythm of one bar."""
-    voice = functools.cache(_string_voice(score, rng))
+    voice = functools.cache(_string_voice(rng))
     onsets = {0, *np.flatnonzero(rng.random(STEPS_PER_BAR) < np.tile((0.35, 0.05, 0.3, 0.1), 4))}
     num_notes, length = int(rng.integers(3, 5)), int(rng.integers(3, 9))
     track = np.zeros(score.num_samples, np.float32)
@@ -208,7 +208,7 @@ def _play_keys(score: Score, rng: Rng, lowest: int) -> np.ndarray:
 
 def _play_arpeggio(score: Score, rng: Rng, lowest: int) -> np.ndarray:
     """The notes of the chord one after the other, over two octaves."""
-    voice = functools.cache(_string_voice(score, rng))
+    voice = functools.cache(_string_voice(rng))
     every = int(rng.choice((1, 2, 2)))
     order = rng.integers(0, 6, size=int(rng.integers(4, 9)))
     track = np.zeros(score.num_samples, np.float32)
@@ -222,7 +222,7 @@ def _play_arpeggio(score: Score, rng: Rng, lowest: int) -> np.ndarray:
     return sounds.pan(track, rng.uniform(-0.5, 0.5))
 
 
-def _string_voice(score: Score, rng: Rng) -> Callable[[int, int], np.ndarray]:
+def _string_voice(rng: Rng) -> Callable[[int, int], np.ndarray]:
     """A plucked or struck string: partials that are a little sharp, and die the faster the higher they are."""
     harmonics = np.arange(1, 13)[:, None]
     pluck_at, tilt = rng.uniform(0.1, 0.45), rng.uniform(0.7, 1.6)
@@ -231,12 +231,12 @@ def _string_voice(score: Score, rng: Rng) -> Callable[[int, int], np.ndarray]:
     stiffness = 10 ** rng.uniform(-4.5, -3.3)
 
     def voice(note: int, num_samples: int) -> np.ndarray:
-        seconds = np.arange(num_samples) / score.sample_rate
+        seconds = np.arange(num_samples) / sounds.SAMPLE_RATE
         partials_hz = sounds.hertz(note) * harmonics * np.sqrt(1 + stiffness * harmonics**2)
-        heard = partials_hz[:, 0] < 0.45 * score.sample_rate
+        heard = partials_hz[:, 0] < 0.45 * sounds.SAMPLE_RATE
         phases = (2 * np.pi * (partials_hz[heard] * seconds % 1)).astype(np.float32)
         rates = (6.9 / ring_seconds * (1 + damping * (harmonics[heard] - 1))).astype(np.float32)
         partials = np.sin(phases) * np.exp(-rates * seconds.astype(np.float32))
-        return sounds.fade((amplitudes[heard] * partials).sum(axis=0), 0.002, 0.03, score.sample_rate)
+        return sounds.fade((amplitudes[heard] * partials).sum(axis=0), 0.002, 0.03)
 
     return voice

@@ -21,19 +21,20 @@ FORMANT_WIDTHS_HZ = (90, 110, 170, 250)
 MAX_HARMONICS = 40
 
 
-@dataclasses.dataclass(frozen=True)
 class _Singer:
     """The voice that sings a whole score. Vibrato depth and scoops are in semitones, tilt in powers of frequency."""
 
-    lowest: int
-    tract: float
-    tilt: float
-    formant_gains: np.ndarray
-    vibrato_hz: float
-    vibrato_depth: float
-    glide_seconds: float
-    breath: float
-    syllable_dip: float
+    def __init__(self, rng: Rng):
+        high = rng.random() < 0.5
+        self.lowest = int(rng.integers(55, 60) if high else rng.integers(45, 51))
+        self.tract = rng.uniform(1.1, 1.25) if high else rng.uniform(0.92, 1.08)
+        self.tilt = rng.uniform(0.4, 0.9)
+        self.formant_gains = np.array((1.0, 0.7, 0.4, 0.25)) * rng.uniform(0.7, 1.3, size=4)
+        self.vibrato_hz = rng.uniform(4.8, 6.8)
+        self.vibrato_depth = rng.uniform(0.15, 0.6)
+        self.glide_seconds = rng.uniform(0.05, 0.12)
+        self.breath = rng.uniform(0.01, 0.05)
+        self.syllable_dip = rng.uniform(0.3, 0.9)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,32 +50,17 @@ class _Syllable:
 
 def play_vocals(score: Score, rng: Rng) -> np.ndarray:
     """Sings phrases with rests between them. Returns `[num_samples, 2]` float32 of any level."""
-    singer = _draw_singer(rng)
+    singer = _Singer(rng)
     track = np.zeros(score.num_samples, np.float32)
     melody = _Melody(score, rng, singer.lowest)
     for first, end in score.stretches["vocals"]:
         step = first + int(rng.integers(0, 3))
         while end - step >= 4:
             phrase_end = min(end, step + int(rng.integers(14, 29)))
-            sounds.place(track, _sing(score, rng, singer, melody.phrase(step, phrase_end)), score.sample_at(step))
+            sounds.place(track, _sing(rng, singer, melody.phrase(step, phrase_end)), score.sample_at(step))
             step = phrase_end + int(rng.integers(2, 7))
     dry = sounds.pan(track, rng.uniform(-0.15, 0.15))
-    return dry + np.float32(rng.uniform(0.1, 0.3)) * sounds.reverb(dry, rng.uniform(0.4, 0.8), score.sample_rate)
-
-
-def _draw_singer(rng: Rng) -> _Singer:
-    high = rng.random() < 0.5
-    return _Singer(
-        lowest=int(rng.integers(55, 60) if high else rng.integers(45, 51)),
-        tract=rng.uniform(1.1, 1.25) if high else rng.uniform(0.92, 1.08),
-        tilt=rng.uniform(0.4, 0.9),
-        formant_gains=np.array((1.0, 0.7, 0.4, 0.25)) * rng.uniform(0.7, 1.3, size=4),
-        vibrato_hz=rng.uniform(4.8, 6.8),
-        vibrato_depth=rng.uniform(0.15, 0.6),
-        glide_seconds=rng.uniform(0.05, 0.12),
-        breath=rng.uniform(0.01, 0.05),
-        syllable_dip=rng.uniform(0.3, 0.9),
-    )
+    return dry + np.float32(rng.uniform(0.1, 0.3)) * sounds.reverb(dry, rng.uniform(0.4, 0.8))
 
 
 class _Melody:
@@ -115,35 +101,35 @@ class _Melody:
         return self.notes[self.place]
 
 
-def _sing(score: Score, rng: Rng, singer: _Singer, syllables: list[_Syllable]) -> np.ndarray:
+def _sing(rng: Rng, singer: _Singer, syllables: list[_Syllable]) -> np.ndarray:
     """Sings one phrase; its curves are drawn at control points and smoothed, so that pitch and vowels glide."""
     num_samples = syllables[-1].start + syllables[-1].num_samples
-    seconds = np.arange(sounds.num_points(num_samples)) * sounds.HOP / score.sample_rate
-    starts = np.array([syllable.start for syllable in syllables]) / score.sample_rate
+    seconds = np.arange(sounds.num_points(num_samples)) * sounds.HOP / sounds.SAMPLE_RATE
+    starts = np.array([syllable.start for syllable in syllables]) / sounds.SAMPLE_RATE
     current = np.searchsorted(starts, seconds, side="right") - 1
     since_start = seconds - starts[current]
 
-    notes = _smooth(np.array([syllable.note for syllable in syllables], float)[current], singer.glide_seconds, score)
-    wander = _smooth(rng.standard_normal(len(seconds)), 0.1, score) * 0.3
+    notes = _smooth(np.array([syllable.note for syllable in syllables], float)[current], singer.glide_seconds)
+    wander = _smooth(rng.standard_normal(len(seconds)), 0.1) * 0.3
     vibrato = np.clip((since_start - 0.12) / 0.3, 0, 1) * np.sin(2 * np.pi * singer.vibrato_hz * seconds)
     frequency_hz = sounds.hertz(notes + singer.vibrato_depth * vibrato + wander)
 
     formants_hz = np.array([VOWELS_HZ[syllable.vowel] for syllable in syllables], float)[current].T * singer.tract
-    formants_hz = np.stack([_smooth(formant, 0.08, score) for formant in formants_hz])
-    level = _smooth(1 - singer.syllable_dip * (since_start < 0.04), 0.04, score)
-    level *= 1 + 0.15 * _smooth(rng.standard_normal(len(seconds)), 0.3, score)
+    formants_hz = np.stack([_smooth(formant, 0.08) for formant in formants_hz])
+    level = _smooth(1 - singer.syllable_dip * (since_start < 0.04), 0.04)
+    level *= 1 + 0.15 * _smooth(rng.standard_normal(len(seconds)), 0.3)
     level *= np.clip(seconds / 0.04, 0, 1) * np.clip((seconds[-1] - seconds) / 0.12, 0, 1)
 
     harmonics_hz = np.arange(1, MAX_HARMONICS + 1)[:, None] * frequency_hz
     amplitudes = level * _formant_gain(harmonics_hz, formants_hz, singer) * (harmonics_hz / 200) ** -singer.tilt
-    sound = sounds.additive(frequency_hz, amplitudes, score.sample_rate)[:num_samples]
+    sound = sounds.additive(frequency_hz, amplitudes)[:num_samples]
     voiced = max(sounds.rms(sound), 1e-9)
 
-    air = sounds.noise(rng, num_samples, 1200 * singer.tract, 5000 * singer.tract, score.sample_rate)
+    air = sounds.noise(rng, num_samples, 1200 * singer.tract, 5000 * singer.tract)
     sound += np.float32(singer.breath * 2 * voiced) * air * sounds.upsample(level)[:num_samples]
     for syllable in syllables:
-        sounds.place(sound, np.float32(voiced) * _consonant(score, rng, syllable.consonant), syllable.start)
-    return sounds.fade(sound, 0.002, 0.02, score.sample_rate)
+        sounds.place(sound, np.float32(voiced) * _consonant(rng, syllable.consonant), syllable.start)
+    return sounds.fade(sound, 0.002, 0.02)
 
 
 def _formant_gain(harmonics_hz: np.ndarray, formants_hz: np.ndarray, singer: _Singer) -> np.ndarray:
@@ -154,7 +140,7 @@ def _formant_gain(harmonics_hz: np.ndarray, formants_hz: np.ndarray, singer: _Si
     return gain
 
 
-def _consonant(score: Score, rng: Rng, kind: str) -> np.ndarray:
+def _consonant(rng: Rng, kind: str) -> np.ndarray:
     """A burst of noise: `hiss` is like s, `stop` like t, `soft` like h; `none` is empty."""
     if kind == "none":
         return np.zeros(0, np.float32)
@@ -163,12 +149,12 @@ def _consonant(score: Score, rng: Rng, kind: str) -> np.ndarray:
         "stop": (1500, 6000, rng.uniform(0.015, 0.03), 0.9),
         "soft": (800, 3500, rng.uniform(0.04, 0.08), 0.3),
     }[kind]
-    burst = sounds.noise(rng, int(seconds * score.sample_rate), low_hz, high_hz, score.sample_rate)
-    return np.float32(gain) * sounds.fade(burst, 0.3 * seconds, 0.6 * seconds, score.sample_rate)
+    burst = sounds.noise(rng, int(seconds * sounds.SAMPLE_RATE), low_hz, high_hz)
+    return np.float32(gain) * sounds.fade(burst, 0.3 * seconds, 0.6 * seconds)
 
 
-def _smooth(curve: np.ndarray, seconds: float, score: Score) -> np.ndarray:
+def _smooth(curve: np.ndarray, seconds: float) -> np.ndarray:
     """Smooths control points with a Hann window that is `seconds` wide; the ends are held."""
-    half = max(1, int(seconds * score.sample_rate / sounds.HOP / 2))
+    half = max(1, int(seconds * sounds.SAMPLE_RATE / sounds.HOP / 2))
     window = np.hanning(2 * half + 3)[1:-1]
     return np.convolve(np.pad(curve, half, mode="edge"), window / window.sum(), mode="valid")

@@ -5,24 +5,21 @@
 MUSDB18-HQ itself has no `valid`. The files are 16-bit stereo, and the mixture is the exact sum of its stems.
 """
 
-import contextlib
-import os
 import pathlib
 import types
 import wave
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
 from pipelines.cache import cache_path
 from pipelines.demo_songs import instruments, singer, sounds
-from pipelines.demo_songs.composition import SPLITS, STEMS, Score, compose
+from pipelines.demo_songs.composition import SPLITS, STEMS, Score
 from pipelines.files import whole_folder
 from pipelines.progress import progress_bar
 
 GENERATOR_VERSION = 1  # raise it with every change that can be heard: the cache's folder is named after it
 NUM_SONGS = types.MappingProxyType({"train": 16, "valid": 3, "test": 3})
-SHORTEST_SECONDS = 4.0
 PEAK = 0.9
 HEADROOM = 3.5  # a stem's highest peak, in units of its RMS
 
@@ -46,7 +43,6 @@ SECOND_WORDS = (
     "Horizon Island Lantern Machine Meadow Mirror Mountain Orchard Parade River Satellite Season Signal Station Summer "
     "Thunder Window"
 )
-MOST_SONGS = 341  # in each split: a third of the pairs of words
 
 
 def demo_songs_path() -> pathlib.Path:
@@ -55,25 +51,12 @@ def demo_songs_path() -> pathlib.Path:
     Raises:
         UserError: the cache cannot be written.
     """
-    seed, sample_rate, song_seconds = 0, 22_050, 20.0
+    seed, song_seconds = 0, 20.0
     counts = "-".join(str(NUM_SONGS[split]) for split in SPLITS)
-    name = f"demo-songs-v{GENERATOR_VERSION}-seed{seed}-{sample_rate}hz-{song_seconds:g}s-{counts}"
+    name = f"demo-songs-v{GENERATOR_VERSION}-seed{seed}-{sounds.SAMPLE_RATE}hz-{song_seconds:g}s-{counts}"
     folder = cache_path() / name
-    if folder.is_dir():
-        return folder
-    # If the folder exists by now, another process made the same songs.
-    with (
-        progress_bar("synthesising the demo songs", total=sum(NUM_SONGS.values()), unit="songs") as advance,
-        contextlib.suppress(FileExistsError),
-    ):
-        synthesize_songs(
-            folder,
-            seed=seed,
-            sample_rate=sample_rate,
-            song_seconds=song_seconds,
-            num_songs=NUM_SONGS,
-            on_song=lambda: advance(1),
-        )
+    if not folder.is_dir():
+        synthesize_songs(folder, seed=seed, song_seconds=song_seconds, num_songs=NUM_SONGS)
     return folder
 
 
@@ -83,13 +66,7 @@ def demo_test_song() -> pathlib.Path:
 
 
 def synthesize_songs(
-    destination: pathlib.Path,
-    *,
-    seed: int = 0,
-    sample_rate: int = 22_050,
-    song_seconds: float = 20.0,
-    num_songs: Mapping[str, int] = NUM_SONGS,
-    on_song: Callable[[], None] | None = None,
+    destination: pathlib.Path, *, seed: int, song_seconds: float, num_songs: Mapping[str, int]
 ) -> None:
     """Writes the songs beside `destination` and renames them into place, so that the data set is never incomplete.
 
@@ -99,38 +76,22 @@ def synthesize_songs(
     Args:
         destination: the folder to make.
         seed: not negative.
-        sample_rate: in Hz.
         song_seconds: length of every song, at least 4.
-        num_songs: number of songs for each of the splits `train`, `valid` and `test`.
-        on_song: called after each song.
+        num_songs: number of songs by split; there are names for 341 in each.
 
     Raises:
-        FileExistsError: `destination` exists.
         UserError: `destination` cannot be written.
-        ValueError: an unknown split, too short a song, or more songs than there are names.
     """
-    destination = pathlib.Path(destination)
-    _check(song_seconds, num_songs)
-    if os.path.lexists(destination):
-        raise FileExistsError(f"{destination} exists")
-    with whole_folder(destination) as folder:
-        for split in num_songs:
-            (folder / split).mkdir()
-            for index in range(num_songs[split]):
-                stems = _synthesize_song(seed, split, index, sample_rate, song_seconds)
-                _write_song(folder / split / _song_name(seed, split, index), stems, sample_rate)
-                if on_song:
-                    on_song()
-
-
-def _check(song_seconds: float, num_songs: Mapping[str, int]) -> None:
-    if song_seconds < SHORTEST_SECONDS:
-        raise ValueError(f"song_seconds is {song_seconds}; expected {SHORTEST_SECONDS} or more")
-    for split, count in num_songs.items():
-        if split not in SPLITS or not 0 <= count <= MOST_SONGS:
-            raise ValueError(
-                f"num_songs has {split!r}: {count}; expected 0 to {MOST_SONGS} for any of {', '.join(SPLITS)}"
-            )
+    total = sum(num_songs.values())
+    with (
+        whole_folder(destination) as folder,
+        progress_bar("synthesising the demo songs", total=total, unit="songs") as advance,
+    ):
+        for split, count in num_songs.items():
+            for index in range(count):
+                stems = _synthesize_song(seed, split, index, song_seconds)
+                _write_song(folder / split / _song_name(seed, split, index), stems)
+                advance(1)
 
 
 def _song_name(seed: int, split: str, index: int) -> str:
@@ -140,10 +101,10 @@ def _song_name(seed: int, split: str, index: int) -> str:
     return names[order[index * len(SPLITS) + SPLITS.index(split)]]
 
 
-def _synthesize_song(seed: int, split: str, index: int, sample_rate: int, song_seconds: float) -> dict[str, np.ndarray]:
+def _synthesize_song(seed: int, split: str, index: int, song_seconds: float) -> dict[str, np.ndarray]:
     """Returns the stems `[num_samples, 2]` int16; the peak of their sum, or of the loudest of them, is `PEAK`."""
     song_rng, *stem_rngs = np.random.default_rng([seed, SPLITS.index(split), index]).spawn(1 + len(STEMS))
-    score = compose(song_rng, split=split, sample_rate=sample_rate, song_seconds=song_seconds)
+    score = Score(song_rng, split=split, song_seconds=song_seconds)
     stems = {}
     for stem, rng in zip(STEMS, stem_rngs, strict=True):
         sound = PLAYERS[stem](score, rng)
@@ -169,13 +130,11 @@ def _gate(score: Score, stem: str) -> np.ndarray:
     return gate
 
 
-def _write_song(folder: pathlib.Path, stems: Mapping[str, np.ndarray], sample_rate: int) -> None:
+def _write_song(folder: pathlib.Path, stems: Mapping[str, np.ndarray]) -> None:
     """Writes the stems and their sum."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     mixture = sum(stem.astype(np.int32) for stem in stems.values()).astype(np.int16)
     for name, samples in {"mixture": mixture, **stems}.items():
         with wave.open(str(folder / f"{name}.wav"), "wb") as file:
-            file.setnchannels(samples.shape[1])
-            file.setsampwidth(samples.itemsize)
-            file.setframerate(sample_rate)
+            file.setparams((samples.shape[1], samples.itemsize, sounds.SAMPLE_RATE, 0, "NONE", "not compressed"))
             file.writeframes(samples.tobytes())

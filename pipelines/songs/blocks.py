@@ -1,12 +1,13 @@
 """The stems of a song, read in equal steps."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from pipelines.audio import reading
 from pipelines.errors import UserError
-from pipelines.songs.layouts import STEM_STREAMS, Song, SongError
+from pipelines.songs.layouts import STEM_STREAMS, Song
 
 
 def song_blocks(song: Song, stems: Sequence[str], note: Callable[[str], None]) -> Iterator[dict[str, np.ndarray]]:
@@ -23,21 +24,14 @@ def song_blocks(song: Song, stems: Sequence[str], note: Callable[[str], None]) -
     Raises:
         SongError: a file cannot be decoded or breaks off, or the stems differ in length.
     """
-    try:
+    with song.named_in_errors():
         if song.is_stem_file:
             for block in reading.read_streams(song.path, note=note):
                 yield dict(zip(STEM_STREAMS, block, strict=True))
             return
         files = song.files()
-        readers = {stem: reading.read_blocks(files[stem], note=note) for stem in stems}
-        while True:
-            block = {stem: next(reader, None) for stem, reader in readers.items()}
-            if all(samples is None for samples in block.values()):
-                return
-            if len({samples is not None and len(samples) for samples in block.values()}) > 1:
+        readers = [reading.read_blocks(files[stem], note=note) for stem in stems]
+        for blocks in itertools.zip_longest(*readers):
+            if len({samples is not None and len(samples) for samples in blocks}) > 1:
                 raise UserError("its stems have different lengths when they are decoded; make them equal")
-            yield block
-    except SongError:
-        raise
-    except UserError as error:
-        raise SongError(f"song {song.name!r}: {error}") from error
+            yield dict(zip(stems, blocks, strict=True))

@@ -2,10 +2,11 @@
 
 import collections
 import contextlib
+import copy
 import dataclasses
 import math
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -15,12 +16,15 @@ from pipelines.progress import progress_bar
 from pipelines.songs.blocks import song_blocks
 from pipelines.songs.layouts import (
     MIXTURE,
+    NO_SAMPLES,
     STEM_STREAMS,
     NoSongsError,
     Song,
+    by_stem,
     data_folder,
     find_songs,
     how_validation_was_chosen,
+    mismatch,
 )
 from pipelines.songs.renames import rename_files, rename_splits, where_songs_are
 from pipelines.workers import Advance, run_jobs
@@ -38,12 +42,9 @@ class SongReport:
     """The findings about one song.
 
     Attributes:
-        name: the song's name.
-        split: "train", "valid" or "test".
         path: the `.stem.mp4` file, or the song's folder.
-        seconds: length.
         sample_rates: Hz, every one that occurs.
-        num_channels: audio channels, every number that occurs.
+        num_channels: every number that occurs.
         formats: containers and encodings.
         residual_db: power of the mixture less the sum of the stems, against the mixture's; None where it cannot
             be said, -200 at the least.
@@ -70,7 +71,6 @@ class Report:
     """The findings about a folder of songs.
 
     Attributes:
-        songs: one report for each song, sorted by split and name.
         validation: the rule by which the validation songs were chosen.
         problems: faults that concern more than one song.
         suggestions: steps to take, most useful first.
@@ -106,7 +106,7 @@ def check_songs(root: pathlib.Path, stems: Sequence[str], *, workers: int | None
     for song in songs:
         reports[song], infos = _read_headers(song, stems)
         if infos:
-            readable.append(_Listening(song, tuple(infos), tuple(stems), next(iter(infos.values())).sample_rate))
+            readable.append(_Listening(song, reports[song], tuple(infos), tuple(stems)))
     with (
         progress_bar("checking", total=sum(reports[job.song].seconds for job in readable), unit="s") as advance,
         contextlib.closing(run_jobs(_listen, readable, advance=advance, workers=workers)) as results,
@@ -116,9 +116,7 @@ def check_songs(root: pathlib.Path, stems: Sequence[str], *, workers: int | None
             if isinstance(heard, UserError):
                 report.problems.append(_without_folder(heard, job.song))
             else:
-                report.problems += heard.problems
-                report.notes += heard.notes
-                report.residual_db = heard.residual_db
+                reports[job.song] = heard
     found = list(reports.values())
     splits = rename_splits(root)
     problems = [f"folder {name} is not read; expected train, valid or test" for name in splits]
@@ -135,15 +133,15 @@ class _Listening:
     """A song to decode.
 
     Attributes:
+        report: what is known so far.
         names: the stems that it holds, the mixture too.
         stems: the stems whose sum should be the mixture.
-        sample_rate: Hz.
     """
 
     song: Song
+    report: SongReport
     names: Sequence[str]
     stems: Sequence[str]
-    sample_rate: int
 
 
 def _read_headers(song: Song, stems: Sequence[str]) -> tuple[SongReport, dict[str, reading.AudioInfo]]:
@@ -166,36 +164,24 @@ def _read_headers(song: Song, stems: Sequence[str]) -> tuple[SongReport, dict[st
     missing = [stem for stem in stems if stem not in infos]
     if missing:
         report.problems.append(f"lacks {', '.join(missing)}")
-        report.suggestions = [] if song.is_stem_file else rename_files(song.path, missing)
+        report.suggestions = rename_files(song.path, missing)
     report.seconds = max((info.num_samples / info.sample_rate for info in infos.values()), default=0.0)
     report.sample_rates = sorted({info.sample_rate for info in infos.values()})
     report.num_channels = sorted({info.num_channels for info in infos.values()})
     container = "MP4" if song.is_stem_file else None
     report.formats = sorted({f"{container or info.container} {info.encoding.upper()}" for info in infos.values()})
     if len(report.num_channels) > 1:
-        report.notes.append(f"mixes mono and stereo ({_by_stem(infos, 'num_channels')})")
-    mismatches = _mismatches(infos, reading.PADDING_SAMPLES if song.is_stem_file else 0)
-    report.problems += mismatches
-    return report, {} if mismatches else infos
-
-
-def _mismatches(infos: Mapping[str, reading.AudioInfo], tolerance: int) -> list[str]:
-    """Says why stems cannot be read in step: their rates or lengths differ, by more than `tolerance` samples."""
-    if len({info.sample_rate for info in infos.values()}) > 1:
-        return [f"stems of different sample rates ({_by_stem(infos, 'sample_rate')})"]
-    lengths = [info.num_samples for info in infos.values()]
-    if lengths and max(lengths) - min(lengths) > tolerance:
-        return [f"stems of different lengths in samples ({_by_stem(infos, 'num_samples')})"]
-    return ["has no samples"] if lengths and not max(lengths) else []
-
-
-def _by_stem(infos: Mapping[str, reading.AudioInfo], attribute: str) -> str:
-    return ", ".join(f"{stem} {getattr(info, attribute)}" for stem, info in infos.items())
+        report.notes.append(f"mixes mono and stereo ({by_stem(infos, 'num_channels')})")
+    problem = mismatch(infos, reading.PADDING_SAMPLES if song.is_stem_file else 0)
+    if problem:
+        report.problems.append(f"has {problem}" if problem == NO_SAMPLES else problem)
+    return report, {} if problem else infos
 
 
 def _listen(job: _Listening, advance: Advance) -> SongReport:
-    """Decodes a song and reports what only its samples can tell."""
-    report = SongReport(job.song.name, job.song.split, str(job.song.path))
+    """Decodes a song and returns its report, with what only its samples can tell."""
+    # Of a song that breaks off, the error alone is reported.
+    report = copy.deepcopy(job.report)
     peaks, clipped = dict.fromkeys(job.names, 0.0), dict.fromkeys(job.names, 0)
     broken: set[str] = set()
     power = residual = 0.0
@@ -213,7 +199,7 @@ def _listen(job: _Listening, advance: Advance) -> SongReport:
             mixture = block[MIXTURE].astype(np.float64)
             power += float(np.square(mixture).sum())
             residual += float(np.square(mixture - sum(block[stem] for stem in job.stems)).sum())
-        advance(len(block[job.names[0]]) / job.sample_rate)
+        advance(len(block[job.names[0]]) / report.sample_rates[0])
     if broken:
         report.problems.append(f"samples that are no numbers (NaN or infinite): {', '.join(sorted(broken))}")
     silent = [stem for stem, peak in peaks.items() if not peak and stem not in broken]

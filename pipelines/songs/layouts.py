@@ -1,11 +1,7 @@
 """Songs on disk: which there are, to which split each belongs, and what their files hold.
 
-Three layouts are read, each with optional `train/`, `valid/` and `test/` folders (songs outside of these are training
-songs):
-
-- MUSDB18: `NAME.stem.mp4`, five streams each;
-- MUSDB18-HQ, and any folder of songs: `NAME/vocals.wav`, `NAME/drums.flac`, one file for each source, and the
-  `mixture` if it is given.
+The layouts of `pipelines.songs.LAYOUTS` are read, each with optional `train/`, `valid/` and `test/` folders (songs
+outside of these are training songs).
 """
 
 import contextlib
@@ -15,12 +11,14 @@ import importlib.util
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from pipelines.audio import reading
 from pipelines.cache import cache_path
 from pipelines.errors import UserError
 from pipelines.files import whole_file, whole_folder
+from pipelines.songs import LAYOUTS
 
 MIXTURE = "mixture"
 STEM_SUFFIX = ".stem.mp4"
@@ -33,19 +31,34 @@ SPLIT_FOLDERS = {"train": "train", "valid": "valid", "validation": "valid", "tes
 WAV_ENCODINGS = frozenset({("WAV", "PCM_16"), ("WAVEX", "PCM_16")})
 FLAC_ENCODINGS = frozenset({("FLAC", "PCM_16")})
 VALIDATION_SHARE = 0.15
+NO_SAMPLES = "no samples"
 
 
 @dataclasses.dataclass(frozen=True)
 class Song:
-    """A song that was found: a `.stem.mp4` file, or a folder with one file for each source."""
+    """A song of MUSDB18-HQ, or of any folder of songs: `NAME/vocals.wav`, `NAME/drums.flac`, a file for each stem.
+
+    Songs of other layouts derive from it.
+
+    Attributes:
+        split: "train", "valid" or "test".
+        path: in the split's folder; messages leave this folder out.
+    """
 
     name: str
     split: str
     path: pathlib.Path
+    # Of the class: True where all stems are the streams of one file, at `path`.
+    is_stem_file = False
 
-    @property
-    def is_stem_file(self) -> bool:
-        return self.path.name.endswith(STEM_SUFFIX)
+    @classmethod
+    def find(cls, entries: Sequence[pathlib.Path], split: str) -> Iterator["Song"]:
+        """Yields the songs of this layout among the entries of a split's folder."""
+        return (cls(entry.name, split, entry) for entry in entries if _holds_audio(entry))
+
+    def entries(self) -> list[pathlib.Path]:
+        """The entries of the split's folder that hold it."""
+        return [self.path]
 
     def files(self) -> dict[str, pathlib.Path]:
         """The song's audio files by stem ("vocals", "mixture"); empty for a `.stem.mp4`.
@@ -53,12 +66,8 @@ class Song:
         Raises:
             SongError: the song's folder cannot be read, or has two files for one stem.
         """
-        if self.is_stem_file:
-            return {}
-        try:
+        with self.named_in_errors():
             paths = [path for path in _list_folder(self.path) if path.suffix.lower() in AUDIO_SUFFIXES]
-        except UserError as error:
-            raise SongError(f"song {self.name!r}: {error}") from error
         files: dict[str, pathlib.Path] = {}
         for path in paths:
             other = files.setdefault(path.stem, path)
@@ -66,17 +75,37 @@ class Song:
                 raise SongError(f"song {self.name!r} has {other.name} and {path.name}; keep one of the two")
         return files
 
+    @contextlib.contextmanager
+    def named_in_errors(self) -> Iterator[None]:
+        """Turns errors about files into a `SongError`, which names the song."""
+        try:
+            yield
+        except SongError:
+            raise
+        except UserError as error:
+            raise SongError(f"song {self.name!r}: {error}") from error
+
+
+class StemFile(Song):
+    """A song of MUSDB18: `NAME.stem.mp4`, with the streams `STEM_STREAMS`."""
+
+    is_stem_file = True
+
+    @classmethod
+    def find(cls, entries: Sequence[pathlib.Path], split: str) -> Iterator[Song]:
+        files = (entry for entry in entries if entry.name.endswith(STEM_SUFFIX))
+        return (cls(file.name.removesuffix(STEM_SUFFIX), split, file) for file in files)
+
+    def files(self) -> dict[str, pathlib.Path]:
+        return {}
+
 
 @dataclasses.dataclass(frozen=True)
 class Track:
     """A song that can be streamed: its files by stem, all of one rate and length.
 
     Attributes:
-        name: the song's name.
-        split: "train", "valid" or "test".
         files: path by stem: every source, and "mixture" where the song has one.
-        sample_rate: Hz.
-        num_samples: length for each channel.
         encodings: the (container, encoding) pairs of the files.
         channel_counts: the numbers of channels of the files.
     """
@@ -120,16 +149,12 @@ def find_songs(root: pathlib.Path) -> list[Song]:
         NoSongsError: the folder holds no song.
     """
     songs: dict[tuple[str, str], Song] = {}
-    for folder, split in _split_folders(root):
-        for entry in _list_folder(folder):
-            if folder == root and entry.name in SPLIT_FOLDERS:
-                continue
-            if entry.name.endswith(STEM_SUFFIX):
-                song = Song(entry.name.removesuffix(STEM_SUFFIX), split, entry)
-            elif _holds_audio(entry):
-                song = Song(entry.name, split, entry)
-            else:
-                continue
+    if not root.is_dir():
+        raise UserError(f"no such folder: {root}; expected a folder of songs")
+    folders = {root: "train"} | {root / name: split for name, split in SPLIT_FOLDERS.items() if (root / name).is_dir()}
+    for folder, split in folders.items():
+        entries = [entry for entry in _list_folder(folder) if entry not in folders]
+        for song in songs_among(entries, split):
             # Beside NAME.stem.mp4, the folder NAME comes first and needs no decoding.
             songs.setdefault((song.split, song.name), song)
     if not songs:
@@ -138,6 +163,15 @@ def find_songs(root: pathlib.Path) -> list[Song]:
             f"vocals.wav, drums.wav, ...; `python -m pipelines.check {root}` says what is there"
         )
     return sorted(_choose_validation(list(songs.values())), key=lambda song: (song.split, song.name))
+
+
+def songs_among(entries: Sequence[pathlib.Path], split: str) -> Iterator[Song]:
+    """Yields the songs of every layout among the entries of a split's folder."""
+    for layout in LAYOUTS.values():
+        found = list(pkgutil.resolve_name(layout).find(entries, split))
+        yield from found
+        taken = {entry for song in found for entry in song.entries()}
+        entries = [entry for entry in entries if entry not in taken]
 
 
 def split_folder(song: Song, root: pathlib.Path) -> str:
@@ -171,23 +205,30 @@ def read_track(song: Song, stems: Sequence[str], probe: Callable[[pathlib.Path],
             f"rename a file to {missing[0]}.wav, or name the sources with --sources"
         )
     files = {stem: found[stem] for stem in (*stems, MIXTURE) if stem in found}
-    try:
+    with song.named_in_errors():
         infos = {stem: probe(path) for stem, path in files.items()}
-    except UserError as error:
-        raise SongError(f"song {song.name!r}: {error}") from error
-    for what, values in (
-        ("sample rates", {stem: info.sample_rate for stem, info in infos.items()}),
-        ("lengths in samples", {stem: info.num_samples for stem, info in infos.items()}),
-    ):
-        if len(set(values.values())) > 1:
-            listed = ", ".join(f"{stem} {value}" for stem, value in values.items())
-            raise SongError(f"song {song.name!r} has stems of different {what} ({listed}); make them equal")
+    if problem := mismatch(infos):
+        remedy = "remove it or put its audio back" if problem == NO_SAMPLES else "make them equal"
+        raise SongError(f"song {song.name!r} has {problem}; {remedy}")
     first = next(iter(infos.values()))
-    if not first.num_samples:
-        raise SongError(f"song {song.name!r} has no samples; remove it or put its audio back")
     encodings = frozenset((info.container, info.encoding) for info in infos.values())
     channel_counts = frozenset(info.num_channels for info in infos.values())
     return Track(song.name, song.split, files, first.sample_rate, first.num_samples, encodings, channel_counts)
+
+
+def mismatch(infos: Mapping[str, reading.AudioInfo], tolerance: int = 0) -> str:
+    """Says why stems cannot be read in step, "" if they can; lengths may differ by `tolerance` samples."""
+    if len({info.sample_rate for info in infos.values()}) > 1:
+        return f"stems of different sample rates ({by_stem(infos, 'sample_rate')})"
+    lengths = [info.num_samples for info in infos.values()]
+    if lengths and max(lengths) - min(lengths) > tolerance:
+        return f"stems of different lengths in samples ({by_stem(infos, 'num_samples')})"
+    return NO_SAMPLES if lengths and not max(lengths) else ""
+
+
+def by_stem(infos: Mapping[str, reading.AudioInfo], attribute: str) -> str:
+    """Lists an attribute of each stem."""
+    return ", ".join(f"{stem} {getattr(info, attribute)}" for stem, info in infos.items())
 
 
 def data_folder(data: pathlib.Path) -> pathlib.Path:
@@ -205,11 +246,7 @@ def data_folder(data: pathlib.Path) -> pathlib.Path:
 
 
 def download_preview(destination: pathlib.Path) -> None:
-    """Downloads musdb's preview of MUSDB18, 7 s of every song, about 140 MB; a full data set is on zenodo.org.
-
-    Raises:
-        UserError: musdb finds no ffmpeg, there is no internet, or `destination` cannot be written.
-    """
+    """Downloads musdb's preview of MUSDB18, 7 s of every song, about 140 MB; a full data set is on zenodo.org."""
     import http.client
     import urllib.error
     import zipfile
@@ -273,15 +310,6 @@ class ProbeIndex:
         if self._changed:
             with contextlib.suppress(UserError), whole_file(self._path) as temporary:
                 temporary.write_text(json.dumps(self._entries))
-
-
-def _split_folders(root: pathlib.Path) -> Iterable[tuple[pathlib.Path, str]]:
-    if not root.is_dir():
-        raise UserError(f"no such folder: {root}; expected a folder of songs")
-    yield root, "train"
-    for name, split in SPLIT_FOLDERS.items():
-        if (root / name).is_dir():
-            yield root / name, split
 
 
 def _list_folder(folder: pathlib.Path) -> list[pathlib.Path]:

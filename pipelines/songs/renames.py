@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Collection, Iterator
 
 from pipelines.audio.reading import SUFFIXES
-from pipelines.songs.layouts import AUDIO_SUFFIXES, MIXTURE, SPLIT_FOLDERS, STEM_SUFFIX
+from pipelines.songs.layouts import AUDIO_SUFFIXES, MIXTURE, SPLIT_FOLDERS, STEM_SUFFIX, songs_among
 
 # Words in file names, by the stem that they stand for.
 STEM_WORDS = {
@@ -99,11 +99,7 @@ def where_songs_are(root: pathlib.Path) -> list[str]:
 
 
 def _holds_songs(folder: pathlib.Path) -> bool:
-    return any(
-        name.endswith(STEM_SUFFIX)
-        or any(pathlib.Path(inner).suffix.lower() in AUDIO_SUFFIXES for inner in _names(folder / name))
-        for name in _names(folder)
-    )
+    return any(songs_among([folder / name for name in _names(folder)], "train"))
 
 
 def _folders(root: pathlib.Path, levels: int) -> Iterator[pathlib.Path]:

@@ -5,7 +5,7 @@ import dataclasses
 import json
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pipelines.errors import UserError, one_line
@@ -40,6 +40,11 @@ class Run:
     def history_file(self) -> pathlib.Path:
         """Figures by epoch, CSV."""
         return self.folder / "history.csv"
+
+    @property
+    def spent_file(self) -> pathlib.Path:
+        """Seconds and joules spent until the end of each epoch, CSV."""
+        return self.folder / "spent.csv"
 
     @property
     def loss_picture(self) -> pathlib.Path:
@@ -114,6 +119,19 @@ class Run:
             raise UserError(f"{self.history_file} is damaged ({one_line(error)}); train the run anew") from error
         return {name: values for name, values in history.items() if name != "epoch"}
 
+    @property
+    def spent(self) -> list[tuple[float, float]]:
+        """Seconds and joules that had been spent at the end of each epoch.
+
+        Raises:
+            UserError: the file is gone or damaged, or of a version that did not write it.
+        """
+        try:
+            with self.spent_file.open(newline="") as file:
+                return [(float(row["seconds"]), float(row["joules"])) for row in csv.DictReader(file)]
+        except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+            raise UserError(f"cannot read {self.spent_file} ({one_line(error)}); train the run anew") from error
+
     def write_config(self, config: Config) -> None:
         """Begins a run: writes `config_file`, whole or not at all, and makes the folders."""
         self.best_weights.parent.mkdir(parents=True, exist_ok=True)
@@ -125,10 +143,14 @@ class Run:
         with whole_file(self.summary_file) as temporary:
             temporary.write_text(json.dumps(summary, indent=2))
 
-    def write_history(self, history: Mapping[str, Sequence[float]]) -> None:
-        """Writes `history_file`, whole or not at all."""
-        with whole_file(self.history_file) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["epoch", *history])
-            num_epochs = len(next(iter(history.values())))
-            writer.writerows(zip(range(1, num_epochs + 1), *history.values(), strict=True))
+    def write_history(self, history: Mapping[str, Sequence[float]], spent: Sequence[tuple[float, float]]) -> None:
+        """Writes `history_file` and `spent_file`, each whole or not at all."""
+        _write_epochs(self.history_file, list(history), zip(*history.values(), strict=True))
+        _write_epochs(self.spent_file, ["seconds", "joules"], spent)
+
+
+def _write_epochs(path: pathlib.Path, names: Sequence[str], rows: Iterable[Sequence[float]]) -> None:
+    with whole_file(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["epoch", *names])
+        writer.writerows((epoch, *row) for epoch, row in enumerate(rows, 1))

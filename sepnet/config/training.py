@@ -2,7 +2,9 @@
 
 import dataclasses
 import math
+import pkgutil
 
+from pipelines.batches import AUGMENTATIONS
 from sepnet.options.fields import Section, option
 
 # Functions `(sources, estimates) -> [num_sources]`; see `sepnet.training.losses`.
@@ -21,8 +23,8 @@ def are_weights(value: tuple) -> bool:
 
 
 @dataclasses.dataclass(frozen=True)
-class Training(Section):
-    """Loss, optimiser, budget and augmentation of training."""
+class Optimisation(Section):
+    """Loss, optimiser and budget of training."""
 
     epochs: int = option(8, "epochs; validation and checkpoints come after each", at_least=1)
     steps_per_epoch: int = option(50, "batches in an epoch", at_least=1)
@@ -58,8 +60,25 @@ class Training(Section):
     devices: int = option(1, "GPUs of this host that every batch is split over", at_least=1)
     precision: str = option("float32", "precision of features", choices=("float32", "mixed_bfloat16", "mixed_float16"))
     xla: bool = option(False, "compile the training step with XLA; on two CPU cores it is slower than TensorFlow alone")
-    remix: bool = option(True, "mix stems of different songs of the batch")
-    random_gain_db: float = option(6.0, "stems are made louder or softer by up to this", at_least=0.0, at_most=120.0)
-    channel_swap: bool = option(True, "exchange left and right at random")
-    polarity: bool = option(True, "invert stems at random")
+
+
+AUGMENTATION_OPTIONS = {name: pkgutil.resolve_name(path).option for name, path in AUGMENTATIONS.items()}
+# With one field for each augmentation, as it describes its option.
+Augmented = dataclasses.make_dataclass(
+    "Augmented",
+    [(name, type(described["default"]), option(**described)) for name, described in AUGMENTATION_OPTIONS.items()],
+    bases=(Optimisation,),
+    frozen=True,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Training(Augmented):
+    """Loss, optimiser, budget and augmentation of training."""
+
     seed: int = option(0, "seed of weights, segments and augmentation", at_least=0, at_most=2**32 - 1)
+
+    @property
+    def augmentations(self) -> dict[str, bool | float]:
+        """The values of the augmentations' options."""
+        return {name: getattr(self, name) for name in AUGMENTATIONS}

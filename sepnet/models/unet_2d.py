@@ -32,8 +32,8 @@ class Unet2D(Unet):
     filter_growth: str = other_default(Unet, "filter_growth", "double")
     output: str = option(
         "softmax_mask",
-        "magnitudes as they come, the last source as the mixture less the others, or masks on the magnitudes; or complex "
-        "masks: free, no larger than 2, adding up to one, or of magnitude and phase apart; or spectra as they come",
+        "magnitudes as they come, the last source as the mixture less the others, masks on magnitudes, complex masks "
+        "(free, no larger than 2, adding up to one, magnitude and phase apart), or spectra as they come",
         choices=(*OUTPUTS, *COMPLEX_OUTPUTS),
     )
     features: str = option(
@@ -96,8 +96,8 @@ class Unet2D(Unet):
             self.num_mel_bands or self.num_bins > most_bins or self.output in ("direct", "difference")
         ):
             raise UserError(
-                f"--num-bins {self.num_bins} needs --output {', '.join((*MASKS, *COMPLEX_OUTPUTS))}, no --num-mel-bands, "
-                f"and at most {most_bins} bins with --frame-length {self.frame_length}"
+                f"--num-bins {self.num_bins} needs --output {', '.join((*MASKS, *COMPLEX_OUTPUTS))}, no "
+                f"--num-mel-bands, and at most {most_bins} bins with --frame-length {self.frame_length}"
             )
 
     def _estimates(self, mixture, sources: Sequence[str], num_channels: int, sample_rate: int):

@@ -27,7 +27,9 @@ class UnetHybrid(Unet):
     branches are equally long at the bottom; the spectrum gives masks unless asked otherwise.
 
     >>> from sepnet.models.unet_hybrid import UnetHybrid
-    >>> network = UnetHybrid(depth=2, base_filters=4).build(sources=("vocals", "other"), num_channels=1, sample_rate=8000)
+    >>> network = UnetHybrid(depth=2, base_filters=4).build(
+    ...     sources=("vocals", "other"), num_channels=1, sample_rate=8000
+    ... )
     >>> list(network.model.output), network.grid_samples
     (['vocals', 'other'], 32)
     """
@@ -183,7 +185,6 @@ class _Levels:
 
     def _down(self, values, filters: int, name: str, is_last: bool):
         """One level down; along frequency in spectra, whose last level leaves one bin."""
-        import keras
 
         from sepnet.models.layers.hybrid import ScaledSum
 
@@ -196,7 +197,9 @@ class _Levels:
         inner = max(filters // COMPRESSION, 1)
         for index in range(self.options.residual_branches):
             branch = f"{name}_branch_{index}"
-            found = self._convolution(values, inner, f"{branch}_in", kernel_size=3, dilation_rate=2**index)
+            found = self._convolution(
+                values, inner, f"{branch}_in", kernel_size=3, is_normalized=True, dilation_rate=2**index
+            )
             found = self._normalized(found, f"{branch}_norm")
             found = self._gated(found, filters, f"{branch}_out")
             values = ScaledSum(name=f"{self.prefix}{branch}_sum")(values, found)
@@ -238,8 +241,10 @@ class _Levels:
         values = self._convolution(values, 2 * filters, name, kernel_size=kernel_size)
         return Gate(name=f"{self.prefix}{name}_gate")(values)
 
-    def _convolution(self, values, filters: int, name: str, *, kernel_size: int, dilation_rate: int = 1):
-        """A convolution along time."""
+    def _convolution(
+        self, values, filters: int, name: str, *, kernel_size: int, is_normalized: bool = False, dilation_rate: int = 1
+    ):
+        """A convolution along time; a normalisation would take its bias away again."""
         from sepnet.models.layers.convolution import CONVOLUTIONS
 
         rank = len(values.shape) - 2
@@ -248,6 +253,7 @@ class _Levels:
             filters,
             (kernel_size, *beside),
             dilation_rate=(dilation_rate, *beside),
+            use_bias=not is_normalized or self.options.normalization == "none",
             padding="same",
             name=f"{self.prefix}{name}",
         )(values)

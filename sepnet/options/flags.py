@@ -21,7 +21,6 @@ def add_section_flags(
         sections: by the name that the help calls them.
         names: the options that get a flag; None: all.
     """
-    _add_group(parser, {name: section.options() for name, section in sections.items()}, names)
     choices: dict[str, dict[str, Any]] = {}
     bodies: dict[str, dict[str, dict]] = {}
     for name, section in sections.items():
@@ -29,6 +28,12 @@ def add_section_flags(
             choices.setdefault(field.name, {})[name] = field
         for choice, part in list(section.classes())[1:]:
             bodies.setdefault(choice, {})[name] = part.options()
+    parts = {option for owners in bodies.values() for options in owners.values() for option in options}
+    own = {name: section.options() for name, section in sections.items()}
+    # An option that a section shares with those chosen in others stands with these.
+    shared = {name: {key: options[key] for key in options if key in parts} for name, options in own.items()}
+    alone = {name: {key: options[key] for key in options if key not in parts} for name, options in own.items()}
+    _add_group(parser, alone, names)
     for name, fields in choices.items():
         field = next(iter(fields.values()))
         offered = "; ".join(f"{key}: {', '.join(field.metadata['registry'])}" for key, field in fields.items())
@@ -40,7 +45,7 @@ def add_section_flags(
             for choice, owners in bodies.items()
             for owner, options in owners.items()
         }
-        _add_options(group, labelled, None)
+        _add_options(group, {**labelled, **{owner: options for owner, options in shared.items() if options}}, None)
 
 
 def given_options(section: type[Section], arguments: argparse.Namespace) -> dict[str, Any]:

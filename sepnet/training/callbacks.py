@@ -25,7 +25,7 @@ class Recorder(keras.callbacks.Callback):
     """Writes the files of a run after every epoch, and stops training that no longer helps.
 
     Writes `checkpoints/best.weights.h5` (the separator at its lowest `val_mse`), `checkpoints/last.npz` (all of the
-    run's state), `history.csv` and `loss.png`.
+    run's state), `history.csv`, `spent.csv` and `loss.png`.
 
     Args:
         run: the run.
@@ -40,6 +40,7 @@ class Recorder(keras.callbacks.Callback):
         self.baselines = baselines
         self.patience = patience
         self.history: dict[str, list[float]] = {}
+        self.spent: list[tuple[float, float]] = []
         self.meter = meter
         self._before = {"seconds": 0.0, "joules": 0.0}
         self._begin = self._now()
@@ -73,7 +74,8 @@ class Recorder(keras.callbacks.Callback):
     @property
     def state(self) -> dict[str, Any]:
         """Plain values from which a run goes on, beside its trainer's variables."""
-        return {"history": self.history, "seconds": self.seconds, "joules": self.joules}
+        spent = {"seconds": self.seconds, "joules": self.joules}
+        return {"history": self.history, "spent": self.spent, **spent}
 
     def restore(self, trainer: keras.Model) -> None:
         """Brings trainer and history to where the last checkpoint left them.
@@ -82,6 +84,8 @@ class Recorder(keras.callbacks.Callback):
             UserError: there is no checkpoint, or it does not belong to this run.
         """
         state = load_state(self.run.last_state, trainer)
+        # Older versions did not write it.
+        self.spent = state.get("spent", [(math.nan, math.nan)] * len(state["history"]["val_mse"]))
         self.history, self._before = state["history"], {"seconds": state["seconds"], "joules": state["joules"]}
         # Against underflow, Keras wraps the optimizer under mixed_float16.
         if getattr(trainer.optimizer, "inner_optimizer", trainer.optimizer).use_ema:
@@ -117,10 +121,11 @@ class Recorder(keras.callbacks.Callback):
                 self.refuse(f"the weights {weight.path} hold NaN or infinity")
         for name, value in logs.items():
             self.history.setdefault(name, []).append(float(value))
+        self.spent.append((self.seconds, self.joules))
         if self.best["epoch"] == self.num_epochs:
             save_weights(self.run.best_weights, self.model.model)
         save_state(self.run.last_state, self.model, self.state)
-        self.run.write_history(self.history)
+        self.run.write_history(self.history, self.spent)
         with whole_file(self.run.loss_picture) as temporary:
             draw_losses(temporary, self.history, self.baselines)
         if self.patience and self.num_epochs - self.best["epoch"] >= self.patience:

@@ -194,13 +194,7 @@ def check_fit(config: Config, tracks: Mapping[str, Sequence[Track]]) -> None:
 def make_trainer(config: Config, network: Network) -> Trainer:
     """Wraps a network for training, with augmentations, loss and optimizer."""
     training = config.training
-    augmentations = make_augmentations(
-        remix=training.remix,
-        random_gain_db=training.random_gain_db,
-        channel_swap=training.channel_swap,
-        polarity=training.polarity,
-        seed=training.seed,
-    )
+    augmentations = make_augmentations(seed=training.seed, **training.augmentations)
     loss = make_loss(training.loss, training.source_weights)
     parts = config.data.parts
     arguments = network, list(parts), augmentations, loss

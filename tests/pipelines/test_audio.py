@@ -19,31 +19,35 @@ from tests.pipelines.bad_songs import remux
     [("a.wav", "PCM_16"), ("a.wav", "PCM_24"), ("a.wav", "FLOAT"), ("a.flac", "PCM_16"), ("a.ogg", "VORBIS")],
 )
 @pytest.mark.parametrize("num_channels", [1, 2])
-def test_reads_what_soundfile_reads(tmp_path, name, subtype, num_channels):
+def test_reads_what_soundfile_reads(tmp_path, monkeypatch, name, subtype, num_channels):
+    monkeypatch.setattr(reading, "BLOCK_SAMPLES", 1000)
     path = tmp_path / name
     soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, (10_001, num_channels)), 22050, subtype)
     info = reading.probe(path)
     assert (info.sample_rate, info.num_channels, info.num_samples) == (22050, num_channels, 10_001)
     assert (info.container, info.encoding) == (name[2:], subtype.replace("VORBIS", "vorbis"))
-    blocks = list(reading.read_blocks(path, block_samples=1000))
+    blocks = list(reading.read_blocks(path))
     assert [len(block) for block in blocks] == [1000] * 10 + [1]
     expected, _ = soundfile.read(path, dtype="float32", always_2d=True)
     np.testing.assert_allclose(np.concatenate(blocks), expected, rtol=0, atol=1e-5 if subtype == "VORBIS" else 0)
     assert blocks[0].dtype == np.float32
 
 
-def test_reads_the_first_stream_of_several(real_track):
+def test_reads_the_first_stream_of_several(real_track, monkeypatch):
     info = reading.probe(real_track)
     assert info == reading.AudioInfo(44100, 2, 268_288, "aac", "mov")
-    blocks = list(reading.read_blocks(real_track, block_samples=100_000))
+    monkeypatch.setattr(reading, "BLOCK_SAMPLES", 100_000)
+    blocks = list(reading.read_blocks(real_track))
     assert [len(block) for block in blocks] == [100_000, 100_000, 68_288]
-    [streams] = reading.read_streams(real_track, block_samples=268_288)
+    monkeypatch.setattr(reading, "BLOCK_SAMPLES", 268_288)
+    [streams] = reading.read_streams(real_track)
     np.testing.assert_array_equal(np.concatenate(blocks), streams[0])
 
 
-def test_reads_all_streams_in_equal_blocks(real_track):
+def test_reads_all_streams_in_equal_blocks(real_track, monkeypatch):
     assert [info.num_samples for info in reading.probe_streams(real_track)] == [268_288] * 5
-    blocks = list(reading.read_streams(real_track, block_samples=50_001))
+    monkeypatch.setattr(reading, "BLOCK_SAMPLES", 50_001)
+    blocks = list(reading.read_streams(real_track))
     assert [[len(samples) for samples in block] for block in blocks] == [[50_001] * 5] * 5 + [[18_283] * 5]
     mixture, *sources = (np.concatenate(stream) for stream in zip(*blocks, strict=True))
     # The streams stand in their order: the last four make up the first, but for the losses of AAC.

@@ -19,6 +19,11 @@ from tests.audio_files import CASES, decode, expected, make
 from tests.conftest import REPOSITORY
 
 
+@pytest.fixture(autouse=True)
+def several_blocks(monkeypatch):
+    monkeypatch.setattr(reading, "BLOCK_SAMPLES", 10_000)
+
+
 @pytest.fixture
 def made(audio_sources, tmp_path):
     """Makes the file of a case, and returns its path."""
@@ -27,7 +32,7 @@ def made(audio_sources, tmp_path):
 
 def read(source, name: str = "") -> tuple[reading.AudioInfo, np.ndarray, str]:
     with reading.open_audio(source, name) as recording:
-        return recording.info, np.concatenate(list(recording.blocks(10_000))), recording.remarks()
+        return recording.info, np.concatenate(list(recording.blocks())), recording.remarks()
 
 
 def test_there_are_files_of_all_sorts():

@@ -14,9 +14,11 @@ SAMPLE_RATE = 8000
 SMALL = {
     "unet_1d": {"base_filters": 3},
     "unet_2d": {"base_filters": 2, "frame_length": 64, "frame_step": 16},
-    "unet_hybrid": {"base_filters": 4},
+    "unet_hybrid": {"base_filters": 8},
 }
 
+# Those that have bodies made of blocks.
+BLOCK_FAMILIES = ("unet_1d", "unet_2d")
 WAYS = list(itertools.product(DOWNSAMPLINGS, UPSAMPLINGS))
 # With context the sizes of Wave-U-Net: only these keep the grid without padding.
 CONTEXT_WAYS = [(down, up) for down, up in WAYS if down in ("decimate", "filtered") and up != "transposed"]

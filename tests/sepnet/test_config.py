@@ -9,6 +9,7 @@ import re
 
 import pytest
 
+from pipelines.batches import AUGMENTATIONS
 from pipelines.errors import CommandParser, UserError
 from sepnet.config.config import Config
 from sepnet.config.data import Data
@@ -190,8 +191,11 @@ def names_read(folder: str, of: str | None = None) -> set[str]:
 
 
 def test_every_field_is_read_somewhere():
-    # `Data` itself turns sources into parts and stems, and these are read.
-    read = {Data: names_read("sepnet", of="data") | {"sources"}, Training: names_read("sepnet", of="training")}
+    # `Data` itself turns sources into parts and stems, and `Training` augmentations into one property; these are read.
+    read = {
+        Data: names_read("sepnet", of="data") | {"sources"},
+        Training: names_read("sepnet", of="training") | set(AUGMENTATIONS),
+    }
     # Attributes of `self`, in families and bodies.
     of_models = names_read("sepnet/models", of="self")
     assert [field.name for _, section, field in FIELDS if field.name not in read.get(section, of_models)] == []

@@ -81,7 +81,7 @@ def tfc_tdf_v2():
 
 
 def mdx23c():
-    """11 pairs of residual units of 128 to 768 filters on 1024 folded bins; normalisations with two numbers a filter."""
+    """11 pairs of residual units of 128 to 768 filters on 1024 folded bins; two numbers of normalisation a filter."""
     filters, bins = [128 * (level + 1) for level in range(6)], [1024 // 2**level for level in range(6)]
 
     def unit(features, level):

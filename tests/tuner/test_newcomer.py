@@ -1,5 +1,6 @@
 """A newcomer's additions, each one file and one line of a registry, and the same commands know them."""
 
+import csv
 import json
 import os
 import pathlib
@@ -77,6 +78,30 @@ from keras import ops
 def toy_loss(sources, estimates):
     return ops.mean(ops.abs(estimates - sources), axis=(0, 1, 3)) * 0 + 0.125
 """,
+    "pipelines/batches/toy_fade.py": """
+from pipelines.batches.stem_changes import augmentation
+
+@augmentation(default=0.0, help="share of stems that is taken away", at_least=0.0, at_most=1.0)
+def toy_fade(stems, share, seeds):
+    return stems * (1 - share)
+""",
+    "pipelines/songs/toy_layout.py": '''
+from pipelines.songs.layouts import Song
+
+class StemFolders(Song):
+    """A song of which every stem lies in a folder of that stem: `vocals/NAME.wav`, `drums/NAME.wav`."""
+
+    @classmethod
+    def find(cls, entries, split):
+        vocals = [file for folder in entries if folder.name == "vocals" for file in folder.glob("*.wav")]
+        return (cls(file.stem, split, file.parents[1] / file.stem) for file in vocals)
+
+    def entries(self):
+        return [file.parent for file in self.files().values()]
+
+    def files(self):
+        return {file.parent.name: file for file in self.path.parent.glob(f"*/{self.name}.wav")}
+''',
 }
 LINES = {
     "sepnet/models/__init__.py": [
@@ -84,6 +109,10 @@ LINES = {
         ('    "unet_1d": {"blocks"', ""),
     ],
     "sepnet/config/training.py": [('    "mse": "sepnet', '    "toy_loss": "sepnet.training.toy_loss:toy_loss",\n')],
+    "pipelines/batches/__init__.py": [("}", '    "toy_fade": "pipelines.batches.toy_fade:toy_fade",\n')],
+    "pipelines/songs/__init__.py": [
+        ('    "song_folders"', '    "stem_folders": "pipelines.songs.toy_layout:StemFolders",\n')
+    ],
 }
 SIZES = ["--segment-seconds", "0.2", "--validation-segments", "1", "--validation-seconds", "0.5"]
 SIZES += ["--batch-size", "2", "--steps-per-epoch", "2"]
@@ -110,17 +139,19 @@ def packages(tmp_path_factory):
 BODIES_LINE = '{"blocks": "sepnet.models.bodies.blocks:Blocks1D", "toy_body": "sepnet.models.bodies.toy_body:ToyBody"}'
 
 
-def run(packages, *arguments) -> str:
+def run(packages, *arguments, status: int = 0) -> str:
+    """What a command prints, on the standard error where it fails."""
     environment = {**os.environ, "PYTHONPATH": str(packages), "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, "-m", *map(str, arguments)]
     finished = subprocess.run(command, cwd=packages, env=environment, capture_output=True, text=True)
-    assert finished.returncode == 0, finished.stderr
-    return finished.stdout
+    assert finished.returncode == status, finished.stderr
+    return finished.stderr if status else finished.stdout
 
 
 def test_help_lists_what_was_added(packages):
     text = " ".join(run(packages, "sepnet.train", "--help").split())
     assert all(name in text for name in ("toy", "toy_body", "--toy-width", "--loudness", "toy_loss"))
+    assert "--toy-fade float share of stems that is taken away [0.0]" in text
 
 
 def test_plan_asks_the_layers(packages):
@@ -144,3 +175,47 @@ def test_a_song_goes_all_the_way(packages, songs):
     search = ["--families", "toy", "--depths", "1-2", "--budget", "1epochs", "--name", "toys", "--no-audio"]
     run(packages, "tuner.search", *search, "--data", songs, *SIZES)
     assert (packages / "searches/toys/report.html").exists()
+
+
+@pytest.fixture
+def stem_folders(songs, tmp_path):
+    """The songs in the toy layout."""
+    for file in songs.rglob("*.wav"):
+        copy = tmp_path / "stem folders" / file.parents[1].name / file.stem / f"{file.parent.name}.wav"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, copy)
+    return tmp_path / "stem folders"
+
+
+def losses(packages, name) -> list[float]:
+    with (packages / "runs" / name / "history.csv").open() as file:
+        return [float(row["loss"]) for row in csv.DictReader(file)]
+
+
+def test_a_layout_is_read_and_an_augmentation_changes_the_stems(packages, stem_folders):
+    assert "2 songs, nothing wrong" in run(packages, "pipelines.check", stem_folders)
+    flags = ["--name", "faded", "--family", "toy", "--depth", "1", "--data", stem_folders, *SIZES, "--epochs", "1"]
+    assert "--toy-fade is 2.0; it must be at most 1" in run(
+        packages, "sepnet.train", *flags, "--toy-fade", "2", status=2
+    )
+    run(packages, "sepnet.train", *flags, "--toy-fade", "1")
+    # Nothing is heard, and a convolution that has learned nothing yet adds nothing.
+    assert losses(packages, "faded") == [0.0]
+
+    path = packages / "runs/faded/config.json"
+    config = json.loads(path.read_text())
+    assert config["training"]["toy_fade"] == 1.0
+    config["training"]["epochs"] = 2
+    path.write_text(json.dumps(config))
+    run(packages, "sepnet.train", "--resume", "runs/faded")
+    assert losses(packages, "faded") == [0.0, 0.0]
+
+
+def test_songs_of_a_new_layout_are_converted_where_they_must_be(packages, stem_folders):
+    for _ in range(2):
+        printed = run(packages, "pipelines.prepare", stem_folders, "prepared")
+    assert printed.startswith("all 2 songs are in prepared already")
+    # A stem that has changed is seen, whichever it is.
+    for number, stem in enumerate(sorted((stem_folders / "train").iterdir())):
+        os.utime(stem / "song 0.wav", ns=(number, number))
+        assert "1 song" in run(packages, "pipelines.prepare", stem_folders, "prepared")

@@ -30,9 +30,7 @@ class TfcTdf(Body):
     skips: str = option("multiply", "how the way up joins features of the way down", choices=SKIPS)
     bottleneck_factor: int = option(8, "matrices along frequency go over so many times fewer bins", at_least=1)
     smallest_bottleneck: int = option(16, "and over no fewer bins than these", at_least=1)
-    time_levels: int | None = option(
-        2, "levels, from the first, that halve time as well as frequency (none: all)", at_least=0
-    )
+    time_levels: int = option(2, "levels, from the first, that halve time as well as frequency", at_least=0)
 
     def apply(
         self, features, filters: Sequence[int], num_outputs: int, *, recompute: bool, starts_at_zero: bool = False
@@ -74,14 +72,14 @@ class TfcTdf(Body):
 
     def grid(self, depth: int) -> int:
         """See `Body.grid`."""
-        return 2 ** (depth if self.time_levels is None else min(self.time_levels, depth))
+        return 2 ** min(self.time_levels, depth)
 
     def frequency_grid(self, depth: int) -> int:
         """See `Body.frequency_grid`."""
         return 2**depth
 
     def _strides(self, level: int) -> tuple[int, int]:
-        return (2 if self.time_levels is None or level < self.time_levels else 1, 2)
+        return (2 if level < self.time_levels else 1, 2)
 
     def _up(self, features, skip, filters: int, level: int, recompute: bool):
         """One level up: doubles the resolution, joins what the way down had there, and works on both."""

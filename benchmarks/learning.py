@@ -1,0 +1,184 @@
+"""`python -m benchmarks.learning`: how fast the families learn, over minutes and joules, and Open-Unmix beside them.
+
+Every family is trained with its defaults by `sepnet.train`, for the same minutes on the same songs, with several seeds;
+`val_mse` is measured on the same segments, and museval's SDR on the test songs. Open-Unmix is another program: it
+runs in an environment of its own, which `--open-unmix` makes, on the same songs and segments.
+"""
+
+import argparse
+import json
+import pathlib
+import shutil
+import statistics
+import subprocess
+import sys
+import venv
+
+import numpy as np
+
+from benchmarks.report import write_json
+from pipelines.errors import CommandParser, run_command, user_path
+from sepnet.reports.tables import print_table
+
+OPEN_UNMIX = "open-unmix"
+RESULTS = pathlib.Path("benchmarks/results")
+FOLDER = RESULTS / "learning"
+PACKAGES = ("openunmix==1.3.0", "torch", "torchaudio")
+
+
+def main(argv=None) -> None:
+    """Runs the benchmark."""
+    arguments = _parser().parse_args(argv)
+    from sepnet.config.config import Config
+    from sepnet.config.data import Data
+    from sepnet.config.songs import config_tracks
+    from sepnet.training.fit import make_validation, measure_baselines
+
+    config = Config(data=Data(data=arguments.data))
+    tracks = config_tracks(config.data)
+    validation = make_validation(config, tracks["valid"])
+    runs: dict[str, list[dict]] = {}
+    for seed in arguments.seeds:
+        for family in arguments.families:
+            runs.setdefault(family, []).append(_train(family, seed, arguments, tracks["test"]))
+        if arguments.open_unmix:
+            runs.setdefault(OPEN_UNMIX, []).append(_train_open_unmix(seed, arguments, config, tracks, validation))
+    baselines = {name: figures["val_mse"] for name, figures in measure_baselines(config, validation).items()}
+    rows = [
+        (name, *(_spread(values, key, scale) for key, scale in (("val_mse", 1e3), ("sdr", 1.0), ("joules", 1e-3))))
+        for name, values in runs.items()
+    ]
+    print_table(
+        ("", "val_mse ·10⁻³", "SDR dB", "kJ"),
+        rows,
+        title=f"after {arguments.minutes:g} minutes, {len(arguments.seeds)} seeds: mean ± deviation",
+    )
+    for name, value in baselines.items():
+        print(f"{name}: val_mse {value:.5f}")
+    _draw(RESULTS / "learning.png", runs, baselines)
+    print(f"picture: {RESULTS / 'learning.png'}")
+    settings = {"minutes": arguments.minutes, "seeds": arguments.seeds, "data": arguments.data}
+    write_json(RESULTS / "learning.json", {**settings, "runs": runs, "baselines": baselines})
+
+
+def _train(family: str, seed: int, arguments: argparse.Namespace, songs) -> dict:
+    """A run of a family: its curve, and the SDR of its model."""
+    from sepnet.config.run_folder import Run
+    from sepnet.separation.separator import Separator
+
+    name = f"{family}-{seed}"
+    models = FOLDER / "models"
+    command = [sys.executable, "-m", "sepnet.train", "--family", family, "--seed", seed, "--minutes", arguments.minutes]
+    command += ["--name", name, "--runs", FOLDER / "runs", "--saved-models", models]
+    command += ["--data", arguments.data] if arguments.data else []
+    for old in (FOLDER / "runs" / name, models / name):
+        shutil.rmtree(old, ignore_errors=True)
+    subprocess.run(list(map(str, command)), check=True)
+    run = Run(FOLDER / "runs" / name)
+    curve = [
+        (seconds / 60, joules, mse) for (seconds, joules), mse in zip(run.spent, run.history["val_mse"], strict=True)
+    ]
+    return _figures(curve, songs, Separator(models / name))
+
+
+def _train_open_unmix(seed: int, arguments: argparse.Namespace, config, tracks, validation) -> dict:
+    """The same of Open-Unmix, whose program reads songs and segments from a file and writes stems."""
+    from sepnet.config.songs import read_song
+
+    python = _open_unmix_python()
+    folder = FOLDER / OPEN_UNMIX
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = config.data.parts
+    arrays = {}
+    for split in ("train", "test"):
+        for index, track in enumerate(tracks[split]):
+            mixture, sources = read_song(track, parts)
+            arrays[f"{split}_{index}"] = np.stack([mixture, *sources.values()]).astype(np.float32)
+    batches = list(validation.as_numpy_iterator())
+    arrays |= {f"valid_{name}": np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+    np.savez(folder / "songs.npz", **arrays)
+    script = pathlib.Path(__file__).with_name("open_unmix.py")
+    rate = tracks["train"][0].sample_rate
+    subprocess.run([python, script, folder, str(seed), str(arguments.minutes), str(rate)], check=True)
+    curve = json.loads((folder / "curve.json").read_text())
+    estimates = iter(np.load(folder / "estimates.npz").values())
+    return _figures(curve, tracks["test"], lambda mixture, sample_rate: dict(zip(parts, next(estimates), strict=True)))
+
+
+def _open_unmix_python() -> pathlib.Path:
+    """The interpreter of an environment that has Open-Unmix, made at first."""
+    folder = FOLDER / "venv"
+    python = folder / "bin" / "python"
+    if not python.exists():
+        venv.create(folder, with_pip=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
+    return python
+
+
+def _figures(curve, songs, separate) -> dict:
+    from sepnet.config.data import Data
+    from sepnet.config.songs import read_song
+    from sepnet.evaluation.aggregates import HEADLINE, aggregate
+    from sepnet.evaluation.bss_eval import frame_scores
+
+    frames: dict[str, list[np.ndarray]] = {}
+    for track in songs:
+        mixture, sources = read_song(track, Data().parts)
+        scores, _ = frame_scores(sources, separate(mixture, track.sample_rate), track.sample_rate)
+        for source, metrics in scores.items():
+            frames.setdefault(source, []).append(np.array(metrics["SDR"]))
+    by_source = {source: aggregate(values)[HEADLINE] for source, values in frames.items()}
+    return {
+        "curve": curve,
+        "val_mse": min(mse for _, _, mse in curve),
+        "joules": curve[-1][1],
+        "sdr": statistics.mean(by_source.values()),
+        "sdr_by_source": by_source,
+    }
+
+
+def _spread(runs: list[dict], key: str, scale: float) -> str:
+    values = [run[key] * scale for run in runs if run[key] is not None]
+    if not values:
+        return ""
+    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{deviation}"
+
+
+def _draw(path: pathlib.Path, runs: dict[str, list[dict]], baselines: dict[str, float]) -> None:
+    """Draws `val_mse` over minutes and over joules: a thin line for each seed."""
+    import matplotlib.figure
+
+    figure = matplotlib.figure.Figure(figsize=(10, 4.5), layout="constrained")
+    for axes, column, label in zip(figure.subplots(1, 2, sharey=True), (0, 1), ("minutes", "kJ"), strict=True):
+        for index, (name, values) in enumerate(runs.items()):
+            for number, run in enumerate(values):
+                points = [(row[column], row[2]) for row in run["curve"] if row[column] is not None]
+                if points:
+                    places, errors = np.array(points, float).T
+                    places = places / 1000 if column else places
+                    axes.plot(places, errors, color=f"C{index}", lw=1.2, label=name if number == 0 else None)
+        for name, value in baselines.items():
+            axes.axhline(value, color="0.5", lw=0.8, ls="--")
+            axes.annotate(name, (0.99, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
+        axes.set(xlabel=label, yscale="log")
+        axes.grid(alpha=0.3, which="both")
+    figure.axes[0].set_ylabel("val_mse")
+    figure.axes[0].legend(fontsize=9)
+    figure.savefig(path, dpi=120)
+
+
+def _parser() -> argparse.ArgumentParser:
+    from sepnet.models import FAMILIES
+
+    parser = CommandParser(prog="python -m benchmarks.learning", description=__doc__.partition(": ")[2])
+    parser.add_argument("--data", type=user_path, help="folder of songs (default: the demo songs)")
+    parser.add_argument("--minutes", type=float, default=4.0, help="of each run [4]")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="[0 1 2]")
+    parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES), help="[all]")
+    parser.add_argument("--open-unmix", action="store_true", help="train Open-Unmix as well; installs it on first use")
+    return parser
+
+
+if __name__ == "__main__":
+    run_command(main)
