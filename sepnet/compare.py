@@ -5,6 +5,8 @@ import pathlib
 from collections.abc import Sequence
 
 from pipelines.errors import CommandParser, UserError, run_command, user_path
+from sepnet.comparison.runs import compare_runs
+from sepnet.comparison.song import compare_models
 from sepnet.config.data import Data
 from sepnet.config.flags import add_flags_of, section_from_flags
 from sepnet.config.run_folder import Run
@@ -26,16 +28,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             if getattr(arguments, name, None) is not None:
                 flag = f"--{name.replace('_', '-')}"
                 raise UserError(f"{flag} says what to draw of a song; give --song as well, and models instead of runs")
-        from sepnet.comparison.runs import compare_runs
-
         compare_runs([Run(folder) for folder in arguments.folders], arguments.output)
         return
     for name, least in (("seconds", 0), ("start", -1)):
         value = getattr(arguments, name)
         if value is not None and not least < value < float("inf"):
             raise UserError(f"--{name} is {value:g}; expected seconds{', more than 0' if name == 'seconds' else ''}")
-    from sepnet.comparison.song import compare_models
-
     compare_models(
         arguments.folders,
         arguments.song,

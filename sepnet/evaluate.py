@@ -6,8 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.errors import CommandParser, UserError, positive, run_command, user_path
+from pipelines.files import check_writable, whole_file
 from sepnet.config.data import Data
 from sepnet.config.flags import add_flags_of, section_from_flags
+from sepnet.config.songs import config_tracks, data_of, data_root
+from sepnet.evaluation.bss_eval import check_installed
+from sepnet.evaluation.pictures import draw_comparison
+from sepnet.evaluation.published import why_not_comparable
+from sepnet.evaluation.scores import Job, check_names
+from sepnet.evaluation.songs import evaluate
+from sepnet.evaluation.tables import print_comparison, print_museval, print_whole_songs
+from sepnet.export.saved_model import read_models
+from sepnet.measures.provenance import content_hash
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -17,22 +27,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         UserError: a model, the data or the output folder cannot be used, or the models have different sources.
     """
     arguments = _parser().parse_args(argv)
-    from sepnet.evaluation import bss_eval
-    from sepnet.evaluation.scores import check_names
-    from sepnet.export.saved_model import read_models
-
     models, parts = read_models(arguments.models)
     check_names(models)
-
     if not arguments.quick:
-        bss_eval.check_installed()
+        check_installed()
     elif arguments.compare:
         raise UserError("--compare needs museval's figures; leave out --quick")
-
-    from pipelines.files import check_writable
-    from sepnet.config.songs import config_tracks, data_of, data_root
-    from sepnet.evaluation.scores import Job
-    from sepnet.evaluation.songs import evaluate
 
     data = data_of(parts, section_from_flags(Data, arguments))
     root, tracks, parts = data_root(data), config_tracks(data)[arguments.split], data.parts
@@ -49,15 +49,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _model_hash(version: pathlib.Path) -> str:
-    from sepnet.measures.provenance import content_hash
-
     files = (path for path in version.rglob("*") if path.is_file())
     return content_hash({path.relative_to(version).as_posix(): path for path in files})
 
 
 def _print_figures(figures: Mapping[str, Any], sources: Sequence[str], title: str, output: pathlib.Path) -> None:
-    from sepnet.evaluation.tables import print_museval, print_whole_songs
-
     print_whole_songs(figures["methods"], sources, title)
     if any("museval" in row for row in figures["methods"].values()):
         print_museval(figures["methods"], sources)
@@ -72,11 +68,6 @@ def _print_figures(figures: Mapping[str, Any], sources: Sequence[str], title: st
 
 
 def _compare(figures: Mapping[str, Any], tracks: Sequence, sources: Sequence[str], output: pathlib.Path) -> None:
-    from pipelines.files import whole_file
-    from sepnet.evaluation.pictures import draw_comparison
-    from sepnet.evaluation.published import why_not_comparable
-    from sepnet.evaluation.tables import print_comparison
-
     measured = {name: row for name, row in figures["methods"].items() if "museval" in row}
     caution = why_not_comparable(tracks, sources)
     print_comparison(measured, sources, caution)

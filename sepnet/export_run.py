@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from pipelines.errors import CommandParser, run_command, user_path
 from sepnet.config.run_folder import Run
+from sepnet.export.write import export_run
 from sepnet.models.keras_settings import load_keras
 
 
@@ -19,8 +20,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     arguments = _parser().parse_args(argv)
     load_keras()
-    from sepnet.export.write import export_run
-
     folder = arguments.to or pathlib.Path("saved_models") / arguments.run.name
     record = json.load(sys.stdin) if arguments.record_from_stdin else None
     print(export_run(Run(arguments.run), folder, record))

@@ -7,11 +7,27 @@ import pathlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from pipelines.audio.reading import is_pipe, probe, say
+import numpy as np
+
+from pipelines.audio.reading import is_pipe, open_audio, probe, say
 from pipelines.errors import CommandParser, UserError, one_line, run_command, unforeseen
+from pipelines.files import check_writable, replace_all, working_folder
+from pipelines.progress import progress_bar
+from sepnet.export.write import newest_model
 from sepnet.separation.outputs import KARAOKE, RESIDUAL, Outputs, check_no_input, check_template, planned_files
-from sepnet.separation.song_files import STREAM, SongFile, named_songs
-from sepnet.separation.stem_files import FORMAT_NAMES, MIXTURE, OPUS_RATES, STEM_MP4
+from sepnet.separation.remote_model import RemoteModel
+from sepnet.separation.sample_streams import Echo
+from sepnet.separation.separator import Separator
+from sepnet.separation.song_files import STANDARD_STREAM, SongFile, named_songs
+from sepnet.separation.stem_files import (
+    FORMAT_NAMES,
+    MIXTURE,
+    OPUS_RATES,
+    STEM_MP4,
+    StemFiles,
+    check_format,
+    stream_wav,
+)
 
 VOCALS = "vocals"
 
@@ -23,10 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         UserError: the songs, the model or the output folder cannot be used.
     """
     arguments = _arguments(sys.argv[1:] if argv is None else argv)
-    streamed = arguments.songs == [STREAM] if arguments.output is None else arguments.output == STREAM
+    streamed = arguments.songs == [STANDARD_STREAM] if arguments.output is None else arguments.output == STANDARD_STREAM
     output = None if streamed else pathlib.Path(arguments.output or "stems")
     songs = named_songs(arguments.songs, output)
-    if STREAM in arguments.songs and sys.stdin is None:
+    if STANDARD_STREAM in arguments.songs and sys.stdin is None:
         raise UserError("the standard input is closed; pipe a song into it, or name a file")
     is_one = len(songs) == 1 and not os.path.isdir(arguments.songs[0])
     one_file = arguments.format == STEM_MP4
@@ -35,8 +51,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if output is None:
         _check_standard_output(songs)
     else:
-        from pipelines.files import check_writable
-
         check_writable(output)
 
     separator = _separator(arguments)
@@ -56,17 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 2 if failures else 0
 
 
-def _separator(arguments: argparse.Namespace):
-    from sepnet.separation.separator import Separator
-
+def _separator(arguments: argparse.Namespace) -> Separator:
     if arguments.server is not None:
-        from sepnet.separation.remote_model import RemoteModel
-
         return Separator(RemoteModel(arguments.server, arguments.model, arguments.token))
     if arguments.token is not None:
         raise UserError("--token is for a server; name that by --server")
-    from sepnet.export.write import newest_model
-
     return Separator(newest_model(pathlib.Path("saved_models")) if arguments.model is None else arguments.model)
 
 
@@ -83,19 +91,18 @@ def _check_standard_output(songs: Sequence[SongFile]) -> None:
 
 
 def separate_songs(
-    separator, songs: Sequence[SongFile], output: pathlib.Path, outputs: Outputs, skip_existing: bool = False
+    separator: Separator,
+    songs: Sequence[SongFile],
+    output: pathlib.Path,
+    outputs: Outputs,
+    skip_existing: bool = False,
 ) -> dict[SongFile, UserError]:
     """Separates songs one after the other, with a progress bar, and prints the files that were written.
 
     Each stem is as long as its song, at its rate and with its channels. Where one would exceed full scale, all stems of
     the song are made softer by one common gain.
 
-    Args:
-        separator: `sepnet.separation.separator.Separator`.
-        songs: any files that libsndfile or PyAV reads.
-        output: folder, made if it is not there; what is there is replaced when a whole song is done.
-        outputs: what is written.
-        skip_existing: songs are left out if all their files are there.
+    What is in the output folder is replaced when a whole song is done.
 
     Returns:
         The songs that could not be separated, of which nothing was written, and why. What nobody foresaw is among
@@ -104,8 +111,6 @@ def separate_songs(
     Raises:
         UserError: see `sepnet.separation.outputs.planned_files`; no song was read then.
     """
-    from pipelines.progress import progress_bar
-
     targets, failures = planned_files(songs, output, outputs, separator.model.name, skip_existing)
     seconds = {song: _seconds(song) for song in targets}
     with progress_bar("separating", total=sum(seconds.values()), unit="s of audio") as advance:
@@ -141,11 +146,6 @@ def _seconds(song: SongFile) -> float:
 
 def _separate_song(separator, song, output, targets, outputs: Outputs, advance: Callable[..., None]) -> None:
     """Writes a song's files, all of them or none."""
-    import numpy as np
-
-    from pipelines.files import replace_all, working_folder
-    from sepnet.separation.stem_files import StemFiles, check_format
-
     with _reading(song) as (info, blocks):
         check_format(outputs.format_name, info)
         _note_rates(separator, song, info.sample_rate, outputs)
@@ -161,9 +161,7 @@ def _separate_song(separator, song, output, targets, outputs: Outputs, advance: 
             replace_all(dict(zip(written, targets, strict=True)), aside=folder)
 
 
-def _separate_to_stream(separator, songs: Sequence[SongFile], outputs: Outputs) -> None:
-    from sepnet.separation.stem_files import stream_wav
-
+def _separate_to_stream(separator: Separator, songs: Sequence[SongFile], outputs: Outputs) -> None:
     if len(songs) > 1 or len(outputs.names) > 1 or outputs.format_name != "wav":
         raise UserError(
             f"the standard output takes one song and one stem as WAV, and this would be {len(songs)} with "
@@ -178,8 +176,6 @@ def _separate_to_stream(separator, songs: Sequence[SongFile], outputs: Outputs) 
 
 def _separate(separator, info, blocks: Iterable, outputs: Outputs) -> Iterator[dict]:
     """Blocks of the model's stems, and of what else is written."""
-    from sepnet.separation.sample_streams import Echo
-
     echo = Echo(blocks) if outputs.residual or outputs.format_name == STEM_MP4 else None
     for stems in separator.separate_blocks(echo or blocks, info.sample_rate, info.num_channels):
         num_samples = len(stems[separator.sources[0]])
@@ -198,8 +194,6 @@ def _separate(separator, info, blocks: Iterable, outputs: Outputs) -> Iterator[d
 @contextlib.contextmanager
 def _reading(song: SongFile):
     """Gives a song's `AudioInfo` and its blocks, and says at the end what was lost."""
-    from pipelines.audio.reading import open_audio
-
     with open_audio(song.path or sys.stdin.buffer, str(song)) as recording:
         yield recording.info, recording.blocks()
         if recording.remarks():

@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import contextlib
 import importlib.util
 import os
 import pathlib
@@ -9,10 +10,11 @@ from collections.abc import Sequence
 
 from pipelines.errors import CommandParser, UserError, positive, run_command
 from sepnet.separation.remote_model import TOKEN_VARIABLE, bearer_token
+from sepnet.serving.engine.options import MIB, ServeOptions, parse_version
+from sepnet.serving.supervisor import supervise
 
-# Of the number of a version, as in the addresses of TensorFlow Serving's API.
-MOST_DIGITS = 18
-NEEDED = ("fastapi", "uvicorn", "orjson", "pybase64", "prometheus_client")
+# Packages that `[serve]` installs, by the names under which they are imported.
+NEEDED_PACKAGES = ("fastapi", "uvicorn", "orjson", "pybase64", "prometheus_client")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,16 +28,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     for (name, label), count in collections.Counter(key for key, _ in arguments.label).items():
         if count > 1:
             raise UserError(f"--label {name}/{label} was given {count} times; give it once, with one version")
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    missing = [name for name in NEEDED_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"{', '.join(missing)} not installed; install them with `pip install 'sepnet[serve]'`")
     if not os.path.isdir(arguments.saved_models):
         raise UserError(
             f"no such folder: {arguments.saved_models}; name that of the models, or make one by sepnet.train"
         )
-    from sepnet.serving.engine.options import MIB, ServeOptions
-    from sepnet.serving.supervisor import supervise
-
     return supervise(
         ServeOptions(
             saved_models=pathlib.Path(arguments.saved_models),
@@ -53,9 +52,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(prog="python -m sepnet.serve", description=__doc__.partition(": ")[2], allow_abbrev=False)
-    parser.add_argument("saved_models", nargs="?", default="saved_models", help="folder of models [saved_models]")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all [127.0.0.1]")
-    parser.add_argument("--port", type=_port, default=8501, help="port; 0 takes a free one [8501]")
+
+    def add(flag: str, default: object, text: str, **options) -> None:
+        parser.add_argument(flag, default=default, help=f"{text} [%(default)s]", **options)
+
+    add("saved_models", str(ServeOptions.saved_models), "folder of models", nargs="?")
+    add("--host", ServeOptions.host, "address to listen on; 0.0.0.0 for all")
+    add("--port", ServeOptions.port, "port; 0 takes a free one", type=_port)
     parser.add_argument(
         "--token",
         help=f"bearer token that clients must send; better as {TOKEN_VARIABLE}, which no list of processes shows",
@@ -63,10 +66,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--label", type=_label, action="append", default=[], metavar="NAME/LABEL=VERSION", help="a label for a version"
     )
-    parser.add_argument("--num-versions", type=positive, default=1, help="newest versions that are served [1]")
-    parser.add_argument("--max-batch", type=positive, default=8, help="requests that run together; 1: no batching [8]")
-    parser.add_argument("--max-song-mb", type=positive, default=512, help="largest file to separate [512]")
-    parser.add_argument("--max-song-minutes", type=positive, default=30, help="longest song to separate [30]")
+    add("--num-versions", ServeOptions.num_versions, "newest versions that are served", type=positive)
+    add("--max-batch", ServeOptions.max_batch, "requests that run together; 1: no batching", type=positive)
+    add("--max-song-mb", ServeOptions.max_song_bytes // MIB, "largest file to separate", type=positive)
+    add("--max-song-minutes", round(ServeOptions.max_song_seconds / 60), "longest song to separate", type=positive)
     return parser
 
 
@@ -79,9 +82,10 @@ def _port(text: str) -> int:
 def _label(text: str) -> tuple[tuple[str, str], int]:
     model, _, version = text.rpartition("=")
     name, _, label = model.partition("/")
-    if not (name and label and version.isascii() and version.isdigit() and len(version) <= MOST_DIGITS):
-        raise argparse.ArgumentTypeError(f"{text!r} is no label; expected NAME/LABEL=VERSION, as demo/stable=1")
-    return (name, label), int(version)
+    with contextlib.suppress(ValueError):
+        if name and label:
+            return (name, label), parse_version(version)
+    raise argparse.ArgumentTypeError(f"{text!r} is no label; expected NAME/LABEL=VERSION, as demo/stable=1")
 
 
 if __name__ == "__main__":

@@ -9,15 +9,13 @@ from pipelines.errors import UserError
 from sepnet.comparison.stretch import Stretch, stretch_of
 from sepnet.config.config import Config
 from sepnet.config.run_folder import Run
+from sepnet.config.songs import config_tracks, data_root, read_song
+from sepnet.models.keras_settings import precision
 
 
 @dataclasses.dataclass(frozen=True)
 class Example(Stretch):
-    """A stretch of a song and what a model makes of it.
-
-    Attributes:
-        estimates: predicted stems by the names of the sources.
-    """
+    """A stretch of a song and what a model makes of it: estimates by the names of the sources."""
 
     estimates: dict[str, np.ndarray]
 
@@ -25,15 +23,11 @@ class Example(Stretch):
 def example_of_run(run: Run, seconds: float) -> Example:
     """Separates a stretch of the first validation song with a run's best weights: the loudest with all sources heard.
 
-    Args:
-        run: one that has finished.
-        seconds: length of the stretch; a shorter song is taken whole.
+    A song that is shorter is taken whole.
 
     Raises:
         UserError: the run is not whole, or its songs cannot be used any more.
     """
-    from sepnet.config.songs import config_tracks, data_root, read_song
-
     config, sample_rate, weights = run.config, run.summary["sample_rate"], run.best_weights
     if not weights.is_file():
         raise UserError(f"{weights} is not there; without the weights the run cannot be listened to")
@@ -55,8 +49,6 @@ def example_of_run(run: Run, seconds: float) -> Example:
 
 def _separate(config: Config, sample_rate: int, weights: pathlib.Path, mixture: np.ndarray) -> dict[str, np.ndarray]:
     import keras
-
-    from sepnet.models.keras_settings import precision
 
     with precision("float32"):
         network = config.build(sample_rate)

@@ -18,10 +18,6 @@ HEADINGS = ("run", "family", "depth", "parameters", "minutes", "val_mse", "SI-SD
 def compare_runs(runs: Sequence[Run], picture: pathlib.Path) -> None:
     """Prints the figures of finished runs, the best first, and draws their `val_mse` by epoch.
 
-    Args:
-        runs: one or more.
-        picture: PNG to write.
-
     Raises:
         UserError: a folder is no finished run, the runs were judged on different segments, or the picture cannot be
             written.

@@ -1,14 +1,14 @@
 """Models side by side on one song: their errors, a picture and a page."""
 
-import contextlib
-import functools
 import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from pipelines.audio import reading
 from pipelines.errors import UserError, one_line
 from pipelines.files import check_writable, whole_file
+from pipelines.progress import progress_bar
 from pipelines.songs.layouts import Song, Track, read_track
 from sepnet.comparison.song_page import comparison_page
 from sepnet.comparison.song_pictures import draw_song
@@ -17,6 +17,7 @@ from sepnet.config.data import Data
 from sepnet.config.songs import config_tracks, data_of, data_root, read_song
 from sepnet.export.saved_model import read_models
 from sepnet.reports.tables import print_table
+from sepnet.separation.separator import Separator
 
 BLOCK_SECONDS = 5
 
@@ -45,31 +46,23 @@ def compare_models(
     """
     models, parts = read_models(folders)
     data = data_of(parts, data)
-    track = find_track(song, data)
+    track = _find_track(song, data)
     check_writable(picture.parent)
-    comparison = compare_on_song(models, data.parts, track, seconds=seconds, start_seconds=start_seconds)
+    comparison = _compare(models, data.parts, track, seconds, start_seconds)
     page = picture.with_suffix(".html")
     with whole_file(picture) as temporary_picture, whole_file(page) as temporary_page:
         draw_song(temporary_picture, comparison)
         # A name may hold bytes that are no UTF-8.
         temporary_page.write_text(comparison_page(comparison), encoding="utf-8", errors="backslashreplace")
-    _print_errors(comparison)
+    title = one_line(f"mean squared error: {comparison.song}, {comparison.span}")
+    rows = [(one_line(name), *errors) for name, *errors in comparison.error_rows()]
+    print_table(("", "all", *comparison.sources), rows, title=title)
     print(f"picture: {picture}")
     print(f"page:    {page}")
 
 
-def find_track(song: str, data: Data) -> Track:
-    """Finds a song by the path of its folder, or by its name in a data folder.
-
-    Args:
-        song: path or name.
-        data: folder in which names are looked for, the stems that the song must hold, and options of reading.
-
-    Raises:
-        UserError: there is no such song, or it lacks a stem.
-    """
-    from pipelines.audio import reading
-
+def _find_track(song: str, data: Data) -> Track:
+    """Finds a song by the path of its folder, or by its name in a data folder."""
     folder = pathlib.Path(song).expanduser()
     if data.data is None and folder.is_dir():
         if data.sample_rate is not None:
@@ -87,59 +80,31 @@ def find_track(song: str, data: Data) -> Track:
     return found[-1]
 
 
-def compare_on_song(
+def _compare(
     models: Mapping[str, pathlib.Path],
     parts: Mapping[str, Sequence[str]],
     track: Track,
-    *,
     seconds: float,
-    start_seconds: float | None = None,
+    start_seconds: float | None,
 ) -> Comparison:
-    """Separates a song with each model, as far as the end of the stretch.
-
-    Args:
-        models: folders of SavedModels, by name.
-        parts: the stems whose sum each source is.
-        track: a song that holds every stem.
-        seconds: length of the stretch; a shorter song is taken whole.
-        start_seconds: beginning of the stretch; None takes the loudest one with all sources heard.
-
-    Raises:
-        UserError: a model or the song cannot be used, or the song ends before the stretch begins.
-    """
+    """Separates a song with each model, as far as the end of the stretch."""
     rate = track.sample_rate
     mixture, sources = read_song(track, parts)
     if start_seconds is not None and round(start_seconds * rate) >= len(mixture):
         raise UserError(f"--start is {start_seconds:g} s, and {track.name!r} ends after {len(mixture) / rate:.1f} s")
     stretch = stretch_of(sources, seconds, rate, start_seconds)
-    separate = functools.partial(_separate, mixture=mixture[: stretch.stop], sample_rate=rate)
-    estimates = {
-        name: {source: stem[stretch] for source, stem in separate(name, model).items()}
-        for name, model in models.items()
-    }
+    estimates = {name: _separate(name, model, mixture[: stretch.stop], rate) for name, model in models.items()}
     return Comparison(
         track.name,
         stretch.start / rate,
         rate,
         mixture[stretch],
         {name: stem[stretch] for name, stem in sources.items()},
-        estimates,
+        {name: {source: stem[stretch] for source, stem in stems.items()} for name, stems in estimates.items()},
     )
 
 
-def _print_errors(comparison: Comparison) -> None:
-    rows = [
-        (one_line(name), *(f"{value:.5f}" for value in (sum(errors.values()) / len(errors), *errors.values())))
-        for name, errors in comparison.errors().items()
-    ]
-    title = one_line(f"mean squared error: {comparison.song}, {comparison.span}")
-    print_table(("", "all", *comparison.sources), rows, title=title)
-
-
-def _separate(name: str, model: pathlib.Path, *, mixture: np.ndarray, sample_rate: int) -> dict[str, np.ndarray]:
-    from pipelines.progress import progress_bar
-    from sepnet.separation.separator import Separator
-
+def _separate(name: str, model: pathlib.Path, mixture: np.ndarray, sample_rate: int) -> dict[str, np.ndarray]:
     separator = Separator(model)
     size = BLOCK_SECONDS * sample_rate
     with progress_bar(name, total=len(mixture) / sample_rate, unit="s of audio") as advance:
@@ -150,6 +115,5 @@ def _separate(name: str, model: pathlib.Path, *, mixture: np.ndarray, sample_rat
                 yield block
                 advance(len(block) / sample_rate)
 
-        with contextlib.closing(separator.separate_blocks(blocks(), sample_rate, mixture.shape[1])) as separated:
-            stems = list(separated)
+        stems = list(separator.separate_blocks(blocks(), sample_rate, mixture.shape[1]))
     return {source: np.concatenate([block[source] for block in stems]) for source in separator.sources}

@@ -20,7 +20,9 @@ def comparison_page(comparison: Comparison) -> str:
     sections = [
         f"<h1>{escape(comparison.song)}</h1>",
         f"<p>{comparison.span}, taken apart by {escape(' and '.join(models))}.{softer}</p>",
-        _errors_table(comparison),
+        table(
+            "Mean squared error of this stretch", ["", "all", *comparison.sources], comparison.error_rows(), texts=(0,)
+        ),
         "<h2>mixture</h2>",
         players([("mixture", play(gain * comparison.mixture))], comparison.song),
     ]
@@ -37,15 +39,6 @@ def comparison_page(comparison: Comparison) -> str:
             difference = gain * (estimate - true)
             sections.append(players([(name, play(gain * estimate)), (f"{name} less true", play(difference))], source))
     return page(title, sections)
-
-
-def _errors_table(comparison: Comparison) -> str:
-    rows = [
-        (name, f"{np.mean(list(errors.values())):.5f}", *(f"{error:.5f}" for error in errors.values()))
-        for name, errors in comparison.errors().items()
-    ]
-    caption = "Mean squared error of this stretch"
-    return table(caption, ["", "all", *comparison.sources], rows, marks=None)
 
 
 def _peak(comparison: Comparison) -> float:

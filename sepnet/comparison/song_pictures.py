@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sepnet.comparison.stretch import Comparison
-from sepnet.reports.pictures import draw_spectrogram, drawn, loudest_level_db, save
+from sepnet.reports.pictures import draw_spectrogram, drawn, loudest_level_db, make_figure, save
 
 # A waveform is drawn as the range of the samples in so many steps of time.
 NUM_STEPS = 800
@@ -18,22 +18,14 @@ MOST_LETTERS = 28
 def draw_song(target: pathlib.Path | io.BytesIO, comparison: Comparison, sources: Sequence[str] | None = None) -> None:
     """Draws each source in two rows, waveform and spectrogram: true, then each model's estimate and its difference.
 
-    All spectrograms have one scale, and all waveforms of a source another.
-
-    Args:
-        target: PNG to write.
-        comparison: what to draw.
-        sources: those to draw; None draws all, and the mixture above them.
+    All spectrograms have one scale, and all waveforms of a source another. Without a choice of sources all are drawn,
+    and the mixture above them.
     """
-    from matplotlib.figure import Figure
-    from matplotlib.gridspec import GridSpec
-
     chosen = list(comparison.sources) if sources is None else list(sources)
     with_mixture = sources is None
     num_columns, num_rows = 1 + 2 * len(comparison.estimates), 2 * (len(chosen) + with_mixture)
-    size = (max(2.3 * num_columns, 8), 1.3 * num_rows + 0.3)
-    figure = Figure(figsize=size, dpi=110, layout="constrained")
-    grid = GridSpec(num_rows, num_columns, figure=figure)
+    figure = make_figure(max(2.3 * num_columns, 8), 1.3 * num_rows + 0.3, dpi=110)
+    grid = figure.add_gridspec(num_rows, num_columns)
     loudest_db = loudest_level_db(comparison.mixture)
 
     def draw(row: int, column: int | slice, audio: np.ndarray, title: str, peak: float) -> None:
@@ -76,10 +68,8 @@ def _draw_waveform(axes, audio: np.ndarray, sample_rate: int, peak: float) -> No
 
 def _shortened(name: str) -> str:
     """A name whose middle is left out if it is long: models often differ at the end of their names."""
-    if len(name) <= MOST_LETTERS:
-        return name
     half = MOST_LETTERS // 2
-    return f"{name[:half]}…{name[-half:]}"
+    return name if len(name) <= MOST_LETTERS else f"{name[:half]}…{name[-half:]}"
 
 
 def _peak(signals: Sequence[np.ndarray]) -> float:

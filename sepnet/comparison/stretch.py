@@ -41,23 +41,20 @@ class Stretch:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison(Stretch):
-    """A stretch of a song, and what models make of it.
-
-    Attributes:
-        estimates: predicted stems by the model's name and the source's.
-    """
+    """A stretch of a song, and what models make of it: estimates by the model's name and the source's."""
 
     estimates: dict[str, dict[str, np.ndarray]]
 
-    def errors(self) -> dict[str, dict[str, float]]:
-        """Mean squared error of every source, by model, then by baseline."""
+    def error_rows(self) -> list[tuple[str, ...]]:
+        """Rows of a table: each model, then each baseline, and its mean squared error of all sources and of each."""
         answers = dict(self.estimates)
         for name, estimate in BASELINES.items():
             answers[name] = dict.fromkeys(self.sources, estimate(self.mixture, len(self.sources)))
-        return {
-            name: {source: float(np.mean((stems[source] - true) ** 2)) for source, true in self.sources.items()}
-            for name, stems in answers.items()
-        }
+        rows = []
+        for name, stems in answers.items():
+            errors = [float(np.mean((stems[source] - true) ** 2)) for source, true in self.sources.items()]
+            rows.append((name, *(f"{error:.5f}" for error in (np.mean(errors), *errors))))
+        return rows
 
 
 def stretch_of(
@@ -66,7 +63,7 @@ def stretch_of(
     """Chooses the samples of a song that are looked at.
 
     Args:
-        sources: its stems by name, each `[num_samples, num_channels]`, full scale ±1.
+        sources: its stems by name, each `[num_samples, num_channels]`.
         seconds: length; a shorter song is taken whole.
         sample_rate: Hz.
         start_seconds: beginning, before the end of the song; None takes the loudest stretch.
@@ -84,7 +81,7 @@ def loudest_stretch(sources: np.ndarray, num_samples: int, hop_samples: int) -> 
     """Finds the loudest stretch of those in which the most sources are heard.
 
     Args:
-        sources: `[num_sources, num_samples_of_song, num_channels]`, full scale ±1.
+        sources: `[num_sources, num_samples_of_song, num_channels]`.
         num_samples: length of the stretch, at most that of the song.
         hop_samples: from one place that is tried to the next.
 

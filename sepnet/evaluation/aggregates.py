@@ -25,13 +25,9 @@ HEADLINE = "median_of_medians"
 
 
 def aggregate(frames: Sequence[np.ndarray]) -> dict[str, float | None]:
-    """Every aggregate of one metric of one source.
+    """Every aggregate of one metric of one source, by the names of `AGGREGATES`; None where no song has a figure.
 
-    Args:
-        frames: figures of the frames of each song, NaN where there is none; a song of which that is all is left out.
-
-    Returns:
-        By the names of `AGGREGATES`; None where no song has a figure.
+    The figures are those of the frames of each song, NaN where there is none.
     """
     songs = [values[~np.isnan(values)] for values in frames]
     songs = [values for values in songs if len(values)]
@@ -54,11 +50,7 @@ def mean_over_sources(figures: Mapping[str, float | None]) -> float | None:
 
 
 def summarise(scores: Sequence[Mapping[str, Mapping[str, Any]]], sources: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The figures of every method over all songs.
-
-    Args:
-        scores: what `sepnet.evaluation.scores.score_song` gives, of each song.
-        sources: names of the sources.
+    """The figures of every method over all songs, from what `sepnet.evaluation.scores.score_song` gives of each.
 
     Returns:
         By method: `mse` and `mse_<source>`, means over all samples; `si_sdr`, `sdr` and the same by source, means over

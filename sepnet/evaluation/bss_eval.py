@@ -2,7 +2,6 @@
 
 import functools
 import importlib
-import importlib.metadata
 import importlib.util
 import sys
 import types
@@ -15,22 +14,17 @@ from pipelines.errors import UserError
 METRICS = ("SDR", "SIR", "SAR", "ISR")
 FRAME_SECONDS = 1
 # What museval needs, by the names under which they are imported.
-NEEDED = ("museval", "scipy", "threadpoolctl")
+NEEDED_PACKAGES = ("museval", "scipy", "threadpoolctl")
 
 
 def check_installed() -> None:
     """Raises a `UserError` unless what museval needs is installed."""
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    missing = [name for name in NEEDED_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
             f"{' and '.join(missing)} must be installed for museval's figures: `pip install '.[evaluate]'`, "
             "or leave them out with --quick"
         )
-
-
-def museval_version() -> str:
-    """The version of museval that is installed."""
-    return importlib.metadata.version("museval")
 
 
 def frame_scores(
@@ -41,17 +35,14 @@ def frame_scores(
     One filter of 512 taps for the whole song, frames of 1 s side by side, no permutation. A source without any sound is
     no reference: museval refuses it, so it is left out, and the others are measured without it.
 
-    Args:
-        sources: true stems by name, each `[num_samples, num_channels]`.
-        estimates: predicted stems by the same names.
-        sample_rate: Hz.
-
     Returns:
         Figures in dB, in order of time, by source and metric, NaN where a stem is silent for a second; and why sources
         have none, by the source.
 
     Reference: Stöter, Liutkus, Ito 2018, "The 2018 Signal Separation Evaluation Campaign".
     """
+    from threadpoolctl import threadpool_limits
+
     left_out = {source: "no sound in the true stem" for source, stem in sources.items() if _is_silent(stem)}
     measured = [source for source in sources if source not in left_out]
     silent = [source for source in measured if _is_silent(estimates[source])]
@@ -62,8 +53,9 @@ def frame_scores(
     else:
         stems = [np.stack([group[source] for source in measured]).astype(np.float64) for group in (sources, estimates)]
         frame_samples = FRAME_SECONDS * sample_rate
-        # What is divided by zero becomes no number, which museval writes as NaN.
-        with np.errstate(divide="ignore", invalid="ignore"):
+        # What is divided by zero becomes no number, which museval writes as NaN. The order in which several threads add
+        # up changes the last digits, and songs already run in parallel.
+        with np.errstate(divide="ignore", invalid="ignore"), threadpool_limits(1):
             sdr, isr, sir, sar, _ = _museval().metrics.bss_eval(*stems, window=frame_samples, hop=frame_samples)
         figures = {"SDR": sdr, "SIR": sir, "SAR": sar, "ISR": isr}
         scores = {
@@ -84,7 +76,7 @@ def track_json(song: str, scores: Mapping[str, Mapping[str, list[float]]]) -> st
 
 
 def _is_silent(stem: np.ndarray) -> bool:
-    """As museval sees it: the sum over channels is zero throughout."""
+    """Silence to museval: the sum over channels is zero throughout."""
     return not stem.sum(axis=1, dtype=np.float64).any()
 
 
@@ -95,20 +87,15 @@ def _museval() -> types.SimpleNamespace:
     `import museval` would import musdb, and that stempeg, which fails where there is no ffmpeg; these two need neither.
     """
     check_installed()
-    if "museval" not in sys.modules:
-        package = types.ModuleType("museval")
-        package.__path__ = list(importlib.util.find_spec("museval").submodule_search_locations)
-        sys.modules["museval"] = package
-        try:
-            return _museval_modules()
-        finally:
+    stand_in = types.ModuleType("museval")
+    stand_in.__path__ = list(importlib.util.find_spec("museval").submodule_search_locations)
+    package = sys.modules.setdefault("museval", stand_in)
+    try:
+        return types.SimpleNamespace(
+            **{name: importlib.import_module(f"museval.{name}") for name in ("aggregate", "metrics")}
+        )
+    finally:
+        if package is stand_in:
             # Whoever imports museval later gets all of it.
             for name in [name for name in sys.modules if name.partition(".")[0] == "museval"]:
                 del sys.modules[name]
-    return _museval_modules()
-
-
-def _museval_modules() -> types.SimpleNamespace:
-    return types.SimpleNamespace(
-        **{name: importlib.import_module(f"museval.{name}") for name in ("aggregate", "metrics")}
-    )

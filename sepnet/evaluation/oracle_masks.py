@@ -12,12 +12,7 @@ def ideal_ratio_mask(mixture: np.ndarray, sources: Mapping[str, np.ndarray]) -> 
 
     Hann windows of 2048 samples, half overlapping, as in SiSEC 2018, whose IRM2 this is (IRM1 takes magnitudes).
 
-    Args:
-        mixture: float32 `[num_samples, num_channels]`, full scale ±1.
-        sources: true stems by name, each of the mixture's shape.
-
-    Returns:
-        Stems by the same names and of the same shape, float32.
+    Mixture, sources and what is returned are float32 `[num_samples, num_channels]`.
 
     Reference: Liutkus, Badeau, Richard 2011, "Gaussian processes for underdetermined source separation".
     """

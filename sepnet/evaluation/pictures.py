@@ -8,7 +8,7 @@ import numpy as np
 
 from sepnet.evaluation.aggregates import HEADLINE
 from sepnet.evaluation.published import read_published
-from sepnet.reports.pictures import drawn, save
+from sepnet.reports.pictures import drawn, make_figure, save
 
 # The worst songs lie far below; where an axis begins.
 LOWEST_DB = -6.0
@@ -19,18 +19,18 @@ def draw_comparison(
 ) -> None:
     """Draws the SDR of methods and of published systems: a box over songs where these are known, else the one figure.
 
-    Args:
-        path: PNG to write.
-        figures: what `sepnet.evaluation.aggregates.summarise` gives, of methods that museval has measured.
-        sources: names of the sources.
-        caution: why the two cannot be compared; empty if they can.
+    `caution` says why the two cannot be compared; it is empty if they can.
     """
-    from matplotlib.figure import Figure
-
-    systems = [*read_published()["systems"], *(_as_system(name, row) for name, row in figures.items())]
+    systems = [
+        *read_published()["systems"],
+        *(
+            {"name": name, "sdr": row["museval"][HEADLINE]["SDR"], "songs": row["song_medians"]}
+            for name, row in figures.items()
+        ),
+    ]
     systems = [system for system in systems if set(sources) & set(system.get("sdr", {}))]
     systems.sort(key=lambda system: _mean(system, sources))
-    figure = Figure(figsize=(2.4 + 2.7 * len(sources), 1.3 + 0.32 * len(systems)), dpi=120, layout="constrained")
+    figure = make_figure(2.4 + 2.7 * len(sources), 1.3 + 0.32 * len(systems))
     fields = figure.subplots(1, len(sources), sharey=True, squeeze=False)[0]
     for axes, source in zip(fields, sources, strict=True):
         for place, system in enumerate(systems):
@@ -68,11 +68,7 @@ def _draw_system(axes, place: int, system: Mapping[str, Any], source: str, color
         axes.plot(system["sdr"][source], place, "D", color=color, markersize=5)
 
 
-def _as_system(name: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    return {"name": name, "sdr": row["museval"][HEADLINE]["SDR"], "songs": row["song_medians"]}
-
-
 def _mean(system: Mapping[str, Any], sources: Sequence[str]) -> float:
-    """By which systems are ordered: the mean over sources, of those that it has if it has not all."""
+    """The figure that systems are ordered by: the mean over the sources that a system has."""
     values = [value for source in sources if (value := system["sdr"].get(source)) is not None]
     return float(np.mean(values)) if values else -np.inf

@@ -8,8 +8,8 @@ from typing import Any
 
 from pipelines.songs.layouts import Track
 
-SAMPLE_RATE = 44_100
-SOURCES = {"vocals", "drums", "bass", "other"}
+MUSDB_SAMPLE_RATE = 44_100
+MUSDB_SOURCES = {"vocals", "drums", "bass", "other"}
 
 
 @functools.cache
@@ -29,11 +29,11 @@ def why_not_comparable(tracks: Sequence[Track], sources: Iterable[str]) -> str:
     expected = read_published()["test_songs"]
     if {track.name for track in tracks} != set(expected):
         return f"these are not the {len(expected)} test songs of MUSDB18"
-    if set(sources) != SOURCES:
-        return f"these are not MUSDB18's sources ({', '.join(sorted(SOURCES))})"
-    if {track.sample_rate for track in tracks} != {SAMPLE_RATE}:
-        return f"these songs do not have MUSDB18's {SAMPLE_RATE} Hz"
-    cut = [track.name for track in tracks if abs(track.num_samples // SAMPLE_RATE - expected[track.name]) > 1]
+    if set(sources) != MUSDB_SOURCES:
+        return f"these are not MUSDB18's sources ({', '.join(sorted(MUSDB_SOURCES))})"
+    if {track.sample_rate for track in tracks} != {MUSDB_SAMPLE_RATE}:
+        return f"these songs do not have MUSDB18's {MUSDB_SAMPLE_RATE} Hz"
+    cut = [track.name for track in tracks if abs(track.num_samples // MUSDB_SAMPLE_RATE - expected[track.name]) > 1]
     if cut:
         return f"{len(cut)} of these songs have not the length that they have in MUSDB18, {cut[0]!r} among them"
     return ""

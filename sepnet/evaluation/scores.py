@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -16,9 +17,12 @@ from pipelines.errors import UserError
 from pipelines.files import whole_file
 from pipelines.songs.layouts import Track
 from pipelines.workers import Advance
+from sepnet.config.songs import read_song
 from sepnet.evaluation import bss_eval
+from sepnet.evaluation.oracle_masks import ideal_ratio_mask
 from sepnet.measures.baselines import BASELINES, SILENCE
 from sepnet.measures.provenance import content_hash
+from sepnet.separation.separator import Separator
 
 # Bytes: most file systems take 255.
 LONGEST_NAME, LONGEST_BEGINNING = 250, 200
@@ -85,10 +89,6 @@ def check_names(models: Iterable[str]) -> None:
 def score_song(job: Job, advance: Advance) -> dict[str, dict[str, Any]]:
     """Scores all methods on one song; what is kept from before and still true is not measured again.
 
-    Args:
-        job: what to score.
-        advance: called with the length of the song after each method.
-
     Returns:
         By method: `num_samples`; `mse`, `si_sdr` and `sdr` by source, the ratios in dB and None where the source is
         below -80 dBFS; `frames`, museval's figures by source and metric, NaN where there is none; `left_out`, why
@@ -97,13 +97,15 @@ def score_song(job: Job, advance: Advance) -> dict[str, dict[str, Any]]:
     Raises:
         UserError: a model or the song cannot be used.
     """
-    song = {"sepnet": sepnet.__version__, "song": content_hash(job.track.files), "sources": _as_json(job.parts)}
-    read = functools.cache(functools.partial(_read_song, job.track, job.parts))
+    # As JSON holds it, for it is compared with what was read from there.
+    parts = {source: list(stems) for source, stems in job.parts.items()}
+    song = {"sepnet": sepnet.__version__, "song": content_hash(job.track.files), "sources": parts}
+    read = functools.cache(functools.partial(read_song, job.track, job.parts))
     scores = {}
     for method in job.methods:
         depends_on = song | ({"model": job.hashes[method]} if method in job.models else {})
         if not job.quick:
-            depends_on["museval"] = bss_eval.museval_version()
+            depends_on["museval"] = importlib.metadata.version("museval")
         scores[method] = _stored(job, method, depends_on)
         if scores[method] is None:
             scores[method] = _measure(job, method, depends_on, *read())
@@ -130,7 +132,9 @@ def _measure(
 ) -> dict[str, Any]:
     estimates = _estimate(job, method, mixture, sources)
     figures = {"depends_on": depends_on, "num_samples": job.track.num_samples, **_whole_song(sources, estimates)}
-    frames, left_out = ({}, {}) if job.quick or method == SILENCE else _framewise(sources, estimates, job.track)
+    frames, left_out = {}, {}
+    if not job.quick and method != SILENCE:
+        frames, left_out = bss_eval.frame_scores(sources, estimates, job.track.sample_rate)
     if frames:
         _write(job.museval_file(method), bss_eval.track_json(job.track.name, frames))
     figures |= {"has_frames": bool(frames), "left_out": left_out}
@@ -144,8 +148,6 @@ def _estimate(
     if method in job.models:
         return _separator(job.models[method])(mixture, job.track.sample_rate)
     if method == RATIO_MASK:
-        from sepnet.evaluation.oracle_masks import ideal_ratio_mask
-
         return ideal_ratio_mask(mixture, sources)
     return dict.fromkeys(sources, BASELINES[method](mixture, len(sources)))
 
@@ -162,26 +164,8 @@ def _whole_song(sources: Mapping[str, np.ndarray], estimates: Mapping[str, np.nd
     return figures
 
 
-def _framewise(sources: Mapping[str, np.ndarray], estimates: Mapping[str, np.ndarray], track: Track) -> tuple:
-    from threadpoolctl import threadpool_limits
-
-    # The order in which several threads add up changes the last digits, and songs already run in parallel.
-    with threadpool_limits(1):
-        return bss_eval.frame_scores(sources, estimates, track.sample_rate)
-
-
-@functools.cache
-def _separator(model: pathlib.Path):
-    """A model, loaded once in each process."""
-    from sepnet.separation.separator import Separator
-
-    return Separator(model)
-
-
-def _read_song(track: Track, parts: Mapping[str, tuple[str, ...]]):
-    from sepnet.config.songs import read_song
-
-    return read_song(track, parts)
+# A model is loaded once in each process.
+_separator = functools.cache(Separator)
 
 
 def _read_frames(path: pathlib.Path) -> dict[str, dict[str, np.ndarray]]:
@@ -193,10 +177,6 @@ def _read_frames(path: pathlib.Path) -> dict[str, dict[str, np.ndarray]]:
         }
         for target in json.loads(path.read_text())["targets"]
     }
-
-
-def _as_json(parts: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:
-    return {name: list(stems) for name, stems in parts.items()}
 
 
 def _write(path: pathlib.Path, text: str) -> None:

@@ -1,11 +1,11 @@
 """The figures of an evaluation as tables on the terminal."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sepnet.evaluation.aggregates import AGGREGATES, HEADLINE, WHOLE_SONGS, mean_over_sources
 from sepnet.evaluation.bss_eval import METRICS
-from sepnet.evaluation.published import SOURCES, read_published
+from sepnet.evaluation.published import MUSDB_SOURCES, read_published
 from sepnet.reports.tables import print_table
 
 Figures = Mapping[str, Mapping[str, Any]]
@@ -54,24 +54,18 @@ def print_museval(figures: Figures, sources: Sequence[str]) -> None:
 def print_comparison(figures: Figures, sources: Sequence[str], caution: str) -> None:
     """Prints the SDR of methods that museval has measured between published ones, and where these are from.
 
-    Args:
-        figures: what `sepnet.evaluation.aggregates.summarise` gives.
-        sources: names of the sources.
-        caution: reason why these cannot be compared; empty if they can.
+    `caution` says why the two cannot be compared; it is empty if they can.
     """
     systems = read_published()["systems"]
-    is_usual = set(sources) == SOURCES
+    is_usual = set(sources) == MUSDB_SOURCES
     origins = list(dict.fromkeys(system["source"] for system in systems))
-    rows = [
-        (
-            system["name"],
-            system["trained_on"],
-            system.get("sdr", {}),
-            system["mean"] if is_usual and "mean" in system else _published_mean(system, sources),
-            str(origins.index(system["source"]) + 1),
-        )
-        for system in systems
-    ]
+    rows = []
+    for system in systems:
+        sdr = system.get("sdr", {})
+        mean = mean_over_sources({source: sdr.get(source) for source in sources})
+        if is_usual and "mean" in system:
+            mean = system["mean"]
+        rows.append((system["name"], system["trained_on"], sdr, mean, str(origins.index(system["source"]) + 1)))
     for name, row in figures.items():
         sdr = row["museval"][HEADLINE]["SDR"]
         rows.append((name, "", sdr, sdr["all"], "here"))
@@ -88,21 +82,12 @@ def print_comparison(figures: Figures, sources: Sequence[str], caution: str) -> 
         boxed=False,
         bold_rows=[place for place, row in enumerate(rows) if row[-1] == "here"],
     )
-    for line in _origin_lines(systems, origins):
-        print(line)
-    if caution:
-        print(f"Not to be compared: {caution}.")
-
-
-def _published_mean(system: Mapping[str, Any], sources: Sequence[str]) -> float | None:
-    return mean_over_sources({source: system.get("sdr", {}).get(source) for source in sources})
-
-
-def _origin_lines(systems: Sequence[Mapping[str, Any]], origins: Sequence[str]) -> Iterable[str]:
     for number, origin in enumerate(origins, start=1):
         aggregates = {system["aggregate"] for system in systems if system["source"] == origin}
         said = " and ".join(_spoken(name) if name else "aggregate not said there" for name in aggregates)
-        yield f"{number}: {said}; {origin}"
+        print(f"{number}: {said}; {origin}")
+    if caution:
+        print(f"Not to be compared: {caution}.")
 
 
 def _spoken(aggregate: str) -> str:

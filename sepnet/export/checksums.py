@@ -5,14 +5,14 @@ import pathlib
 
 from pipelines.errors import UserError
 
-CHECKSUMS = pathlib.PurePath("assets.extra", "SHA256SUMS")
+CHECKSUMS_FILE = pathlib.PurePath("assets.extra", "SHA256SUMS")
 # The weights themselves have checksums of TensorFlow's own.
-CHECKED = ("saved_model.pb", "variables/variables.index")
+CHECKED_FILES = ("saved_model.pb", "variables/variables.index")
 
 
 def write_checksums(version: pathlib.Path) -> None:
     """Writes the checksums of a SavedModel beside its contract."""
-    (version / CHECKSUMS).write_text(_checksums(version))
+    (version / CHECKSUMS_FILE).write_text(_checksums(version))
 
 
 def check_checksums(version: pathlib.Path) -> None:
@@ -21,15 +21,20 @@ def check_checksums(version: pathlib.Path) -> None:
     Raises:
         UserError: a checksum differs, or a file cannot be read.
     """
-    path = version / CHECKSUMS
+    path = version / CHECKSUMS_FILE
     try:
         if not path.exists() or path.read_bytes() == _checksums(version).encode():
             return
-        reason = f"{' or '.join(CHECKED)} is not what {CHECKSUMS} says"
+        reason = f"{' or '.join(CHECKED_FILES)} is not what {CHECKSUMS_FILE} says"
     except OSError as error:
         reason = f"{error.filename}: {error.strerror}"
-    raise UserError(f"cannot load the SavedModel {version}: it is damaged ({reason}); export it again")
+    raise damaged(version, reason)
+
+
+def damaged(version: pathlib.Path, reason: str) -> UserError:
+    """The error of a SavedModel that cannot be loaded."""
+    return UserError(f"cannot load the SavedModel {version}: it is damaged ({reason}); export it again")
 
 
 def _checksums(version: pathlib.Path) -> str:
-    return "".join(f"{hashlib.sha256((version / name).read_bytes()).hexdigest()}  {name}\n" for name in CHECKED)
+    return "".join(f"{hashlib.sha256((version / name).read_bytes()).hexdigest()}  {name}\n" for name in CHECKED_FILES)

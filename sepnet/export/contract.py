@@ -7,30 +7,24 @@ from typing import Any
 
 from pipelines.errors import UserError, one_line
 
-CONTRACT = pathlib.PurePath("assets.extra", "sepnet.json")
-FORMAT = 1
+CONTRACT_FILE = pathlib.PurePath("assets.extra", "sepnet.json")
+CONTRACT_FORMAT = 1
 # The least and the most of each number that a model needs: what is allocated for one second of audio stays bounded.
-RANGES = {"sample_rate": (1, 1 << 20), "num_channels": (1, 64), "grid_samples": (1, 1 << 24)}
+NUMBER_RANGES = {"sample_rate": (1, 1 << 20), "num_channels": (1, 64), "grid_samples": (1, 1 << 24)}
 
 
 def make_contract(
     network, *, name: str, sources: Sequence[str], sample_rate: int, num_channels: int, **details: Any
 ) -> dict[str, Any]:
-    """Makes the contract of a network.
+    """Makes the contract of a `sepnet.models.network.Network`.
 
-    Args:
-        network: `sepnet.models.network.Network` that is exported.
-        name: of the model.
-        sources: names of the sources.
-        sample_rate: Hz.
-        num_channels: audio channels.
-        **details: plain values for JSON, for whoever compares models: those of a run's summary, and its `config`.
+    The details are plain values for JSON, for whoever compares models: those of a run's summary, and its `config`.
 
     Raises:
         UserError: no model can have such a contract.
     """
     contract = {
-        "format": FORMAT,
+        "format": CONTRACT_FORMAT,
         "name": name,
         "sources": list(sources),
         "sample_rate": sample_rate,
@@ -50,33 +44,25 @@ def read_contract(version: pathlib.Path) -> dict[str, Any]:
     Raises:
         UserError: the SavedModel is not one of this project's, or its contract is damaged.
     """
-    path = version / CONTRACT
+    path = version / CONTRACT_FILE
     try:
         contract = json.loads(path.read_text())
         if not isinstance(contract, dict):
             raise ValueError("it is no JSON object")
     except OSError as error:
-        raise UserError(f"{version} has no {CONTRACT}; it is no SavedModel that sepnet exported") from error
+        raise UserError(f"{version} has no {CONTRACT_FILE}; it is no SavedModel that sepnet exported") from error
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}); export the model again") from error
-    if contract.get("format") != FORMAT:
-        raise UserError(f"{path} has format {contract.get('format')}; this sepnet reads {FORMAT}")
+    if contract.get("format") != CONTRACT_FORMAT:
+        raise UserError(f"{path} has format {contract.get('format')}; this sepnet reads {CONTRACT_FORMAT}")
     return contract
 
 
 def check_contract(contract: Any, where: str) -> dict[str, Any]:
-    """Refuses a contract that no model can have.
-
-    Args:
-        contract: any value of JSON.
-        where: its name in errors.
-
-    Returns:
-        The same, in which `sources`, `sample_rate`, `num_channels`, `grid_samples` and `context_samples` are what
-        `sepnet.separation.separator.Separator` expects.
+    """Returns any value of JSON if it can be a contract; errors call it what `where` says.
 
     Raises:
-        UserError: a value that `Separator` needs is missing or out of range.
+        UserError: a value that `sepnet.separation.separator.Separator` needs is missing or out of range.
     """
     if fault := _fault(contract):
         raise UserError(f"{where} is damaged: {fault}; export the model again")
@@ -87,7 +73,7 @@ def _fault(contract: Any) -> str:
     """The first thing that is wrong with a contract; empty where nothing is."""
     if not isinstance(contract, dict):
         return f"it is no JSON object but {contract!r:.40}"
-    for key, (least, most) in RANGES.items():
+    for key, (least, most) in NUMBER_RANGES.items():
         if not _is_whole(contract.get(key), least, most):
             return f"{key} is {contract.get(key)!r:.40}; expected a whole number of {least} to {most}"
     context = contract.get("context_samples", "missing")

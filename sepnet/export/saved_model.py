@@ -8,8 +8,8 @@ import numpy as np
 
 from pipelines.errors import UserError, one_line
 from sepnet.config.config import Config
-from sepnet.export.checksums import check_checksums
-from sepnet.export.contract import CONTRACT, check_contract, read_contract
+from sepnet.export.checksums import check_checksums, damaged
+from sepnet.export.contract import CONTRACT_FILE, check_contract, read_contract
 from sepnet.export.signatures import SERVING_DEFAULT
 from sepnet.export.write import newest_version, plain_path
 
@@ -38,7 +38,7 @@ class SavedModel:
         import tensorflow as tf
 
         self.path = newest_version(pathlib.Path(path))
-        self.contract: dict[str, Any] = check_contract(read_contract(self.path), str(self.path / CONTRACT))
+        self.contract: dict[str, Any] = check_contract(read_contract(self.path), str(self.path / CONTRACT_FILE))
         check_checksums(self.path)
         try:
             with plain_path(self.path) as path:
@@ -49,13 +49,10 @@ class SavedModel:
             taken = self._signature.structured_input_signature[1]["mixture"].shape[-1]
             given = set(self._signature.structured_outputs)
         except (*LOADING_ERRORS, tf.errors.OpError) as error:
-            reason = one_line(error)[:LONGEST_REASON]
-            raise UserError(
-                f"cannot load the SavedModel {self.path}: it is damaged ({reason}); export it again"
-            ) from error
+            raise damaged(self.path, one_line(error)[:LONGEST_REASON]) from error
         if taken != self.contract["num_channels"] or not given.issuperset(self.contract["sources"]):
             raise UserError(
-                f"{self.path / CONTRACT} is damaged: the model takes {taken} channels and gives "
+                f"{self.path / CONTRACT_FILE} is damaged: the model takes {taken} channels and gives "
                 f"{', '.join(sorted(given))}; export the model again"
             )
 
@@ -80,13 +77,8 @@ class SavedModel:
         return {source: np.asarray(outputs[source]) for source in self.contract["sources"]}
 
 
-def read_models(
-    paths: Sequence[pathlib.Path],
-) -> tuple[dict[str, pathlib.Path], dict[str, tuple[str, ...]]]:
-    """Finds models that are to be compared, without loading them.
-
-    Args:
-        paths: folders of models, or of one version each.
+def read_models(paths: Sequence[pathlib.Path]) -> tuple[dict[str, pathlib.Path], dict[str, tuple[str, ...]]]:
+    """Finds models that are to be compared, or versions of models, without loading them.
 
     Returns:
         The folders of their versions, by names that differ, and the stems whose sum each source is, which are the same

@@ -8,7 +8,7 @@ WAV = "wav"
 TENSOR = "tensor"
 CONTRACT = "contract"
 # TensorFlow Serving's REST API sends outputs with such names in base64.
-BYTES = "_bytes"
+BYTES_SUFFIX = "_bytes"
 
 
 def serving_functions(model, contract_text: str, sample_rate: int) -> dict[str, Callable]:
@@ -23,19 +23,12 @@ def serving_functions(model, contract_text: str, sample_rate: int) -> dict[str, 
       may gather them into batches whatever their lengths.
     - `contract`: `query`, `[batch]`, any strings, to `contract`, for each the JSON text of the model's contract.
 
-    Args:
-        model: Functional Keras model from `mixture` to a dict of stems.
-        contract_text: JSON.
-        sample_rate: the model's, Hz.
-
-    Returns:
-        For each signature a `tf.function` that knows what it takes.
+    The model is a functional one of Keras, from `mixture` to a dict of stems.
     """
     import tensorflow as tf
 
     num_channels = model.input_shape[-1]
     sources = list(model.output)
-
     mixtures = tf.TensorSpec([None, None, num_channels], tf.float32, name="mixture")
 
     def strings(name: str) -> list:
@@ -47,11 +40,11 @@ def serving_functions(model, contract_text: str, sample_rate: int) -> dict[str, 
     def separate(mixture) -> dict[str, Any]:
         return model(mixture, training=False)
 
-    @tf.function(input_signature=strings(f"wav{BYTES}"), autograph=False)
+    @tf.function(input_signature=strings(f"wav{BYTES_SUFFIX}"), autograph=False)
     def separate_wavs(wav_bytes) -> dict[str, Any]:
         return _each(wav_bytes, sources, lambda wav: _separate_wav(separate, wav, num_channels, sample_rate))
 
-    @tf.function(input_signature=strings(f"mixture{BYTES}"), autograph=False)
+    @tf.function(input_signature=strings(f"mixture{BYTES_SUFFIX}"), autograph=False)
     def separate_tensors(mixture_bytes) -> dict[str, Any]:
         return _each(mixture_bytes, sources, lambda proto: _separate_tensor(separate, proto, num_channels))
 
@@ -66,7 +59,7 @@ def _each(batch, sources: list[str], separate_one: Callable) -> dict[str, Any]:
     """Applies a function from a string to strings, one for each source, to a batch."""
     import tensorflow as tf
 
-    outputs = {f"{source}{BYTES}": tf.TensorSpec([], tf.string) for source in sources}
+    outputs = {f"{source}{BYTES_SUFFIX}": tf.TensorSpec([], tf.string) for source in sources}
     # One after the other: each has the memory to itself.
     return tf.map_fn(separate_one, batch, fn_output_signature=outputs, parallel_iterations=1)
 
@@ -86,7 +79,7 @@ def _separate_wav(separate: Callable, wav, num_channels: int, sample_rate: int) 
     stems = _in_groups(separate, audio, num_channels)
     peak = tf.reduce_max([tf.reduce_max(tf.abs(stem)) for stem in stems.values()])
     gain = 1 / tf.maximum(peak, 1)
-    return {f"{source}{BYTES}": tf.audio.encode_wav(gain * stem, rate) for source, stem in stems.items()}
+    return {f"{source}{BYTES_SUFFIX}": tf.audio.encode_wav(gain * stem, rate) for source, stem in stems.items()}
 
 
 def _in_groups(separate: Callable, audio, size: int) -> Mapping[str, Any]:
@@ -117,4 +110,4 @@ def _separate_tensor(separate: Callable, proto, num_channels: int) -> Mapping[st
     with tf.control_dependencies([tf.debugging.Assert(fits, ["the tensor has shape", shape, expected])]):
         mixture = tf.debugging.check_numerics(mixture, "the tensor holds NaN or infinity")
     stems = separate(tf.reshape(mixture, [1, -1, num_channels]))
-    return {f"{source}{BYTES}": tf.io.serialize_tensor(stem[0]) for source, stem in stems.items()}
+    return {f"{source}{BYTES_SUFFIX}": tf.io.serialize_tensor(stem[0]) for source, stem in stems.items()}

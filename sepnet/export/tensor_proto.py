@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# `dtype` DT_FLOAT, then the tags of `tensor_shape`, `tensor_content`, and inside of the shape `dim` and `size`.
-DTYPE_FLOAT = b"\x08\x01"
-SHAPE, CONTENT, DIM, SIZE = b"\x12", b"\x22", b"\x12", b"\x08"
+# Protobuf's types of fields: numbers, and what begins with its length.
+NUMBER_FIELD, SIZED_FIELD = 0, 2
+# DT_FLOAT of TensorFlow's `DataType`.
+FLOAT32 = 1
 
 
 def write_tensor(array: np.ndarray) -> bytes:
@@ -19,7 +20,7 @@ def read_tensor(proto: bytes, shape: Sequence[int]) -> np.ndarray:
     """Reads a float32 tensor whose shape is known.
 
     Raises:
-        ValueError: it is another tensor.
+        ValueError: the bytes are another tensor, or none.
     """
     head = _head(shape)
     if len(proto) != len(head) + _num_bytes(shape) or not proto.startswith(head):
@@ -27,18 +28,24 @@ def read_tensor(proto: bytes, shape: Sequence[int]) -> np.ndarray:
     return np.frombuffer(proto, "<f4", offset=len(head)).reshape(shape)
 
 
+def sized_field(number: int, content: bytes) -> bytes:
+    """A field of a message as protobuf writes it: a string, bytes or another message."""
+    return _tag(number, SIZED_FIELD) + _varint(len(content)) + content
+
+
 def _head(shape: Sequence[int]) -> bytes:
-    """All that comes before the numbers."""
-    dims = b"".join(DIM + _with_length(SIZE + _varint(length)) for length in shape)
-    return DTYPE_FLOAT + SHAPE + _with_length(dims) + CONTENT + _varint(_num_bytes(shape))
+    """All that comes before the numbers: `dtype`, `tensor_shape`, and the length of `tensor_content`."""
+    dims = b"".join(sized_field(2, _tag(1, NUMBER_FIELD) + _varint(length)) for length in shape)
+    dtype = _tag(1, NUMBER_FIELD) + _varint(FLOAT32)
+    return dtype + sized_field(2, dims) + _tag(4, SIZED_FIELD) + _varint(_num_bytes(shape))
 
 
 def _num_bytes(shape: Sequence[int]) -> int:
     return 4 * math.prod(shape)
 
 
-def _with_length(data: bytes) -> bytes:
-    return _varint(len(data)) + data
+def _tag(number: int, kind: int) -> bytes:
+    return _varint(number << 3 | kind)
 
 
 def _varint(number: int) -> bytes:

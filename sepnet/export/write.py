@@ -15,9 +15,10 @@ from pipelines.errors import UserError, one_line
 from pipelines.files import whole_folder
 from sepnet.config.run_folder import Run
 from sepnet.export.checksums import write_checksums
-from sepnet.export.contract import CONTRACT, make_contract
-from sepnet.export.signatures import BYTES, SERVING_DEFAULT, TENSOR, WAV, serving_functions
-from sepnet.export.warmup import WARMUP, write_warmup
+from sepnet.export.contract import CONTRACT_FILE, make_contract
+from sepnet.export.signatures import BYTES_SUFFIX, SERVING_DEFAULT, TENSOR, WAV, serving_functions
+from sepnet.export.warmup import WARMUP_FILE, write_warmup
+from sepnet.models.keras_settings import precision
 
 WARMUP_SECONDS = 0.25
 
@@ -53,8 +54,6 @@ def export_run(run: Run, folder: pathlib.Path, record: Mapping[str, Any] | None 
         if answer.returncode:
             raise UserError(f"the export through TensorFlow failed: {answer.stderr.strip().splitlines()[-1]}")
         return newest_version(folder)
-
-    from sepnet.models.keras_settings import precision
 
     config, summary = run.config, run.summary
     with precision("float32"):
@@ -93,11 +92,11 @@ def export_model(model, folder: pathlib.Path, contract: Mapping[str, Any]) -> pa
         module = tf.Module()
         module.weights = [variable.value for variable in model.variables]
         tf.saved_model.save(module, str(temporary), signatures=functions)
-        path = temporary / CONTRACT
+        path = temporary / CONTRACT_FILE
         path.parent.mkdir()
         path.write_text(json.dumps(contract, indent=2))
         requests = _warmup_requests(contract["sample_rate"], model.input_shape[-1])
-        write_warmup(temporary / WARMUP, one_line(folder.name), requests)
+        write_warmup(temporary / WARMUP_FILE, one_line(folder.name), requests)
         write_checksums(temporary)
     return version
 
@@ -123,8 +122,8 @@ def _warmup_requests(sample_rate: int, num_channels: int) -> dict[str, dict[str,
     mixture = np.random.default_rng(0).uniform(-0.5, 0.5, (num_samples, num_channels)).astype(np.float32)
     return {
         SERVING_DEFAULT: {"mixture": mixture[None]},
-        WAV: {f"wav{BYTES}": [tf.audio.encode_wav(mixture, sample_rate).numpy()]},
-        TENSOR: {f"mixture{BYTES}": [tf.io.serialize_tensor(mixture).numpy()]},
+        WAV: {f"wav{BYTES_SUFFIX}": [tf.audio.encode_wav(mixture, sample_rate).numpy()]},
+        TENSOR: {f"mixture{BYTES_SUFFIX}": [tf.io.serialize_tensor(mixture).numpy()]},
     }
 
 
@@ -157,7 +156,7 @@ def newest_model(saved_models: pathlib.Path) -> pathlib.Path:
     Raises:
         UserError: no model lies under it.
     """
-    contracts = list(saved_models.glob(f"*/*/{CONTRACT}"))
+    contracts = list(saved_models.glob(f"*/*/{CONTRACT_FILE}"))
     if not contracts:
         raise UserError(
             f"no model under {saved_models}; make one with `python -m sepnet.train`, or name one by --model"

@@ -7,7 +7,7 @@ import pathlib
 import shutil
 
 # How often power is measured; what GPUs and RAPL count themselves is read then, too.
-SECONDS_BETWEEN = 5
+MEASURING_SECONDS = 5
 JOULES_PER_KWH = 3.6e6
 RAPL = "/sys/class/powercap"
 
@@ -44,7 +44,7 @@ class EnergyMeter:
             # Says how much CO2 a kWh makes, which is not used.
             country_iso_code="USA",
             tracking_mode="process",
-            measure_power_secs=SECONDS_BETWEEN,
+            measure_power_secs=MEASURING_SECONDS,
             output_methods=[],
             output_handlers=[self._latest],
             allow_multiple_runs=True,

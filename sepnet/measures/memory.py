@@ -21,7 +21,7 @@ def parse_memory(text: str) -> int:
 
 
 def counted_device() -> str:
-    """Whose memory training takes here: "gpu" where there is one, else "cpu"; see `sepnet.planning.step_memory`."""
+    """The device whose memory training takes: "gpu" where there is one, else "cpu"."""
     import tensorflow as tf
 
     return "gpu" if tf.config.list_physical_devices("GPU") else "cpu"

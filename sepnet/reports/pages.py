@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from html import escape
 
 import numpy as np
@@ -33,12 +33,7 @@ MEDIA_TYPES = {"MP3": "audio/mpeg", "FLAC": "audio/flac"}
 
 
 def page(title: str, sections: Iterable[str]) -> str:
-    """The whole page.
-
-    Args:
-        title: plain text.
-        sections: HTML.
-    """
+    """The whole page: a title in plain text, and sections of HTML."""
     body = "\n".join(sections)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -55,12 +50,7 @@ def figure(uri: str, alternative: str, caption: str) -> str:
 
 
 def players(clips: Sequence[tuple[str, str]], label: str) -> str:
-    """Audio players beside each other.
-
-    Args:
-        clips: name and data: URI of each.
-        label: what they belong to, for those who hear the page.
-    """
+    """Audio players beside each other: name and data: URI of each, and what they belong to, for who hears the page."""
     boxes = (
         f'<div>{escape(name)}<br><audio controls preload="metadata" aria-label="{escape(name)}, {escape(label)}" '
         f'src="{uri}"></audio></div>'
@@ -70,7 +60,12 @@ def players(clips: Sequence[tuple[str, str]], label: str) -> str:
 
 
 def table(
-    caption: str, headings: Sequence[str], rows: Iterable[Sequence[str]], *, marks: Sequence[str] | None = ()
+    caption: str,
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    texts: Collection[int] = (0, -1),
+    marks: Sequence[str] = (),
 ) -> str:
     """A table whose first column names its rows.
 
@@ -78,16 +73,16 @@ def table(
         caption: plain text.
         headings: of the columns.
         rows: as many cells each.
-        marks: the last column holds text, and a row in which it begins with one of these stands out; None if it holds
-            figures like the others.
+        texts: columns of text, which is at the left; the others hold figures, which are at the right.
+        marks: a row stands out whose last cell begins with one of these.
     """
-    texts = {0} if marks is None else {0, len(headings) - 1}
+    texts = {range(len(headings))[place] for place in texts}
     head = "".join(
         f'<th scope="col"{_text_class(place in texts)}>{escape(heading)}</th>' for place, heading in enumerate(headings)
     )
     body = []
     for name, *cells in rows:
-        marked = ' class="marked"' if marks and cells[-1].startswith(tuple(marks)) else ""
+        marked = ' class="marked"' if cells[-1].startswith(tuple(marks)) else ""
         shown = "".join(_cell(cell, place in texts) for place, cell in enumerate(cells, start=1))
         body.append(f'<tr{marked}><th scope="row">{escape(name)}</th>{shown}</tr>')
     return (

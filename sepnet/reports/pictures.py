@@ -19,6 +19,13 @@ def drawn(name: str) -> str:
     return one_line(name).replace("$", r"\$")
 
 
+def make_figure(width: float, height: float, dpi: int = 120):
+    """An empty figure, sizes in inches; matplotlib's object interface needs no screen and keeps no global state."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=dpi, layout="constrained")
+
+
 def save(figure, target: pathlib.Path | io.BytesIO) -> None:
     """Writes a picture, a PNG; letters that the font lacks are drawn as boxes, without a word."""
     with warnings.catch_warnings():
@@ -27,14 +34,9 @@ def save(figure, target: pathlib.Path | io.BytesIO) -> None:
 
 
 def draw_losses(path: pathlib.Path, history: Mapping[str, Sequence[float]], baselines: Mapping[str, float]) -> None:
-    """Draws the training loss and `val_mse` by epoch, with the `val_mse` of each baseline as a line across.
-
-    Args:
-        path: PNG to write.
-        history: values by epoch; "loss" and "val_mse" are drawn.
-        baselines: `val_mse` by the baseline's name.
-    """
-    figure, axes = _figure(8, 4.5)
+    """Draws the "loss" and "val_mse" of a history by epoch, with the `val_mse` of each baseline as a line across."""
+    figure = make_figure(8, 4.5)
+    axes = figure.subplots()
     axes.plot(_epochs(history["loss"]), history["loss"], color="0.6", label="training loss")
     axes.plot(_epochs(history["val_mse"]), history["val_mse"], color="C0", marker="o", markersize=3, label="val_mse")
     _finish_losses(figure, axes, baselines, "mean squared error")
@@ -42,14 +44,9 @@ def draw_losses(path: pathlib.Path, history: Mapping[str, Sequence[float]], base
 
 
 def draw_runs(path: pathlib.Path, histories: Mapping[str, Sequence[float]], baselines: Mapping[str, float]) -> None:
-    """Draws `val_mse` by epoch of several runs in one picture, with the baselines as lines across.
-
-    Args:
-        path: PNG to write.
-        histories: `val_mse` by epoch, by the run's label.
-        baselines: `val_mse` by the baseline's name.
-    """
-    figure, axes = _figure(8, 5)
+    """Draws `val_mse` by epoch of several runs, by their labels, with that of each baseline as a line across."""
+    figure = make_figure(8, 5)
+    axes = figure.subplots()
     for label, values in histories.items():
         axes.plot(_epochs(values), values, marker="o", markersize=3, label=drawn(label))
     _finish_losses(figure, axes, baselines, "val_mse")
@@ -63,19 +60,9 @@ def draw_separation(
     estimates: Mapping[str, np.ndarray],
     sample_rate: int,
 ) -> None:
-    """Draws spectrograms of a mixture and, below each other, of every true source beside its estimate.
-
-    Args:
-        path: PNG to write.
-        mixture: `[num_samples, num_channels]`, full scale ±1.
-        sources: true stems by name, each of the mixture's shape.
-        estimates: predicted stems by the same names.
-        sample_rate: Hz.
-    """
-    from matplotlib.gridspec import GridSpec
-
-    figure, _ = _figure(10, 2 * (1 + len(sources)), axes=False)
-    grid = GridSpec(1 + len(sources), 2, figure=figure)
+    """Draws spectrograms of a mixture and, below each other, of every true source beside its estimate."""
+    figure = make_figure(10, 2 * (1 + len(sources)))
+    grid = figure.add_gridspec(1 + len(sources), 2)
     loudest_db = loudest_level_db(mixture)
 
     def spectrogram(place, audio: np.ndarray, title: str):
@@ -96,14 +83,7 @@ def draw_separation(
 
 
 def draw_spectrogram(axes, audio: np.ndarray, sample_rate: int, loudest_db: float) -> None:
-    """Draws the levels of the mean of the channels, by seconds and kHz.
-
-    Args:
-        axes: matplotlib's.
-        audio: `[num_samples, num_channels]`, full scale ±1.
-        sample_rate: Hz.
-        loudest_db: what is brightest, such as the loudest point of the mixture.
-    """
+    """Draws the levels of the mean of the channels, by seconds and kHz; `loudest_db` is the level of the brightest."""
     extent = (0, len(audio) / sample_rate, 0, sample_rate / 2000)
     limits = {"vmin": loudest_db - DYNAMIC_RANGE_DB, "vmax": loudest_db}
     levels = _level_db(audio.mean(axis=1))
@@ -126,14 +106,6 @@ def _finish_losses(figure, axes, baselines: Mapping[str, float], ylabel: str) ->
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3, which="both")
     figure.legend(loc="outside upper center", ncols=4, fontsize="small")
-
-
-def _figure(width: float, height: float, axes: bool = True):
-    # The object interface needs no screen and keeps no global state.
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
-    return figure, figure.subplots() if axes else None
 
 
 def _level_db(signal: np.ndarray, frame_length: int = 1024, frame_step: int = 256) -> np.ndarray:

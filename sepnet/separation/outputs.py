@@ -13,7 +13,7 @@ from pipelines.files import working_folder
 from sepnet.separation.song_files import SongFile, identity
 from sepnet.separation.stem_files import STEM_MP4
 
-FIELDS = ("song", "stem", "model")
+TEMPLATE_FIELDS = ("song", "stem", "model")
 KARAOKE = "karaoke"
 RESIDUAL = "residual"
 # What file systems answer to a name that they do not take.
@@ -53,21 +53,16 @@ class Outputs:
 
 
 def check_template(template: str, one_file: bool) -> None:
-    """Refuses a pattern for output files that is none, or that leads out of the output folder.
+    """Raises a `UserError` for a pattern of output files that is none, or that leads out of the output folder.
 
-    Args:
-        template: path without suffix, with `{song}`, `{stem}` and `{model}` in it.
-        one_file: all stems of a song go into one file; otherwise their names must differ.
-
-    Raises:
-        UserError: it does.
+    Where all stems of a song go into one file, `{stem}` may not stand in the pattern; otherwise it must.
     """
     try:
         parts = [part[1:] for part in string.Formatter().parse(template) if part[1] is not None]
     except ValueError as error:
         raise UserError(f"--template {template}: {error}; expected something like '{{song}}/{{stem}}'") from error
     fields = {field for field, _, _ in parts}
-    if not fields <= set(FIELDS) or any(spec or conversion for _, spec, conversion in parts):
+    if not fields <= set(TEMPLATE_FIELDS) or any(spec or conversion for _, spec, conversion in parts):
         raise UserError(f"--template {template} may hold {{song}}, {{stem}} and {{model}} just so, and nothing else")
     if one_file and "stem" in fields:
         raise UserError(f"--template {template} holds {{stem}}, and one file takes all stems; name it by {{song}}")
@@ -85,12 +80,8 @@ def planned_files(
 ) -> tuple[dict[SongFile, list[pathlib.Path]], dict[SongFile, UserError]]:
     """Names all files that are going to be written, and refuses to destroy anything with them.
 
-    Args:
-        songs: those of one call.
-        output: folder, which need not exist.
-        outputs: what is written of each song.
-        model: the model's name.
-        skip_existing: songs of which all files are there are left out; so are songs that are such files themselves.
+    The output folder need not exist. With `skip_existing`, songs of which all files are there are left out, and so are
+    songs that are such files themselves.
 
     Returns:
         The files of every song that is to be separated, and the songs whose files the file system cannot name.
@@ -111,11 +102,7 @@ def planned_files(
 
 
 def _incomplete(paths: Paths, output: pathlib.Path) -> Paths:
-    """Leaves out the songs of which all files are there, and songs that are such files.
-
-    Raises:
-        UserError: what is there cannot be the files of all the songs that it is taken for.
-    """
+    """Leaves out the songs of which all files are there, and songs that are such files; one file is of one song."""
     complete = {song for song, names in paths if all(os.path.isfile(output / name) for name in names)}
     owners: dict[str, SongFile] = {}
     # Those that are complete come first.
@@ -141,15 +128,7 @@ def _same_files(first: SongFile | str, second: SongFile, place: pathlib.Path) ->
 
 
 def check_no_input(files: Iterable[pathlib.Path | int], songs: Sequence[SongFile]) -> None:
-    """Refuses to write to a song of the same call.
-
-    Args:
-        files: what will be written: paths, or descriptors.
-        songs: those of the call.
-
-    Raises:
-        UserError: one of the files is one of the songs, by whatever name.
-    """
+    """Raises a `UserError` if a file to be written, a path or a descriptor, is a song of the call by any name."""
     inputs = {identity(song.source): song for song in songs}
     for file in files:
         found = identity(file)
@@ -179,14 +158,8 @@ def _check_place(song: SongFile, name: pathlib.Path, output: pathlib.Path) -> No
 def _rehearse(paths: Paths, output: pathlib.Path) -> dict[SongFile, UserError]:
     """Makes empty files of all names in a folder of their own, and removes them.
 
-    So the file system itself says which names it does not tell apart (it may ignore case or the form of Unicode), and
-    which it does not take.
-
-    Returns:
-        The songs with names that it does not take.
-
-    Raises:
-        UserError: two names are one.
+    So the file system itself says which names it does not take, which are returned with their songs, and which it does
+    not tell apart (it may ignore case or the form of Unicode), which is a `UserError`.
     """
     failures: dict[SongFile, UserError] = {}
     owners: dict[tuple[int, int] | None, SongFile] = {}

@@ -20,16 +20,16 @@ import numpy as np
 
 from pipelines.errors import UserError, one_line
 from sepnet.export.contract import check_contract
-from sepnet.export.signatures import BYTES, CONTRACT, TENSOR
+from sepnet.export.signatures import BYTES_SUFFIX, CONTRACT, TENSOR
 from sepnet.export.tensor_proto import read_tensor, write_tensor
 
 TOKEN_VARIABLE = "SEPNET_TOKEN"
 TIMEOUT_SECONDS = 120
 # A server that is busy, or being started anew, is asked again.
-TRIES = 8
+MOST_TRIES = 8
 LONGEST_WAIT_SECONDS = 30.0
 LONGEST_QUOTE = 200
-KINDS = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
+CONNECTIONS = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
 
 
 class RemoteModel:
@@ -81,13 +81,7 @@ class RemoteModel:
         self.contract: dict[str, Any] = check_contract(contract, f"{self.name} on {self._url}")
 
     def __call__(self, mixture: np.ndarray) -> dict[str, np.ndarray]:
-        """Separates a batch.
-
-        Args:
-            mixture: float32 `[batch, num_samples, num_channels]`, full scale ±1, at the model's rate.
-
-        Returns:
-            For each source an array of the same shape.
+        """Separates a batch, as `sepnet.separation.separator.Model` says.
 
         Raises:
             UserError: the server refuses, has gone away, does not serve this version any more, or answers something
@@ -99,8 +93,8 @@ class RemoteModel:
 
     def _separate(self, mixture: np.ndarray) -> dict[str, np.ndarray]:
         message = {"b64": base64.b64encode(write_tensor(mixture)).decode()}
-        outputs = {source: f"{source}{BYTES}" for source in self.contract["sources"]}
-        answer = self._predict(TENSOR, {f"mixture{BYTES}": [message]}, list(outputs.values()))
+        outputs = {source: f"{source}{BYTES_SUFFIX}" for source in self.contract["sources"]}
+        answer = self._predict(TENSOR, {f"mixture{BYTES_SUFFIX}": [message]}, list(outputs.values()))
         with _understanding(self._url):
             return {
                 source: read_tensor(base64.b64decode(answer[name]["b64"]), mixture.shape)
@@ -143,9 +137,9 @@ class RemoteModel:
 
     def _ask(self, method: str, path: str, body: bytes | None = None) -> Any:
         """Sends a request, again if the server is busy or starts anew, and returns what it answers."""
-        for number in range(TRIES):
-            status, headers, content = self._send(method, path, body, is_last=number == TRIES - 1)
-            if status not in (0, 503) or number == TRIES - 1:
+        for number in range(MOST_TRIES):
+            status, headers, content = self._send(method, path, body, is_last=number == MOST_TRIES - 1)
+            if status not in (0, 503) or number == MOST_TRIES - 1:
                 break
             time.sleep(_wait_seconds(headers.get("Retry-After", ""), number))
         if 300 <= status < 400:
@@ -186,7 +180,7 @@ def bearer_token(given: str | None = None) -> str | None:
     """The token that a server asks for: the one that was given, or what the variable SEPNET_TOKEN says, if anything.
 
     Raises:
-        UserError: it is empty, or cannot stand in a header.
+        UserError: the token is empty, or cannot stand in a header.
     """
     where = "the token" if given is not None else TOKEN_VARIABLE
     token = given if given is not None else os.environ.get(TOKEN_VARIABLE) or None
@@ -202,7 +196,7 @@ def _address(url: str) -> tuple[str, type[http.client.HTTPConnection], str, int 
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
-        if not host or parts.scheme not in KINDS or re.search("[^!-~]", url):
+        if not host or parts.scheme not in CONNECTIONS or re.search("[^!-~]", url):
             raise ValueError("it needs http:// or https://, a host, and no blanks")
         if parts.username is not None:
             raise ValueError("a user's name cannot stand in it; give a token by --token")
@@ -212,7 +206,7 @@ def _address(url: str) -> tuple[str, type[http.client.HTTPConnection], str, int 
         host.encode("idna")
     except ValueError as error:
         raise UserError(f"{url!r} is no address of a server ({error}); {expected}") from error
-    return url.rstrip("/"), KINDS[parts.scheme], host, port, parts.path.rstrip("/")
+    return url.rstrip("/"), CONNECTIONS[parts.scheme], host, port, parts.path.rstrip("/")
 
 
 @contextlib.contextmanager
@@ -231,7 +225,7 @@ def _unpacked(headers, content: bytes) -> bytes:
     """The content of an answer that was packed though nobody asked for it, as some proxies do.
 
     Raises:
-        ValueError: it is damaged.
+        ValueError: the gzip is damaged.
     """
     if headers.get("Content-Encoding", "").strip().lower() not in ("gzip", "x-gzip"):
         return content

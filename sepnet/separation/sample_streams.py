@@ -1,4 +1,4 @@
-"""Streams of samples: read in windows, resampled, kept to a length."""
+"""Streams of samples: read in windows, given again, resampled."""
 
 import collections
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,19 +31,6 @@ class Tape:
                 missing -= len(chunk)
         self._held, self._start = np.concatenate(arrived) if arrived else np.zeros((0, 1), np.float32), first
         return self._held[: last - first]
-
-
-class Counter:
-    """Passes blocks on and counts their samples."""
-
-    def __init__(self, blocks: Iterable[np.ndarray]):
-        self._blocks = blocks
-        self.num_samples = 0
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        for block in self._blocks:
-            self.num_samples += len(block)
-            yield block
 
 
 class Echo:
@@ -83,37 +70,13 @@ def resample(blocks: Iterable[np.ndarray], from_rate: float, to_rate: float, num
     yield stream.resample_chunk(np.zeros((0, num_channels), np.float32), last=True)
 
 
-def resample_stems(blocks: Iterable[Stems], from_rate: int, to_rate: int, num_channels: int) -> Iterator[Stems]:
+def resample_stems(
+    blocks: Iterable[Stems], sources: Sequence[str], from_rate: int, to_rate: int, num_channels: int
+) -> Iterator[Stems]:
     """Changes the rate of all stems, side by side as the channels of one stream."""
     if from_rate == to_rate:
         yield from blocks
         return
-    blocks = iter(blocks)
-    first = next(blocks, None)
-    if first is None:
-        return
-    sources = list(first)
-
-    def joined() -> Iterator[np.ndarray]:
-        yield np.concatenate(list(first.values()), axis=1)
-        for block in blocks:
-            yield np.concatenate(list(block.values()), axis=1)
-
-    for block in resample(joined(), from_rate, to_rate, num_channels * len(sources)):
+    joined = (np.concatenate([block[source] for source in sources], axis=1) for block in blocks)
+    for block in resample(joined, from_rate, to_rate, num_channels * len(sources)):
         yield dict(zip(sources, np.split(block, len(sources), axis=1), strict=True))
-
-
-def keep_length(
-    blocks: Iterable[Stems], counter: Counter, sources: Sequence[str], num_channels: int
-) -> Iterator[Stems]:
-    """Cuts or pads the end to the length that went in: resampling there and back may differ by a sample."""
-    num_samples = 0
-    for block in blocks:
-        # While blocks arrive, the counter is ahead of what was separated, but for the last samples.
-        left = counter.num_samples - num_samples
-        block = {source: stem[:left] for source, stem in block.items()}
-        num_samples += len(block[sources[0]])
-        yield block
-    missing = counter.num_samples - num_samples
-    if missing:
-        yield {source: np.zeros((missing, num_channels), np.float32) for source in sources}

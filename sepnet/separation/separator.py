@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from pipelines.errors import UserError
-from sepnet.separation.sample_streams import Counter, Stems, Tape, keep_length, resample, resample_stems
+from sepnet.separation.sample_streams import Stems, Tape, resample, resample_stems
 
 # Blocks are this much longer than the context that is computed on both sides and thrown away.
 BLOCK_CONTEXTS = 4
@@ -133,14 +133,7 @@ class Separator:
         return f"{reason}: blocks of {self._block / self.sample_rate:.0f} s are faded into each other instead of joined"
 
     def __call__(self, audio: np.ndarray, sample_rate: int) -> Stems:
-        """Separates a whole signal.
-
-        Args:
-            audio: float32 `[num_samples, num_channels]`, full scale ±1.
-            sample_rate: Hz.
-
-        Returns:
-            For each source float32 `[num_samples, num_channels]`.
+        """Separates a whole signal, float32 `[num_samples, num_channels]`, into such an array for each source.
 
         Raises:
             UserError: `audio` has another shape, perhaps `[num_channels, num_samples]`; else as `separate_blocks`.
@@ -171,12 +164,14 @@ class Separator:
                 f"the audio has {num_channels} channels at {sample_rate} Hz; expected [num_samples, num_channels] with "
                 f"1 to {MOST_CHANNELS} channels, and a rate above 0"
             )
-        counter = Counter(only_sound(blocks, sample_rate, num_channels))
-        tape = Tape(resample(counter, sample_rate, self.sample_rate, num_channels))
+        sound = Sound(blocks, sample_rate, num_channels)
+        tape = Tape(resample(sound, sample_rate, self.sample_rate, num_channels))
         separated = self._run_exactly(tape) if self.is_exact else self._run_fading(tape)
-        stems = resample_stems(separated, self.sample_rate, sample_rate, num_channels)
         num_samples = 0
-        for block in keep_length(stems, counter, self.sources, num_channels):
+        for stems in resample_stems(separated, self.sources, self.sample_rate, sample_rate, num_channels):
+            # While blocks arrive, more has come in than was separated, but for the last samples: resampling there and
+            # back may differ by one.
+            block = {source: stem[: sound.num_samples - num_samples] for source, stem in stems.items()}
             for source, stem in block.items():
                 if place := _first_unsound(stem):
                     raise UserError(
@@ -185,6 +180,8 @@ class Separator:
                     )
             num_samples += len(block[self.sources[0]])
             yield block
+        if missing := sound.num_samples - num_samples:
+            yield {source: np.zeros((missing, num_channels), np.float32) for source in self.sources}
 
     def _run_exactly(self, tape: Tape) -> Iterator[Stems]:
         """Gives every block the context that it depends on, and drops what was computed there."""
@@ -237,23 +234,28 @@ class Separator:
         }
 
 
-def only_sound(blocks: Iterable[np.ndarray], sample_rate: int, num_channels: int) -> Iterator[np.ndarray]:
-    """Passes blocks on; one sample that is no number would make a whole receptive field of every stem none.
+class Sound:
+    """Passes blocks on and counts their samples; one that is no number would spoil a receptive field of every stem.
 
-    Raises:
-        UserError: a block has another shape, or holds NaN, infinity or what is louder than any sound.
+    Iteration raises a `UserError` where a block has another shape, or holds NaN, infinity or what is louder than any
+    sound.
     """
-    num_samples = 0
-    for block in blocks:
-        if block.ndim != 2 or block.shape[1] != num_channels:
-            raise UserError(f"a block has shape {list(block.shape)}; expected [num_samples, {num_channels}]")
-        if place := _first_unsound(block):
-            raise UserError(
-                f"the audio holds {place[1]}, first at {(num_samples + place[0]) / sample_rate:.3f} s; "
-                "mend it or cut it there"
-            )
-        num_samples += len(block)
-        yield block
+
+    def __init__(self, blocks: Iterable[np.ndarray], sample_rate: int, num_channels: int):
+        self._blocks, self._sample_rate, self._num_channels = blocks, sample_rate, num_channels
+        self.num_samples = 0
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for block in self._blocks:
+            if block.ndim != 2 or block.shape[1] != self._num_channels:
+                raise UserError(f"a block has shape {list(block.shape)}; expected [num_samples, {self._num_channels}]")
+            if place := _first_unsound(block):
+                raise UserError(
+                    f"the audio holds {place[1]}, first at {(self.num_samples + place[0]) / self._sample_rate:.3f} s; "
+                    "mend it or cut it there"
+                )
+            self.num_samples += len(block)
+            yield block
 
 
 def _first_unsound(block: np.ndarray) -> tuple[int, str] | None:

@@ -12,10 +12,10 @@ from pipelines.errors import UserError
 from pipelines.files import NEW, WORKING
 from pipelines.songs.layouts import STEM_SUFFIX
 
-STREAM = "-"
+STANDARD_STREAM = "-"
 # What other systems and this one leave in folders: macOS beside files ("._song.wav") and in archives, netatalk.
-NOBODYS = ("._", NEW, WORKING)
-NOBODYS_FOLDERS = ("__MACOSX", ".AppleDouble")
+SYSTEM_PREFIXES = ("._", NEW, WORKING)
+SYSTEM_FOLDERS = ("__MACOSX", ".AppleDouble")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,11 +57,7 @@ def named_songs(names: Sequence[str], output: pathlib.Path | None = None) -> lis
     """Lists the songs of files, of folders and all below them, and of "-", the standard input.
 
     Files that are named are taken whatever they are; in folders, what has the suffix of an audio file and is not what
-    systems leave there. Links to folders are followed.
-
-    Args:
-        names: as the user gives them.
-        output: a folder that is left out of those above it.
+    systems leave there. Links to folders are followed. An output folder below one that is named is left out.
 
     Raises:
         UserError: a folder holds no audio.
@@ -69,7 +65,7 @@ def named_songs(names: Sequence[str], output: pathlib.Path | None = None) -> lis
     songs = []
     for name in names:
         path = pathlib.Path(name)
-        if name == STREAM:
+        if name == STANDARD_STREAM:
             songs.append(SongFile(None, "stdin"))
         elif os.path.isdir(path):
             found = sorted(_songs_below(path, output))
@@ -98,11 +94,13 @@ def _songs_below(folder: pathlib.Path, output: pathlib.Path | None) -> Iterator[
                 folders.clear()
                 continue
             seen.add(identity(place))
-            folders[:] = [name for name in folders if not name.startswith(NOBODYS) and name not in NOBODYS_FOLDERS]
+            folders[:] = [
+                name for name in folders if not name.startswith(SYSTEM_PREFIXES) and name not in SYSTEM_FOLDERS
+            ]
             waiting += [place / name for name in sorted(folders) if (place / name).is_symlink()]
             for name in files:
                 path = place / name
-                if path.suffix.lower() in SUFFIXES and not name.startswith(NOBODYS) and os.path.isfile(path):
+                if path.suffix.lower() in SUFFIXES and not name.startswith(SYSTEM_PREFIXES) and os.path.isfile(path):
                     yield path
 
 

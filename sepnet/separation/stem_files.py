@@ -1,38 +1,38 @@
 """The files that a song's stems are written to: formats, one common gain, whole or not at all."""
 
-import dataclasses
 import fractions
 import io
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import BinaryIO
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
+import soundfile
 
 from pipelines.audio.reading import AudioInfo
 from pipelines.errors import UserError
 from pipelines.songs.layouts import MIXTURE, STEM_STREAMS, STEM_SUFFIX
+from sepnet.separation.sample_streams import resample
 
 BLOCK_SAMPLES = 1 << 18
-WAV_BYTES = 1 << 32
+WAV_LIMIT_BYTES = 1 << 32
 FLOAT_ENCODINGS = ("FLOAT", "DOUBLE")
 OPUS_RATES = (8000, 12_000, 16_000, 24_000, 48_000)
 STEM_MP4 = STEM_SUFFIX.removeprefix(".")
 AAC_BITS_PER_SECOND = 256_000
 
 
-@dataclasses.dataclass(frozen=True)
-class Format:
-    """A format of libsndfile.
-
-    Attributes:
-        container: libsndfile's name of it.
-        encodings: what it can hold; a song's own is kept if it is among them, others become the first, and those of
-            more than 16 bits the last.
-    """
+class Format(NamedTuple):
+    """A format by libsndfile's names; `encodings` are those that it can hold, the plainest first."""
 
     container: str
     encodings: tuple[str, ...]
+
+    def encoding_for(self, encoding: str) -> str:
+        """A song's own encoding if it can be held; else the first, and of more than 16 bits the last."""
+        if encoding in self.encodings:
+            return encoding
+        return self.encodings[-1 if encoding in DEEP_ENCODINGS else 0]
 
 
 FORMATS = {
@@ -43,7 +43,7 @@ FORMATS = {
 }
 FORMAT_NAMES = (*FORMATS, STEM_MP4)
 DEEP_ENCODINGS = ("PCM_24", "PCM_32", "FLOAT", "DOUBLE")
-LOSSLESS = ("wav", "flac")
+LOSSLESS_FORMATS = ("wav", "flac")
 # libsndfile leaves it to its callers that Opus orders channels as Vorbis does: by number of channels, where each comes
 # from in the order of WAV. Others are alike.
 VORBIS_ORDER = {
@@ -58,12 +58,7 @@ VORBIS_ORDER = {
 class StemFiles:
     """Takes the blocks of a song's stems, then writes the files, all with the one gain that keeps the loudest whole.
 
-    The gain is known only at the end, so the stems wait in a folder as raw floats.
-
-    Args:
-        folder: where they wait.
-        info: the song's rate, channels and encoding.
-        names: the stems.
+    The gain is known only at the end, so the stems wait in the folder as raw floats.
     """
 
     def __init__(self, folder: pathlib.Path, info: AudioInfo, names: Sequence[str]):
@@ -102,7 +97,7 @@ class StemFiles:
         Raises:
             OSError: the disk is full.
         """
-        encoding = None if format_name == STEM_MP4 else _encoding(FORMATS[format_name], self._info.encoding)
+        encoding = None if format_name == STEM_MP4 else FORMATS[format_name].encoding_for(self._info.encoding)
         gain = 1 / self._peak if self._peak > 1 and encoding not in FLOAT_ENCODINGS else 1.0
         if format_name == STEM_MP4:
             path = self._folder / STEM_MP4
@@ -132,25 +127,16 @@ class StemFiles:
 
 
 def check_format(format_name: str, info: AudioInfo) -> None:
-    """Finds out, before a song is separated, whether a format can hold its stems.
-
-    Args:
-        format_name: one of `FORMAT_NAMES`.
-        info: the song's rate and channels.
-
-    Raises:
-        UserError: it cannot.
-    """
+    """Raises a `UserError`, before a song is separated, if a format of `FORMAT_NAMES` cannot hold its stems."""
     if not _can_hold(format_name, info):
         channels = "1 channel" if info.num_channels == 1 else f"{info.num_channels} channels"
-        others = " or ".join(name for name in LOSSLESS if _can_hold(name, info))
+        others = " or ".join(name for name in LOSSLESS_FORMATS if _can_hold(name, info))
         remedy = f"take --format {others}" if others else "no format can: convert the song to a usual rate first"
         raise UserError(f"{format_name} cannot hold {channels} at {info.sample_rate} Hz; {remedy}")
 
 
 def _can_hold(format_name: str, info: AudioInfo) -> bool:
     import av
-    import soundfile
 
     silence = np.zeros((1, info.num_channels), np.float32)
     try:
@@ -158,23 +144,18 @@ def _can_hold(format_name: str, info: AudioInfo) -> bool:
             # As many as all of its readers know.
             if info.num_channels > 2:
                 return False
-            _write_stem_mp4(io.BytesIO(), info, {MIXTURE: iter([silence])})
+            _write_stem_mp4(io.BytesIO(), info, {MIXTURE: [silence]})
         else:
             kind = FORMATS[format_name]
-            _write_sound(io.BytesIO(), info, kind.container, _encoding(kind, info.encoding), 0, iter([silence]))
+            encoding = kind.encoding_for(info.encoding)
+            _write_sound(io.BytesIO(), info, kind.container, encoding, 0, [silence])
     except (soundfile.LibsndfileError, av.FFmpegError, ValueError):
         return False
     return True
 
 
-def stream_wav(file: BinaryIO, info: AudioInfo, blocks: Iterator[np.ndarray]) -> None:
-    """Writes a WAV of 32-bit floats into a pipe: its header says that the length is not known.
-
-    Args:
-        file: anything with `write`.
-        info: rate and channels.
-        blocks: float32 `[num_samples, num_channels]`.
-    """
+def stream_wav(file: BinaryIO, info: AudioInfo, blocks: Iterable[np.ndarray]) -> None:
+    """Writes a WAV of 32-bit floats into a pipe: its header says that the length is not known."""
     import av
 
     output = _Output(file)
@@ -188,29 +169,14 @@ def stream_wav(file: BinaryIO, info: AudioInfo, blocks: Iterator[np.ndarray]) ->
     output.check()
 
 
-def _encoding(kind: Format, of_song: str) -> str:
-    if of_song in kind.encodings:
-        return of_song
-    return kind.encodings[-1 if of_song in DEEP_ENCODINGS else 0]
-
-
 def _write_sound(
-    file: BinaryIO,
-    info: AudioInfo,
-    container: str,
-    encoding: str,
-    num_bytes: int,
-    blocks: Iterator[np.ndarray],
+    file: BinaryIO, info: AudioInfo, container: str, encoding: str, num_bytes: int, blocks: Iterable[np.ndarray]
 ) -> None:
-    import soundfile
-
     rate = info.sample_rate
     if encoding == "OPUS" and rate not in OPUS_RATES:
-        from sepnet.separation.sample_streams import resample
-
         rate = OPUS_RATES[-1]
         blocks = resample(blocks, info.sample_rate, rate, info.num_channels)
-    if container == "WAV" and num_bytes >= WAV_BYTES:
+    if container == "WAV" and num_bytes >= WAV_LIMIT_BYTES:
         # A WAV without the limit of 4 GB.
         container = "RF64"
     order = VORBIS_ORDER.get(info.num_channels) if encoding == "OPUS" else None
@@ -231,7 +197,7 @@ def _to_int16(block: np.ndarray) -> np.ndarray:
     return np.clip(scaled, -32_768, 32_767, out=scaled).astype(np.int16)
 
 
-def _write_stem_mp4(file: BinaryIO, info: AudioInfo, stems: Mapping[str, Iterator[np.ndarray]]) -> None:
+def _write_stem_mp4(file: BinaryIO, info: AudioInfo, stems: Mapping[str, Iterable[np.ndarray]]) -> None:
     """Writes one MP4 with a stream of AAC for the mixture and each stem, as MUSDB18 has them."""
     import av
 
@@ -243,12 +209,9 @@ def _write_stem_mp4(file: BinaryIO, info: AudioInfo, stems: Mapping[str, Iterato
         for name, track in tracks.items():
             # The one name of a stream that MP4 keeps and players show.
             track.stream.metadata["handler_name"] = name
-        while True:
-            blocks = {name: next(stems[name], None) for name in order}
-            if blocks[MIXTURE] is None:
-                break
-            for name, track in tracks.items():
-                track.write(blocks[name])
+        for blocks in zip(*(stems[name] for name in order), strict=True):
+            for track, block in zip(tracks.values(), blocks, strict=True):
+                track.write(block)
             output.check()
         for track in tracks.values():
             track.close()

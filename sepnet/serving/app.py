@@ -12,6 +12,7 @@ from fastapi.middleware.gzip import GZipMiddleware
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
 
 import sepnet
 from pipelines.errors import UserError
@@ -22,7 +23,7 @@ from sepnet.serving.engine.options import ServeOptions
 from sepnet.serving.engine.runner import Runner
 from sepnet.serving.engine.store import ModelStore
 from sepnet.serving.guard import Guard
-from sepnet.serving.routes.page import page_routes, static_files
+from sepnet.serving.routes.page import STATIC, page_routes
 from sepnet.serving.routes.rest import rest_routes
 from sepnet.serving.routes.separation import Separation
 
@@ -33,13 +34,7 @@ GZIP_LEVEL = 1
 
 @dataclasses.dataclass(frozen=True)
 class Service:
-    """The application and its parts.
-
-    Attributes:
-        app: ASGI application.
-        gate: counts the requests inside.
-        store: the models.
-    """
+    """The ASGI application, what counts the requests inside, and the models."""
 
     app: Guard
     gate: Gate
@@ -74,7 +69,7 @@ def build_service(options: ServeOptions) -> Service:
     app.include_router(rest_routes(store, runner, options))
     app.include_router(separation.routes())
     app.include_router(page_routes(store, gate, metrics))
-    app.mount("/static", static_files())
+    app.mount("/static", StaticFiles(directory=STATIC))
     _answer_errors_alike(app)
     _describe_errors(app)
     # Stems are left as they are.

@@ -98,6 +98,9 @@ class DrainingServer(uvicorn.Server):
 def make_server(options: ServeOptions) -> tuple[DrainingServer, Service]:
     """The server and what it serves; `serve(sockets=[...])` runs it."""
     service = build_service(options)
+    log_config = copy.deepcopy(uvicorn.config.LOGGING_CONFIG)
+    # This package tells what it loads in the same place as Uvicorn.
+    log_config["loggers"][sepnet.serving.__name__] = {"handlers": ["default"], "level": "INFO"}
     config = uvicorn.Config(
         service.app,
         host=options.host,
@@ -105,20 +108,13 @@ def make_server(options: ServeOptions) -> tuple[DrainingServer, Service]:
         http=patient_protocol(options.stall_seconds),
         ws="none",
         lifespan="on",
-        log_config=_log_config(),
+        log_config=log_config,
         log_level="warning",
         backlog=2048,
         server_header=False,
         timeout_graceful_shutdown=5,
     )
     return DrainingServer(config, service, options.drain_seconds), service
-
-
-def _log_config() -> dict:
-    """Uvicorn's, and this package tells what it loads in the same place."""
-    config = copy.deepcopy(uvicorn.config.LOGGING_CONFIG)
-    config["loggers"][sepnet.serving.__name__] = {"handlers": ["default"], "level": "INFO"}
-    return config
 
 
 def work(options: ServeOptions, listener: socket.socket) -> None:

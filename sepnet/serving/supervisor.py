@@ -10,7 +10,7 @@ import time
 from pipelines.errors import UserError
 from sepnet.serving.engine.options import ServeOptions
 
-# A process that exits with an error sooner than this has not served: it is not started again.
+# A process that exits with an error sooner than this could not serve, nor could another.
 SHORTEST_LIFE_SECONDS = 5.0
 
 
@@ -51,9 +51,11 @@ def supervise(options: ServeOptions) -> int:
         process.join()
         if stopping or process.exitcode == 0:
             return 0
-        print(f"the serving process ended with {process.exitcode}; starting another", file=sys.stderr, flush=True)
+        ended = f"the serving process ended with {process.exitcode}"
         if process.exitcode > 0 and time.monotonic() - begin < SHORTEST_LIFE_SECONDS:
+            print(f"{ended} before it could serve; giving up", file=sys.stderr, flush=True)
             return 1
+        print(f"{ended}; starting another", file=sys.stderr, flush=True)
 
 
 def _listen(options: ServeOptions) -> socket.socket:

@@ -1,5 +1,6 @@
 """Whole songs against the true stems, through the command: counted here with NumPy and museval itself."""
 
+import importlib.metadata
 import json
 import os
 import shutil
@@ -138,7 +139,7 @@ def test_scores_are_those_that_museval_gave():
     for metric, values in STORED.items():
         np.testing.assert_allclose([scores[source][metric] for source in "ab"], values, atol=1e-4)
     written = json.loads(bss_eval.track_json("a song", scores))
-    assert written["museval_version"] == bss_eval.museval_version()
+    assert written["museval_version"] == importlib.metadata.version("museval")
     assert [target["name"] for target in written["targets"]] == ["a", "b"]
     second = written["targets"][1]["frames"][1]
     assert (second["time"], second["duration"]) == (1.0, 1.0)
@@ -307,7 +308,7 @@ def test_mistakes_get_one_line(evaluate, model, songs, tmp_path, monkeypatch):
     (damaged / "1" / "saved_model.pb").write_bytes(b"\x00damaged")
     with pytest.raises(UserError, match=r"'song 0': .*damaged.*\(1 more\); 0 of 2 songs are done"):
         main([str(damaged), "--data", str(songs), "-o", str(tmp_path / "none"), "--quick", "--workers", "1"])
-    monkeypatch.setattr(bss_eval, "NEEDED", ("museval", "no_such_package"))
+    monkeypatch.setattr(bss_eval, "NEEDED_PACKAGES", ("museval", "no_such_package"))
     with pytest.raises(UserError, match="no_such_package must be installed"):
         evaluate()
 

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from pipelines.errors import UserError
-from sepnet.export.contract import CONTRACT, read_contract
+from sepnet.export.contract import CONTRACT_FILE, read_contract
 from sepnet.export.write import export_model, newest_model, newest_version, versions
 from tests.sepnet.helpers import SAMPLE_RATE, SOURCES, contract_of, noise, stacked
 
@@ -128,7 +128,7 @@ def test_an_export_that_fails_leaves_nothing(networks, tmp_path, monkeypatch):
     ],
 )
 def test_contracts_that_cannot_be_read_are_refused(tmp_path, text, message):
-    path = tmp_path / CONTRACT
+    path = tmp_path / CONTRACT_FILE
     path.parent.mkdir()
     if text is not None:
         path.write_text(text)

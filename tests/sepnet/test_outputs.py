@@ -1,4 +1,4 @@
-"""What `python -m sepnet.separate` will write is known before the first song is read, and destroys nothing."""
+"""The files of `python -m sepnet.separate` are known before the first song is read, and destroy nothing."""
 
 import os
 import signal
@@ -253,7 +253,7 @@ def test_linked_folders_are_walked_once(place):
 
 
 def test_stems_take_their_places_together_or_not_at_all(place, monkeypatch):
-    """What cannot be known before: a folder takes the place of a stem while the song is separated."""
+    """A folder takes the place of a stem while the song is separated, which cannot be known before."""
     folder, run = place
     write(folder / "t.wav")
     run("t.wav", "-o", "o")

@@ -171,7 +171,7 @@ def test_a_full_disk_behind_the_standard_output_is_one_line(song, identity):
 
 
 def test_whatever_happens_to_one_song_the_others_are_done(song, identity, monkeypatch, capsys, tmp_path):
-    """What nobody foresaw cannot be made from outside: a reader that fails stands for it."""
+    """A reader that fails stands for what nobody foresaw, which cannot be made from outside."""
     from pipelines.audio import reading
 
     for name in ("a.wav", "b.wav"):
@@ -183,7 +183,7 @@ def test_whatever_happens_to_one_song_the_others_are_done(song, identity, monkey
             raise KeyError("no\nsuch key")
         return opened(source, *arguments, **keywords)
 
-    monkeypatch.setattr(reading, "open_audio", failing)
+    monkeypatch.setattr("sepnet.separate.open_audio", failing)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     assert separate([".", "-o", "out", "--stems", "vocals", "--model", str(identity)]) == 2
     assert names(pathlib.Path("out")) == ["b/vocals.wav", "t/vocals.wav"]

@@ -1,4 +1,4 @@
-"""What a SavedModel offers to clients without this code: WAV files, tensors, its contract, a warm-up; and OpenVINO."""
+"""A SavedModel without this code: it takes WAV files and tensors, tells its contract, has a warm-up; and OpenVINO."""
 
 import io
 import json
@@ -13,7 +13,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
 from sepnet.export.contract import read_contract
-from sepnet.export.warmup import WARMUP
+from sepnet.export.warmup import WARMUP_FILE
 from tests.conftest import REPOSITORY
 from tests.sepnet.helpers import EXPORTED, SAMPLE_RATE, SOURCES, noise, stacked
 
@@ -124,7 +124,7 @@ def test_tensorflow_servings_own_messages_read_the_warm_up(version, loaded):
     """The requests are what TensorFlow Serving's package says they are, and the model answers each of them."""
     logs = [
         prediction_log_pb2.PredictionLog.FromString(record.numpy())
-        for record in tf.data.TFRecordDataset(str(version / WARMUP))
+        for record in tf.data.TFRecordDataset(str(version / WARMUP_FILE))
     ]
     requests = [log.predict_log.request for log in logs]
     assert [request.model_spec.signature_name for request in requests] == ["serving_default", "wav", "tensor"]

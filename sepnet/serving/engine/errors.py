@@ -16,13 +16,7 @@ UNAVAILABLE = 503
 
 
 class ApiError(Exception):
-    """An error that is sent to the client instead of an answer.
-
-    Attributes:
-        status: HTTP status.
-        message: text of one line.
-        headers: HTTP headers beside it.
-    """
+    """An error that is sent to the client instead of an answer: an HTTP status, a message, and headers beside it."""
 
     def __init__(self, status: int, message: str, headers: dict[str, str] | None = None):
         super().__init__(message)

@@ -30,7 +30,7 @@ class Gate:
         """Takes a place for a request with a body.
 
         Raises:
-            ApiError: there is none left.
+            ApiError: all places are taken.
         """
         if self._requests[kind] >= self._most_requests[kind]:
             raise unavailable(f"{self._most_requests[kind]} requests are inside already", self.runner.wait_seconds())

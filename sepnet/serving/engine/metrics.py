@@ -4,7 +4,7 @@ import prometheus_client as prometheus
 
 from sepnet.serving.engine.versions import LoadedVersion
 
-SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
+BUCKET_SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
 CONTENT_TYPE = prometheus.CONTENT_TYPE_LATEST
 
 
@@ -19,12 +19,16 @@ class Metrics:
 
         self.requests = make(prometheus.Counter, "requests", "Answers, by route and status", ("route", "status"))
         self.seconds = make(
-            prometheus.Histogram, "request_seconds", "From the request to the last byte", ("route",), buckets=SECONDS
+            prometheus.Histogram,
+            "request_seconds",
+            "From the request to the last byte",
+            ("route",),
+            buckets=BUCKET_SECONDS,
         )
         self.inside = make(prometheus.Gauge, "requests_inside", "Requests that are being answered")
         self.queue = make(prometheus.Gauge, "queue_length", "Runs of a model that wait")
         self.waiting_seconds = make(
-            prometheus.Histogram, "queue_seconds", "What a run waited for its turn", buckets=SECONDS
+            prometheus.Histogram, "queue_seconds", "What a run waited for its turn", buckets=BUCKET_SECONDS
         )
         self.batch = make(prometheus.Histogram, "batch_requests", "Requests in one run", buckets=(1, 2, 4, 8, 16))
         self.audio = make(prometheus.Counter, "audio_seconds", "Audio separated, with context", ("model", "version"))
@@ -37,5 +41,5 @@ class Metrics:
         self.audio.labels(version.name, str(version.number)).inc(seconds)
 
     def text(self) -> bytes:
-        """In the format that Prometheus reads."""
+        """The counters in the format that Prometheus reads."""
         return prometheus.generate_latest(self._registry)

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Mapping
 
 MIB = 1 << 20
+MOST_VERSION_DIGITS = 18
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,3 +54,14 @@ class ServeOptions:
     stall_seconds: float = 30.0
     min_bytes_per_second: int = 16 * 1024
     drain_seconds: float = 120.0
+
+
+def parse_version(text: str) -> int:
+    """The number of a version, as TensorFlow Serving's API takes it.
+
+    Raises:
+        ValueError: the text holds something else than digits, or too many of them for 64 bits.
+    """
+    if not (text.isascii() and text.isdigit() and len(text) <= MOST_VERSION_DIGITS):
+        raise ValueError(f"versions are numbers of up to {MOST_VERSION_DIGITS} digits")
+    return int(text)

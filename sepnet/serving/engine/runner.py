@@ -42,12 +42,8 @@ class Runner:
     """Runs signatures of models, one run at a time, since a run takes all cores.
 
     A run starts at once; requests that arrive meanwhile are batched for the next, as many of equal shape as may run
-    together. Lengths are never made equal by padding: the stems of a model that looks at all of its input would
-    change.
-
-    Args:
-        max_batch: rows of a run at most.
-        metrics: counts and times go there.
+    together, `max_batch` rows at most. Lengths are never made equal by padding: the stems of a model that looks at all
+    of its input would change.
     """
 
     def __init__(self, max_batch: int, metrics: Metrics):
@@ -100,8 +96,8 @@ class Runner:
         self._thread.join()
 
     def _work(self) -> None:
+        # The local variables of a run are freed before the next wait: neither inputs nor model stay in memory.
         while self._run_next():
-            # The local variables of a run are freed before the next wait: neither inputs nor model stay in memory.
             pass
 
     def _run_next(self) -> bool:

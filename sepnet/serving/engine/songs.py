@@ -15,7 +15,7 @@ import soundfile
 from pipelines.audio import reading
 from pipelines.errors import UserError, one_line
 from sepnet.export.signatures import SERVING_DEFAULT
-from sepnet.separation.separator import Separator, only_sound
+from sepnet.separation.separator import Separator, Sound
 from sepnet.serving.engine.errors import BAD_REQUEST, INTERNAL, TOO_LARGE, UNSUPPORTED, ApiError
 from sepnet.serving.engine.options import ServeOptions
 from sepnet.serving.engine.runner import Runner
@@ -38,17 +38,13 @@ class Song:
         state: the step it is at, as `WAITING` or `DONE`.
         error: the error for the client, if it has failed.
         remarks: the parts of the upload that could not be decoded or were passed over; "" if there are none.
-        sample_rate: Hz, once it is being separated.
-        num_channels: likewise.
-        num_samples: likewise.
+        sample_rate, num_channels, num_samples: of the upload, once it is being separated.
         num_done: samples that are written.
         sources: the stems that are written.
         encoding: of the stems' samples, a key of `ENCODINGS`.
 
     Args:
         version: the model, kept in memory by the caller until the song is done.
-        sources: see above.
-        encoding: see above.
         notify: called from the song's thread whenever something has changed.
     """
 
@@ -164,14 +160,13 @@ class Song:
         too_long = ApiError(TOO_LARGE, f"the song is longer than {options.max_song_seconds:g} s")
         if info.num_samples > most_samples and not info.is_guess:
             raise too_long
-        num_samples = 0
-        for block in only_sound(recording.blocks(), info.sample_rate, info.num_channels):
+        sound = Sound(recording.blocks(), info.sample_rate, info.num_channels)
+        for _ in sound:
             if self._is_given_up.is_set():
                 break
-            num_samples += len(block)
-            if num_samples > most_samples:
+            if sound.num_samples > most_samples:
                 raise too_long
-        return num_samples
+        return sound.num_samples
 
     def _separate(self, runner: Runner, options: ServeOptions) -> None:
         separator = Separator(_OnRunner(self._version, runner, options))

@@ -16,22 +16,21 @@ from sepnet.serving.engine.options import ServeOptions
 from sepnet.serving.engine.versions import AVAILABLE, END, LOADING, UNLOADING, LoadedVersion, fingerprint
 
 LOGGER = logging.getLogger(__name__)
-GRAPH = "saved_model.pb"
+GRAPH_FILE = "saved_model.pb"
 
 
 @dataclasses.dataclass
 class _Entry:
     """The state of one version, in memory or not."""
 
-    state: str
+    state: str = LOADING
     seen: tuple = ()
     loaded: LoadedVersion | None = None
-    error_code: str = "OK"
-    error_message: str = ""
+    error: str = ""
 
     def status(self, number: int) -> dict[str, Any]:
-        """As TensorFlow Serving's `ModelVersionStatus`."""
-        status = {"error_code": self.error_code, "error_message": self.error_message}
+        """The JSON of TensorFlow Serving's `ModelVersionStatus`."""
+        status = {"error_code": "FAILED_PRECONDITION" if self.error else "OK", "error_message": self.error}
         return {"version": str(number), "state": self.state, "status": status}
 
 
@@ -49,7 +48,8 @@ class ModelStore:
         self._options = options
         self._lock = threading.Lock()
         self._models: dict[str, dict[int, _Entry]] = {}
-        self._retired: list[tuple[_Entry, LoadedVersion]] = []
+        # Versions that leave when their last request is done, and what is told of them.
+        self._leaving: dict[LoadedVersion, _Entry] = {}
         self._has_garbage = False
         # The last message about each folder, so that it is not logged again at every look.
         self._told: dict[str, str] = {}
@@ -84,15 +84,12 @@ class ModelStore:
 
     def _folders(self) -> dict[str, pathlib.Path]:
         """The folders of models, by name."""
-        folders = {}
-        # A folder that vanishes meanwhile is not served.
-        with contextlib.suppress(OSError):
-            folders = {
-                path.name: path
-                for path in self._options.saved_models.iterdir()
-                if path.name[0] != "." and path.is_dir() and self._can_be_named(path.name)
-            }
-        return folders
+        try:
+            paths = [path for path in self._options.saved_models.iterdir() if path.name[0] != "." and path.is_dir()]
+            return {path.name: path for path in paths if self._can_be_named(path.name)}
+        except OSError:
+            # A folder that vanishes meanwhile is not served.
+            return {}
 
     def _can_be_named(self, name: str) -> bool:
         try:
@@ -130,7 +127,7 @@ class ModelStore:
             return []
         # Folders that belong to a version are reported by `_why_none`, with the folder that should have been named.
         is_other = not numbers and not name.isdigit() and not _holds_graph(folder.parent)
-        self._tell(name, f"holds no version of a model; expected {name}/1/{GRAPH} and so on" if is_other else "")
+        self._tell(name, f"holds no version of a model; expected {name}/1/{GRAPH_FILE} and so on" if is_other else "")
         return numbers
 
     def _keep(self, name: str, number: int, path: pathlib.Path) -> bool:
@@ -141,7 +138,7 @@ class ModelStore:
             # The folder is being removed.
             return False
         with self._lock:
-            entry = self._models.setdefault(name, {}).setdefault(number, _Entry(LOADING))
+            entry = self._models.setdefault(name, {}).setdefault(number, _Entry())
             if entry.seen == seen:
                 return entry.loaded is not None
             if entry.loaded is None:
@@ -150,15 +147,10 @@ class ModelStore:
             loaded = LoadedVersion(name, number, path)
         except Exception as error:
             # A damaged file may make libraries raise any error; the other models are still served.
-            LOGGER.error(
-                "cannot load %s, version %d: %s",
-                name,
-                number,
-                one_line(error),
-                exc_info=not isinstance(error, UserError),
-            )
+            reason, is_unforeseen = one_line(error), not isinstance(error, UserError)
+            LOGGER.error("cannot load %s, version %d: %s", name, number, reason, exc_info=is_unforeseen)
             with self._lock:
-                entry.seen, entry.error_code, entry.error_message = seen, "FAILED_PRECONDITION", one_line(error)
+                entry.seen, entry.error = seen, reason
                 if entry.loaded is None:
                     entry.state = END
                 # One that was in memory before its files changed goes on.
@@ -166,10 +158,9 @@ class ModelStore:
         with self._lock:
             replaced = entry.loaded
             self._has_garbage |= replaced is not None
-            entry.seen, entry.state, entry.loaded = seen, AVAILABLE, loaded
-            entry.error_code, entry.error_message = "OK", ""
+            entry.seen, entry.state, entry.loaded, entry.error = seen, AVAILABLE, loaded, ""
             if replaced and replaced.leases:
-                self._retired.append((_Entry(UNLOADING), replaced))
+                self._leaving[replaced] = _Entry()
         LOGGER.info("%s %s, version %d", "loaded anew:" if replaced else "loaded", one_line(name), number)
         return True
 
@@ -183,7 +174,7 @@ class ModelStore:
             self._has_garbage = True
             entry.state = UNLOADING if loaded.leases else END
             if loaded.leases:
-                self._retired.append((entry, loaded))
+                self._leaving[loaded] = entry
         LOGGER.info("removed %s, version %d", one_line(name), number)
 
     @contextlib.contextmanager
@@ -191,7 +182,7 @@ class ModelStore:
         """Gives a version that stays in memory until the block ends: the newest, or one by its number or label.
 
         Raises:
-            ApiError: there is none.
+            ApiError: no such version is served.
         """
         with self._lock:
             loaded = self._find(name, number, label)
@@ -201,18 +192,15 @@ class ModelStore:
         finally:
             with self._lock:
                 loaded.leases -= 1
-                done = [(entry, version) for entry, version in self._retired if not version.leases]
-                for entry, _ in done:
+                if not loaded.leases and (entry := self._leaving.pop(loaded, None)):
+                    self._has_garbage = True
                     if entry.state == UNLOADING:
                         entry.state = END
-                self._retired = [pair for pair in self._retired if pair[1].leases]
-                self._has_garbage |= bool(done)
 
     def _find(self, name: str, number: int | None, label: str | None) -> LoadedVersion:
         if label is not None:
             number = self._labelled(name, label)
-        entries = self._models.get(name, {})
-        serving = {key: entry.loaded for key, entry in entries.items() if entry.loaded}
+        serving = self._serving(name)
         wanted = max(serving, default=None) if number is None else number
         if wanted not in serving:
             asked = f"Latest({name})" if number is None else f"Specific({name}, {number})"
@@ -245,11 +233,10 @@ class ModelStore:
     def newest(self) -> list[LoadedVersion]:
         """The newest version of every model that can be asked, by name."""
         with self._lock:
-            models = {
-                name: [entry.loaded for entry in entries.values() if entry.loaded]
-                for name, entries in self._models.items()
-            }
-        return [max(loaded, key=lambda version: version.number) for _, loaded in sorted(models.items()) if loaded]
+            return [serving[max(serving)] for name in sorted(self._models) if (serving := self._serving(name))]
+
+    def _serving(self, name: str) -> dict[int, LoadedVersion]:
+        return {number: entry.loaded for number, entry in self._models.get(name, {}).items() if entry.loaded}
 
 
 def _why_none(root: pathlib.Path) -> str:
@@ -267,4 +254,4 @@ def _why_none(root: pathlib.Path) -> str:
 
 
 def _holds_graph(folder: pathlib.Path) -> bool:
-    return (folder / GRAPH).is_file()
+    return (folder / GRAPH_FILE).is_file()

@@ -7,19 +7,19 @@ from urllib.parse import quote
 from pipelines.audio.reading import SUFFIXES
 
 # A file's name may have 255 bytes; of ours, the name of a song is one part.
-LONGEST_BYTES = 180
+LONGEST_NAME_BYTES = 180
 # Characters that some system does not allow in names.
-FORBIDDEN = set('"*/:<>?\\|')
+FORBIDDEN_CHARACTERS = set('"*/:<>?\\|')
 # Control characters, halves of characters, line ends, and what turns the direction of text: it would hide a suffix.
 HIDDEN_CATEGORIES = {"Cc", "Cs", "Zl", "Zp"}
-TURNING = set("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+TURNING_CHARACTERS = set("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def safe_name(name: str, default: str) -> str:
     """A name that any folder can hold, as much like `name` as it can be; `default` where nothing of it can stay."""
     safe = "".join("_" if _is_unsafe(character) else character for character in name).strip(" .")
     # Not in the middle of a character.
-    return safe.encode()[:LONGEST_BYTES].decode(errors="ignore").strip(" .") or default
+    return safe.encode()[:LONGEST_NAME_BYTES].decode(errors="ignore").strip(" .") or default
 
 
 def song_name(name: str) -> str:
@@ -38,4 +38,6 @@ def disposition(name: str) -> str:
 
 
 def _is_unsafe(character: str) -> bool:
-    return character in FORBIDDEN | TURNING or unicodedata.category(character) in HIDDEN_CATEGORIES
+    return (
+        character in FORBIDDEN_CHARACTERS | TURNING_CHARACTERS or unicodedata.category(character) in HIDDEN_CATEGORIES
+    )

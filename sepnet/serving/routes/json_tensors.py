@@ -2,25 +2,25 @@
 
 import binascii
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import orjson
 import pybase64
 
-from sepnet.export.signatures import BYTES, SERVING_DEFAULT
+from sepnet.export.signatures import BYTES_SUFFIX, SERVING_DEFAULT
 from sepnet.serving.engine.errors import BAD_REQUEST, ApiError
 
 Arrays = dict[str, np.ndarray]
 
 
-def parse_request(body: bytes, specifications: Callable[[str], Mapping[str, Any]]) -> tuple[str, Arrays, bool]:
-    """Reads the body of a prediction.
+def parse_request(body: bytes, signatures: Mapping[str, Any]) -> tuple[str, Arrays, bool]:
+    """Reads the body of a prediction: JSON with `instances` (rows) or `inputs` (columns), perhaps a `signature_name`.
 
     Args:
-        body: JSON with `instances` (rows) or `inputs` (columns), and perhaps `signature_name`.
-        specifications: gives what a signature takes, as TensorFlow's specifications by name; raises `ApiError`.
+        body: what was sent.
+        signatures: TensorFlow's functions by name.
 
     Returns:
         Name of the signature, arrays by name, and whether the request, hence its answer, is in rows.
@@ -37,7 +37,9 @@ def parse_request(body: bytes, specifications: Callable[[str], Mapping[str, Any]
     signature = document.get("signature_name") or SERVING_DEFAULT
     if not isinstance(signature, str):
         raise ApiError(BAD_REQUEST, "'signature_name' must be a string")
-    taken = specifications(signature)
+    if signature not in signatures:
+        raise ApiError(BAD_REQUEST, f'Serving signature name: "{signature}" not found in signature def')
+    taken = signatures[signature].structured_input_signature[1]
     is_row = "instances" in document
     if is_row == ("inputs" in document):
         raise ApiError(BAD_REQUEST, "expected either 'instances' or 'inputs', and not both")
@@ -97,14 +99,10 @@ def _numbers(name: str, value: Any) -> np.ndarray:
 
 def _strings(name: str, value: Any) -> np.ndarray:
     """Strings, and objects `{"b64": ...}`; one level of lists, or none."""
-    if not isinstance(value, list):
-        array = np.empty((), object)
-        array[()] = _string(name, value)
-        return array
-    array = np.empty(len(value), object)
-    for index, element in enumerate(value):
-        array[index] = _string(name, element)
-    return array
+    elements = value if isinstance(value, list) else [value]
+    array = np.empty(len(elements), object)
+    array[:] = [_string(name, element) for element in elements]
+    return array if isinstance(value, list) else array.reshape(())
 
 
 def _string(name: str, value: Any) -> bytes:
@@ -119,30 +117,23 @@ def _string(name: str, value: Any) -> bytes:
 
 
 def write_answer(outputs: Arrays, is_row: bool) -> list[bytes]:
-    """Writes the body of an answer.
-
-    Args:
-        outputs: arrays by name.
-        is_row: `predictions`, a list of rows, or `outputs` by name.
+    """Writes the body of an answer: `predictions`, a list of rows, or `outputs` by name.
 
     Returns:
         Its pieces in order; to join megabytes of them takes as long as to write them.
     """
-    values = {name: _values(name, array) for name, array in outputs.items()}
-    only = next(iter(values.values())) if len(values) == 1 else None
-    if not is_row:
-        return list(_pieces({"outputs": values if only is None else only}))
-    if only is not None:
-        return list(_pieces({"predictions": only}))
-    num_rows = len(next(iter(outputs.values())))
-    rows = [{name: value[row] for name, value in values.items()} for row in range(num_rows)]
-    return list(_pieces({"predictions": rows}))
+    values: Any = {name: _values(name, array) for name, array in outputs.items()}
+    if len(values) == 1:
+        (values,) = values.values()
+    elif is_row:
+        values = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
+    return list(_pieces({"predictions" if is_row else "outputs": values}))
 
 
 def _values(name: str, array: np.ndarray) -> Any:
     if array.dtype != object:
         return np.ascontiguousarray(array)
-    return list(array) if name.endswith(BYTES) else [value.decode() for value in array]
+    return list(array) if name.endswith(BYTES_SUFFIX) else [value.decode() for value in array]
 
 
 def _pieces(value: Any) -> Iterator[bytes]:

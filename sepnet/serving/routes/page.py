@@ -5,23 +5,21 @@ import pathlib
 import threading
 from typing import Any
 
-import anyio.to_thread
 from fastapi import APIRouter
 from starlette.responses import FileResponse, Response
-from starlette.staticfiles import StaticFiles
 
 from sepnet.serving.engine.errors import error_response, unavailable
 from sepnet.serving.engine.gate import Gate
 from sepnet.serving.engine.metrics import CONTENT_TYPE, Metrics
 from sepnet.serving.engine.store import ModelStore
-from sepnet.serving.routes.rest import ERRORS
+from sepnet.serving.routes.rest import ERROR_ANSWERS
 
 STATIC = pathlib.Path(__file__).parents[1] / "static"
 
 
 def page_routes(store: ModelStore, gate: Gate, metrics: Metrics) -> APIRouter:
     """`/`, `/models`, `/demo-song`, `/healthz`, `/readyz` and `/metrics`."""
-    router = APIRouter(responses=ERRORS)
+    router = APIRouter(responses=ERROR_ANSWERS)
     one_at_a_time = threading.Lock()
 
     @router.get("/", include_in_schema=False)
@@ -34,13 +32,12 @@ def page_routes(store: ModelStore, gate: Gate, metrics: Metrics) -> APIRouter:
         return Response(json.dumps([version.summary() for version in store.newest()]), media_type="application/json")
 
     @router.get("/demo-song", response_class=FileResponse)
-    async def demo_song() -> Response:
-        def find() -> pathlib.Path:
-            with one_at_a_time:
-                return _demo_song()
+    def demo_song() -> Response:
+        from pipelines.demo_songs.synthesis import demo_test_song
 
-        path = await anyio.to_thread.run_sync(find)
-        return FileResponse(path, media_type="audio/wav", filename=f"{path.parent.name}.wav")
+        with one_at_a_time:
+            folder = demo_test_song()
+        return FileResponse(folder / "mixture.wav", media_type="audio/wav", filename=f"{folder.name}.wav")
 
     @router.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -59,14 +56,3 @@ def page_routes(store: ModelStore, gate: Gate, metrics: Metrics) -> APIRouter:
         return Response(metrics.text(), media_type=CONTENT_TYPE)
 
     return router
-
-
-def static_files() -> StaticFiles:
-    """The page's own files."""
-    return StaticFiles(directory=STATIC)
-
-
-def _demo_song() -> pathlib.Path:
-    from pipelines.demo_songs.synthesis import demo_test_song
-
-    return demo_test_song() / "mixture.wav"

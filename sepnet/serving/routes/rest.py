@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from sepnet.export.signatures import TENSOR, WAV
 from sepnet.serving.engine.errors import BAD_REQUEST, TOO_LARGE, ApiError, unavailable
-from sepnet.serving.engine.options import MIB, ServeOptions
+from sepnet.serving.engine.options import MIB, ServeOptions, parse_version
 from sepnet.serving.engine.runner import Runner
 from sepnet.serving.engine.store import ModelStore
 from sepnet.serving.engine.versions import LoadedVersion
@@ -23,8 +23,7 @@ from sepnet.serving.routes.json_tensors import parse_request, write_answer
 from sepnet.serving.routes.tensor_requests import packed, unpacked
 
 PIECE_BYTES = MIB // 2
-NOT_NUMBERED = "versions are numbers of up to 18 digits"
-EXAMPLE = {"signature_name": "serving_default", "instances": [[[0.0, 0.0], [0.1, -0.1]]]}
+EXAMPLE_REQUEST = {"signature_name": "serving_default", "instances": [[[0.0, 0.0], [0.1, -0.1]]]}
 REQUEST_BODY = {
     "required": True,
     "content": {
@@ -37,11 +36,11 @@ REQUEST_BODY = {
                     "inputs": {},
                 },
             },
-            "example": EXAMPLE,
+            "example": EXAMPLE_REQUEST,
         }
     },
 }
-ERRORS: dict[int | str, dict[str, Any]] = {
+ERROR_ANSWERS: dict[int | str, dict[str, Any]] = {
     status: {"description": text, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
     for status, text in {
         400: "malformed",
@@ -57,13 +56,13 @@ Name = Annotated[str, Path(description="name of a model: a folder under saved_mo
 
 def rest_routes(store: ModelStore, runner: Runner, options: ServeOptions) -> APIRouter:
     """The routes under `/v1/models`."""
-    router = APIRouter(prefix="/v1/models", responses=ERRORS)
+    router = APIRouter(prefix="/v1/models", responses=ERROR_ANSWERS)
 
     async def predict(request: Request, name: str, number: int | None = None, label: str | None = None) -> Response:
         body = await request.body()
         with store.lease(name, number, label) as version:
             # Parsing and writing megabytes of JSON would hold up everybody else.
-            signature, inputs, is_row = await anyio.to_thread.run_sync(_parse, version, body)
+            signature, inputs, is_row = await anyio.to_thread.run_sync(parse_request, body, version.signatures)
             del body
             limit = version.most_samples(options.max_predict_seconds)
             num_samples = await anyio.to_thread.run_sync(_count_samples, version, signature, inputs)
@@ -135,18 +134,10 @@ class JsonResponse(Response):
 def _number(version: str | None) -> int | None:
     if version is None:
         return None
-    if not (version.isascii() and version.isdigit() and len(version) <= 18):
-        raise ApiError(BAD_REQUEST, f"Failed to convert version: {version} to numeric; {NOT_NUMBERED}")
-    return int(version)
-
-
-def _parse(version: LoadedVersion, body: bytes):
-    def specifications(signature: str):
-        if signature not in version.signatures:
-            raise ApiError(BAD_REQUEST, f'Serving signature name: "{signature}" not found in signature def')
-        return version.signatures[signature].structured_input_signature[1]
-
-    return parse_request(body, specifications)
+    try:
+        return parse_version(version)
+    except ValueError as error:
+        raise ApiError(BAD_REQUEST, f"Failed to convert version: {version} to numeric; {error}") from error
 
 
 def _count_samples(version: LoadedVersion, signature: str, inputs: dict[str, np.ndarray]) -> int:

@@ -22,24 +22,19 @@ from sepnet.serving.engine.songs import DONE, FAILED, GONE, HEADER_BYTES, Song, 
 from sepnet.serving.engine.store import ModelStore
 from sepnet.serving.routes.disconnect import disconnected
 from sepnet.serving.routes.file_names import disposition, safe_name, song_name
-from sepnet.serving.routes.rest import ERRORS
+from sepnet.serving.routes.rest import ERROR_ANSWERS
 
 LOGGER = logging.getLogger(__name__)
-JOB = r"[A-Za-z0-9_-]{8,64}"
+JOB_PATTERN = r"[A-Za-z0-9_-]{8,64}"
 # Progress can be asked for a while after the end.
 MOST_JOBS = 256
 CHUNK_BYTES = MIB // 4
-AUDIO_BODY = {
-    "required": True,
-    "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-}
-STEMS = {
+BINARY_BODY = {"schema": {"type": "string", "format": "binary"}}
+AUDIO_BODY = {"required": True, "content": {"application/octet-stream": BINARY_BODY}}
+STEMS_ANSWER = {
     200: {
         "description": "a ZIP of one WAV for each stem, or one WAV",
-        "content": {
-            "application/zip": {"schema": {"type": "string", "format": "binary"}},
-            "audio/wav": {"schema": {"type": "string", "format": "binary"}},
-        },
+        "content": {"application/zip": BINARY_BODY, "audio/wav": BINARY_BODY},
     }
 }
 
@@ -48,7 +43,7 @@ class Separation:
     """The songs that are inside, and the threads that separate them."""
 
     def __init__(self, store: ModelStore, runner: Runner, options: ServeOptions):
-        self._store, self._runner, self._options = store, runner, options
+        self._store, self._runner, self.options = store, runner, options
         self._threads = ThreadPoolExecutor(options.songs_at_once, thread_name_prefix="song")
         self._jobs: collections.OrderedDict[str, Song] = collections.OrderedDict()
 
@@ -58,12 +53,12 @@ class Separation:
 
     def routes(self) -> APIRouter:
         """`/separate` and the progress of what was sent there."""
-        router = APIRouter(prefix="/separate", responses=ERRORS)
+        router = APIRouter(prefix="/separate", responses=ERROR_ANSWERS)
 
         @router.post(
             "",
             response_class=Response,
-            responses=STEMS,
+            responses=STEMS_ANSWER,
             openapi_extra={"requestBody": AUDIO_BODY},
             summary="Separate a song: the file itself is the body",
         )
@@ -73,7 +68,7 @@ class Separation:
             stem: Annotated[str | None, Query(description="one stem, as WAV, instead of a ZIP of all")] = None,
             encoding: Annotated[Literal["PCM_16", "PCM_24", "FLOAT"], Query(description="of the stems")] = "PCM_16",
             name: Annotated[str, Query(description="of the song, for the names of the files")] = "song",
-            job: Annotated[str | None, Query(pattern=f"^{JOB}$", description="to ask for progress by")] = None,
+            job: Annotated[str | None, Query(pattern=f"^{JOB_PATTERN}$", description="to ask for progress by")] = None,
         ) -> Response:
             media_type = request.headers.get("content-type", "").partition(";")[0]
             if media_type.startswith("multipart/"):
@@ -81,7 +76,7 @@ class Separation:
             return StemsResponse(self, request, model, stem, encoding, song_name(name), job)
 
         @router.get("/jobs/{job}")
-        async def progress(job: Annotated[str, Path(pattern=f"^{JOB}$")]) -> dict[str, Any]:
+        async def progress(job: Annotated[str, Path(pattern=f"^{JOB_PATTERN}$")]) -> dict[str, Any]:
             if job not in self._jobs:
                 raise ApiError(NOT_FOUND, f"no job {job}")
             return self._jobs[job].progress()
@@ -128,11 +123,7 @@ class Separation:
 
     def begin(self, song: Song) -> Future:
         """Puts a song among those that wait for a thread."""
-        return self._threads.submit(song.run, self._runner, self._options)
-
-    def is_too_slow(self, waited_seconds: float, num_bytes: int) -> bool:
-        """True if a client takes its stems so slowly that it is cut off to free its place."""
-        return waited_seconds > self._options.stall_seconds + num_bytes / self._options.min_bytes_per_second
+        return self._threads.submit(song.run, self._runner, self.options)
 
 
 class StemsResponse(Response):
@@ -179,23 +170,26 @@ class StemsResponse(Response):
             file.writelines(waiting)
 
     async def _send(self, song: Song, changed: asyncio.Event, gone: asyncio.Future, send: Send) -> None:
-        headers = [(b"content-type", b"application/zip" if self._is_zip else b"audio/wav")]
-        file_name = f"{self._name}.stems.zip" if self._is_zip else f"{self._name}.{_wav_name(song, song.sources[0])}"
-        headers.append((b"content-disposition", disposition(file_name).encode()))
+        headers = [(b"x-seconds", f"{song.num_samples / song.sample_rate:.3f}".encode())]
         if song.remarks:
             headers.append((b"x-remarks", song.remarks.encode("ascii", "backslashreplace")))
-        headers.append((b"x-seconds", f"{song.num_samples / song.sample_rate:.3f}".encode()))
-        if not self._is_zip:
+        if self._is_zip:
+            chunks, media_type, file_name = _zip(song, changed, gone), b"application/zip", f"{self._name}.stems.zip"
+        else:
+            (source,) = song.sources
+            chunks, media_type = _wav(song, source, changed, gone), b"audio/wav"
+            file_name = f"{self._name}.{_wav_name(song, source)}"
             headers.append((b"content-length", str(HEADER_BYTES + song.stem_bytes).encode()))
+        headers += [(b"content-type", media_type), (b"content-disposition", disposition(file_name).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        chunks = _zip(song, changed, gone) if self._is_zip else _wav(song, song.sources[0], changed, gone)
-        waited_seconds, num_bytes = 0.0, 0
+        options, waited_seconds, num_bytes = self._separation.options, 0.0, 0
         async with contextlib.aclosing(chunks):
             async for chunk in chunks:
                 begin = time.monotonic()
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
                 waited_seconds, num_bytes = waited_seconds + time.monotonic() - begin, num_bytes + len(chunk)
-                if self._separation.is_too_slow(waited_seconds, num_bytes):
+                if waited_seconds > options.stall_seconds + num_bytes / options.min_bytes_per_second:
+                    # A client that takes its stems so slowly is cut off, to free its place.
                     return
         if song.error:
             # The client only sees that the body breaks off; the log names the reason.

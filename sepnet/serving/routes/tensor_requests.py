@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sepnet.export.signatures import BYTES, SERVING_DEFAULT, TENSOR
+from sepnet.export.signatures import BYTES_SUFFIX, SERVING_DEFAULT, TENSOR
 from sepnet.export.tensor_proto import write_tensor
 from sepnet.serving.engine.runner import Arrays
 from sepnet.serving.engine.versions import LoadedVersion
@@ -13,16 +13,13 @@ def unpacked(version: LoadedVersion, signature: str, inputs: Arrays) -> tuple[st
 
     In the graph of `tensor`, rows run one after the other. Where those of a request are equally long, `serving_default`
     takes them as they are, together with other requests. All else, what is malformed too, is left to the graph.
-
-    Returns:
-        Signature and inputs.
     """
     import tensorflow as tf
 
     if signature != TENSOR:
         return signature, inputs
     try:
-        rows = [tf.io.parse_tensor(row, tf.float32).numpy() for row in inputs[f"mixture{BYTES}"]]
+        rows = [tf.io.parse_tensor(row, tf.float32).numpy() for row in inputs[f"mixture{BYTES_SUFFIX}"]]
     except tf.errors.InvalidArgumentError:
         return signature, inputs
     shape = rows[0].shape
@@ -36,6 +33,6 @@ def packed(outputs: Arrays) -> Arrays:
     """The outputs of `serving_default` as those of `tensor`."""
     answer = {}
     for source, batch in outputs.items():
-        answer[f"{source}{BYTES}"] = rows = np.empty(len(batch), object)
+        answer[f"{source}{BYTES_SUFFIX}"] = rows = np.empty(len(batch), object)
         rows[:] = [write_tensor(row) for row in batch]
     return answer

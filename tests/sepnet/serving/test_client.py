@@ -15,7 +15,7 @@ import soundfile
 import tensorflow as tf
 
 from pipelines.errors import UserError
-from sepnet.export.contract import CONTRACT
+from sepnet.export.contract import CONTRACT_FILE
 from sepnet.export.tensor_proto import read_tensor, write_tensor
 from sepnet.separate import main as separate
 from sepnet.separation import remote_model as client
@@ -160,7 +160,7 @@ def test_a_model_of_an_older_export_is_told_of(exported, tmp_path):
     version = tmp_path / "older" / "1"
     tf.saved_model.save(model, str(version), {"serving_default": model.signatures["serving_default"]})
     (version / "assets.extra").mkdir()
-    shutil.copy(exported["unet_1d"] / "1" / CONTRACT, version / CONTRACT)
+    shutil.copy(exported["unet_1d"] / "1" / CONTRACT_FILE, version / CONTRACT_FILE)
     with running(ServeOptions(saved_models=tmp_path)) as other:
         assert other.predict("older", {"instances": [[[0.5, 0.5]]]}).status_code == 200
         with pytest.raises(UserError, match='"contract" not found in signature def.*has to be exported again'):

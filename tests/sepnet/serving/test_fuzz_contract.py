@@ -11,9 +11,9 @@ import hypothesis.strategies as st
 import pytest
 
 from pipelines.errors import UserError
-from sepnet.export.checksums import CHECKSUMS
-from sepnet.export.contract import CONTRACT
-from sepnet.export.warmup import WARMUP
+from sepnet.export.checksums import CHECKSUMS_FILE
+from sepnet.export.contract import CONTRACT_FILE
+from sepnet.export.warmup import WARMUP_FILE
 from sepnet.serving.engine.versions import LoadedVersion
 from tests.sepnet.helpers import contract_of, small_network
 
@@ -22,7 +22,7 @@ FILES = (
     "fingerprint.pb",
     "variables/variables.index",
     "variables/variables.data-00000-of-00001",
-    *map(str, (CONTRACT, CHECKSUMS, WARMUP)),
+    *map(str, (CONTRACT_FILE, CHECKSUMS_FILE, WARMUP_FILE)),
 )
 QUICK = 150
 # `SEPNET_FUZZ_EXAMPLES` asks for another number.
@@ -119,18 +119,18 @@ def fuzz(folder, examples: int) -> None:
     def damaged(data):
         name = data.draw(st.sampled_from([*FILES, "contract", "missing"]))
         if name == "contract":
-            text = data.draw(damaged_contracts((whole / CONTRACT).read_text()))
-            try_to_load(folder, lambda version: (version / CONTRACT).write_text(text))
+            text = data.draw(damaged_contracts((whole / CONTRACT_FILE).read_text()))
+            try_to_load(folder, lambda version: (version / CONTRACT_FILE).write_text(text))
         elif name == "missing":
             lost = data.draw(st.sampled_from(FILES))
             loads = try_to_load(folder, lambda version: (version / lost).unlink())
-            assert loads == (lost in ("fingerprint.pb", str(CHECKSUMS), str(WARMUP)))
+            assert loads == (lost in ("fingerprint.pb", str(CHECKSUMS_FILE), str(WARMUP_FILE)))
         else:
             original = (whole / name).read_bytes()
             content = data.draw(damaged_bytes(original))
             loads = try_to_load(folder, lambda version: (version / name).write_bytes(content))
             # TensorFlow itself would abort the process at some of these graphs, or take any memory.
-            is_checked = name in ("saved_model.pb", "variables/variables.index", str(CHECKSUMS))
+            is_checked = name in ("saved_model.pb", "variables/variables.index", str(CHECKSUMS_FILE))
             assert loads == (content == original) or not is_checked
 
     damaged()
@@ -147,11 +147,11 @@ def test_many_damaged_models_are_loaded_or_refused_in_one_line(folder):
 
 
 def test_a_model_of_an_older_export_has_no_checksums_and_is_loaded(folder):
-    assert try_to_load(folder, lambda version: (version / CHECKSUMS).unlink())
+    assert try_to_load(folder, lambda version: (version / CHECKSUMS_FILE).unlink())
 
 
 def test_the_checksums_are_what_sha256sum_reads(folder):
     assert try_to_load(folder, lambda version: None)
-    for line in (folder / "whole" / CHECKSUMS).read_text().splitlines():
+    for line in (folder / "whole" / CHECKSUMS_FILE).read_text().splitlines():
         digest, name = line.split("  ")
         assert hashlib.sha256((folder / "whole" / name).read_bytes()).hexdigest() == digest

@@ -236,7 +236,7 @@ def test_pages_of_other_hosts_are_not_answered(server):
 
 
 def test_behind_a_proxy_the_page_needs_the_host_that_its_visitors_ask_for(server):
-    """What proxies send of themselves, and what README asks of them; a client can send any other header, too."""
+    """Proxies send some headers by themselves, docs/serving.md asks for one; a client can send any other, too."""
     page = {"Origin": "https://music.example"}
     forwarded = {"X-Forwarded-Host": "music.example", "X-Forwarded-Proto": "https"}
     assert server.post(PREDICT, data=GOOD, headers=page | {"Host": "backend:8501"} | forwarded).status_code == 403

@@ -219,8 +219,9 @@ def test_it_fits_a_phone_and_can_be_used_by_keys_alone(page, song):
         assert name in reached
 
 
-def test_the_demo_song_can_be_taken(page, song, monkeypatch):
-    monkeypatch.setattr("sepnet.serving.routes.page._demo_song", lambda: song)
+def test_the_demo_song_can_be_taken(page, song, monkeypatch, tmp_path):
+    shutil.copy(song, tmp_path / "mixture.wav")
+    monkeypatch.setattr("pipelines.demo_songs.synthesis.demo_test_song", lambda: tmp_path)
     page.click("#demo")
     page.wait_for_selector("#player:not([hidden])")
     assert page.locator(".stem").count() == len(GAINS)

@@ -174,7 +174,7 @@ def test_what_is_not_there(server, method, path, status, message):
 
 
 def test_concurrent_requests_run_together_and_each_gets_its_own(server, signatures):
-    """Of eight at once, those of equal length share runs; the bad one among them fails alone."""
+    """Eight at once: those of equal length share runs; the bad one among them fails alone."""
     lengths = [400, 400, 400, 700, 400, 700, 400, 400]
     songs = [noise(length, 2, seed=index) for index, length in enumerate(lengths)]
     protos = [tf.io.serialize_tensor(song).numpy() for song in songs]

@@ -1,4 +1,4 @@
-"""What `POST /separate` reads: the same as the command line, whatever the format; and nothing else than the song."""
+"""Songs that `POST /separate` reads: those of the command line, whatever the format; and nothing else than these."""
 
 import io
 import socket
@@ -22,7 +22,7 @@ def server(identity):
 
 
 def test_what_was_lost_of_a_song_is_told(server, tmp_path):
-    """As the command line tells it: in a header, and to who asks for the progress."""
+    """The remark of the command line stands in a header, and is told to who asks for the progress."""
     path = tmp_path / "song.mp3"
     path.write_bytes(encoded(noise(44_100, 1), 44_100, "MP3", "MPEG_LAYER_III") + bytes(4096))
     with reading.open_audio(path) as recording:
@@ -113,7 +113,7 @@ def test_the_names_of_files_to_save(server, name, expected):
 
 
 def test_a_name_that_is_no_utf_8_is_no_error(server):
-    """As from an old archive, and half of a character as JavaScript may have it."""
+    """Such names come from old archives, and JavaScript may hold half of a character."""
     for name in ("caf%E9", "%ED%A0%80", "%"):
         answer = server.post(f"/separate?stem=vocals&name={name}", data=encoded(noise(10, 1), 44_100))
         assert answer.status_code == 200 and answer.headers["Content-Disposition"].startswith("attachment; filename=")

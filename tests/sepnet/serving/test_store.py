@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
-from sepnet.export.contract import CONTRACT
+from sepnet.export.contract import CONTRACT_FILE
 from sepnet.serving.engine.options import ServeOptions
 from sepnet.serving.engine.store import ModelStore
 from tests.sepnet.helpers import noise
@@ -43,7 +43,7 @@ def server(place):
 
 
 def gain(server, where=""):
-    """What the vocals of a request are multiplied by, or the status if there are none."""
+    """The factor by which a request's vocals are multiplied, or the status if there are none."""
     answer = server.predict(f"model{where}", GOOD)
     return answer.json()["predictions"][0]["vocals"][0][0] / 0.25 if answer.status_code == 200 else answer.status_code
 
@@ -94,7 +94,7 @@ def test_a_damaged_version_changes_nothing_but_the_status(server, place, damage)
     elif damage == "no weights":
         shutil.rmtree(beside / "variables")
     else:
-        (beside / CONTRACT).write_text("{" if damage == "contract" else '{"format": 1, "sources": []}')
+        (beside / CONTRACT_FILE).write_text("{" if damage == "contract" else '{"format": 1, "sources": []}')
     beside.rename(root / "model" / "3")
     eventually(lambda: 3 in states(server) and states(server)[3][0] == "END")
     assert "damaged" in states(server)[3][1] and states(server)[2] == ("AVAILABLE", "")
@@ -198,7 +198,7 @@ def test_each_model_that_comes_changes_breaks_or_goes_is_logged_once(place, look
     assert said.startswith("cannot load model, version 2: ") and "damaged" in said
     add(3, 3.0)
     assert looked(store) == ["loaded model, version 3", "removed model, version 2"]
-    contract = root / "model" / "3" / CONTRACT
+    contract = root / "model" / "3" / CONTRACT_FILE
     contract.write_text(contract.read_text() + "\n")
     assert looked(store) == ["loaded anew: model, version 3"]
     shutil.rmtree(root / "model")
@@ -272,7 +272,7 @@ def test_models_of_any_name_are_served_and_of_no_name_left_out(place, caplog):
 @pytest.mark.parametrize("value", [None, "", "missing", 0, -1, True, 1.5, 1e300, float("nan"), 1 << 70, [], {}, [""]])
 def test_only_a_contract_that_a_model_can_have_is_loaded(place, key, value):
     root, _ = place
-    path = root / "model" / "1" / CONTRACT
+    path = root / "model" / "1" / CONTRACT_FILE
     contract = json.loads(path.read_text())
     contract[key] = value
     if value == "missing":
