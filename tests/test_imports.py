@@ -24,7 +24,7 @@ ROOMS = {
     "sepnet.options": (),
     "sepnet.models.layers": (),
     "sepnet.models.bodies": ("sepnet.models.layers", "sepnet.options"),
-    "sepnet.models": ("sepnet.models.layers", "sepnet.options"),
+    "sepnet.models": ("sepnet.models.layers", "sepnet.models.bodies", "sepnet.options"),
     "sepnet.config": ("sepnet.models", "sepnet.options"),
     "sepnet.export": ("sepnet.config", "sepnet.models"),
     "sepnet.separation": ("sepnet.export",),
