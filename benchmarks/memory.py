@@ -13,6 +13,7 @@ from benchmarks.report import write_json
 from pipelines.errors import CommandParser, run_command
 from sepnet.config.config import Config
 from sepnet.models import family_class
+from sepnet.models.keras_settings import load_keras
 from sepnet.reports.tables import print_table
 
 SAMPLE_RATE, STEPS = 44_100, 3
@@ -41,6 +42,8 @@ OTHERS = [
 def main(argv=None) -> None:
     """Runs the benchmark."""
     arguments = _parser().parse_args(argv)
+    # Before TensorFlow: of the memory of processors it keeps count with oneDNN alone.
+    load_keras()
     if arguments.measure:
         take = _separate_blocks if arguments.separate else _take_steps
         print(json.dumps(take(Config.from_json(arguments.measure))))

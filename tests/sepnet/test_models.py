@@ -226,7 +226,7 @@ def test_twelve_levels_train_a_step_on_pictures_of_4096_frames_and_bins(tmp_path
 @pytest.mark.parametrize(
     ("family", "options", "message"),
     [
-        ("unet_2d", {"num_mel_bands": 8, "output": "direct"}, "--output direct needs the bins"),
+        ("unet_2d", {"num_mel_bands": 8, "output": "direct"}, "--output direct --features log needs the bins"),
         ("unet_1d", {"padding": "valid", "downsampling": "pooled"}, "--padding valid does not go with"),
         ("unet_1d", {"padding": "valid", "upsampling": "transposed"}, "--padding valid does not go with"),
         ("unet_1d", {"padding": "valid", "up_kernel_size": 4}, "does not go with kernels of 15 and 4"),

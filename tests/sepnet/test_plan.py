@@ -96,12 +96,12 @@ MISTAKES = [
     (["--depths", "9-3"], "--depths is '9-3', which is no depth; give the first and the last, such as 3-9"),
     (["--depths", "0-3"], "--depths is '0-3'"),
     (["--depths", "deep"], "--depths is 'deep'"),
-    (["--depths", "1-30"], "depth 30 does not fit a segment of 2.0 s at 44100 Hz: the largest depth of unet_2d is 8"),
+    (["--depths", "1-30"], "depth 30 does not fit a segment of 2.0 s at 44100 Hz: the largest depth of unet_2d is 6"),
     (["--depth", "9"], "depth 9 does not fit a segment"),
     (["--depth", "3", "--depths", "1-3"], "leave out one"),
     (["--device", "tpu"], "--device: invalid choice: 'tpu'"),
     (["--family", "unet_3d"], "unknown family 'unet_3d'"),
-    (["--frame-step", "800", "--depths", "1-2"], "frame_step is 800"),
+    (["--frame-step", "3200", "--depths", "1-2"], "frame_step is 3200"),
 ]
 
 

@@ -61,7 +61,7 @@ def history_of(run_folder):
 def check_run(folder, version, sources, family, sample_rate):
     """Checks that a run leaves what it should, that its files agree with each other and with the model's contract."""
     assert {path.name for path in folder.iterdir()} == {
-        *("config.json", "history.csv", "loss.png", "checkpoints", "logs", "summary.json")
+        *("config.json", "history.csv", "spent.csv", "loss.png", "checkpoints", "logs", "summary.json")
     }
     assert any((folder / "checkpoints").iterdir())
     assert any(path.name.startswith("events.") for path in (folder / "logs").rglob("*"))
