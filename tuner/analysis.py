@@ -186,8 +186,9 @@ class Bootstrap:
         num_seeds = len(errors)
         means = self._weights @ errors.mean(axis=0)
         if num_seeds > 1:
-            draws = _student(num_seeds - 1, len(means))
-            means = means + errors.mean(axis=1).std(ddof=1) / num_seeds**0.5 * draws
+            draws = errors.mean(axis=1).std(ddof=1) / num_seeds**0.5 * _student(num_seeds - 1, len(means))
+            # With either sign, so that the interval of a difference is that of the opposite one mirrored.
+            means = np.concatenate([means + draws, means - draws])
         low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         return Estimate(float(errors.mean()), float(low), float(high), num_seeds)
 

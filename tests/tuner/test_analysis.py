@@ -51,6 +51,13 @@ def test_where_only_seeds_differ_the_interval_is_students():
     assert (estimate.low, estimate.high) == pytest.approx((low, high), abs=0.04 * (high - low))
 
 
+@pytest.mark.parametrize("num_seeds", [1, 3])
+def test_the_interval_of_the_opposite_difference_is_mirrored(num_seeds):
+    errors = np.random.default_rng(0).exponential(0.002, (num_seeds, 48))
+    there, back = Bootstrap(48).estimate(errors), Bootstrap(48).estimate(-errors)
+    assert (back.value, back.low, back.high) == pytest.approx((-there.value, -there.high, -there.low), rel=1e-9)
+
+
 @pytest.mark.parametrize("num_seeds", [1, 2, 3, 5])
 @pytest.mark.parametrize(("of_seeds", "of_segments", "of_both"), [(1.0, 0.3, 0.3), (0.02, 1.0, 0.3), (0.2, 1.0, 1.0)])
 def test_intervals_hold_the_truth(num_seeds, of_seeds, of_segments, of_both):

@@ -35,7 +35,7 @@ QUICK, MANY = 200, 20_000
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory, write_songs):
-    """What a real Hyperband search has left, one model of which did not fit, without what is no text."""
+    """The text files that a real Hyperband search has left, one model of which did not fit."""
     folder = tmp_path_factory.mktemp("fuzz")
     flags = tiny_search(write_songs(folder / "songs"), folder, "1", "real")
     knobs = [text for knob in KNOBS for text in ("--knob", knob)]
@@ -49,7 +49,7 @@ def searched(tmp_path_factory, write_songs):
 
 
 def places_in(value, place=()):
-    """Where in a JSON value its parts are."""
+    """The ways from a JSON value to each of its parts."""
     parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, part in parts:
         yield (*place, key)

@@ -1,4 +1,4 @@
-"""What a search goes on with: the same command, one that asks for more, and files that are not what a search writes."""
+"""Searches go on with the same command, and with one that asks for more; files that no search writes are refused."""
 
 import json
 import os
