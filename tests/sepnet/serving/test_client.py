@@ -150,7 +150,10 @@ def test_the_only_model_need_not_be_named(server, gain_model):
         with pytest.raises(UserError, match="answered 401"):
             RemoteModel(other.url)
         assert RemoteModel(other.url, token="s3cret").name == "gains"
-    with pytest.raises(UserError, match="has these models: unet_1d, unet_1d_context, unet_2d, unet_2d_complex, unet_hybrid; name one by --model"):
+    with pytest.raises(
+        UserError,
+        match="has these models: unet_1d, unet_1d_context, unet_2d, unet_2d_complex, unet_hybrid; name one by --model",
+    ):
         RemoteModel(server.url)
 
 
