@@ -43,7 +43,7 @@ def cases() -> list[Case]:
     windows of 8192 samples that move by 8; with one filter more at each level it fits 24 GB. At that size XLA of
     TensorFlow 2.17 ends the process ("double free or corruption").
     """
-    add = {"filter_growth": "add"}
+    add = {"filter_growth": "add", "frame_length": 1024, "frame_step": 256}
     large_pictures = {"base_filters": 1, "frame_length": 8192, "frame_step": 8}
     return [
         *(Case("unet_1d", depth, 8, 32_768, {}) for depth in (3, 6, 9, 12)),

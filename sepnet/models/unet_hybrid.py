@@ -135,7 +135,7 @@ class _Levels:
 
         from sepnet.models.layers.hybrid import BlocksToFrames, FramesToBlocks
 
-        *filters, deepest = self._filters()
+        *filters, deepest = self.options.level_filters
         features, skips = {}, {}
         for branch, values in inputs.items():
             skips[branch] = []
@@ -155,14 +155,9 @@ class _Levels:
             up = BlocksToFrames(name=f"{self.prefix}to_frames")(values) if branch == "spectrum" else values
             for level in reversed(range(len(filters))):
                 count = filters[level - 1] if level else self.num_outputs[branch]
-                up = self._up(
-                    up, skips[branch][level], count, f"{branch}_decoder_{level}", self._is_last(branch, level)
-                )
+                up = self._up(up, skips[branch][level], count, branch, level)
             outputs[branch] = up
         return outputs
-
-    def _filters(self) -> list[int]:
-        return self.options.level_filters
 
     def _is_last(self, branch: str, level: int) -> bool:
         """True where all bins that are left become one."""
@@ -205,19 +200,19 @@ class _Levels:
             values = ScaledSum(name=f"{self.prefix}{branch}_sum")(values, found)
         return self._gated(values, filters, f"{name}_mix")
 
-    def _up(self, values, skip, filters: int, name: str, is_last: bool):
+    def _up(self, values, skip, filters: int, branch: str, level: int):
         """One level up: adds what the way down had there; the outermost gives the outputs."""
         import keras
 
+        name, is_last = f"{branch}_decoder_{level}", self._is_last(branch, level)
         values = keras.layers.Add(name=f"{self.prefix}{name}_add")([values, skip])
         values = self._gated(values, skip.shape[-1], f"{name}_mix", kernel_size=3)
-        is_output = name.endswith("_0")
         rank = len(values.shape) - 2
         sizes = {"kernel_size": KERNEL_SIZE, "strides": STRIDE}
         if rank == 2:
             sizes = {"kernel_size": (1, KERNEL_SIZE), "strides": (1, 1 if is_last else STRIDE)}
         return self._upsampled(
-            values, filters, name, padding="valid" if is_last else "same", is_output=is_output, **sizes
+            values, filters, name, padding="valid" if is_last else "same", is_output=level == 0, **sizes
         )
 
     def _upsampled(self, values, filters: int, name: str, *, is_output: bool = False, padding="same", **sizes):

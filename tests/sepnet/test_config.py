@@ -212,6 +212,8 @@ def test_every_field_is_read_somewhere():
         (Unet2D(frame_length=1024, frame_step=256), 256 * 12, 3),
         (Unet2D(frame_length=64, frame_step=16), 1_000_000, 5),
         (Unet2D(frame_length=4, frame_step=3), 2, 1),
+        # Four frames of the default window touch them.
+        (Unet2D(), 100, 2),
     ],
 )
 def test_largest_depth_leaves_one_value_at_the_bottom(section, num_samples, largest):

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 
 import psutil
 import pytest
@@ -18,7 +17,6 @@ from sepnet import serve as command_module
 from sepnet.separation.remote_model import TOKEN_VARIABLE
 from sepnet.serve import main as serve
 from sepnet.serving.engine.options import ServeOptions
-from sepnet.serving.supervisor import SHORTEST_LIFE_SECONDS
 from tests.conftest import REPOSITORY
 from tests.sepnet.helpers import noise
 from tests.sepnet.serving.conftest import eventually
@@ -65,8 +63,7 @@ def test_a_killed_process_is_replaced_and_connections_wait_for_it(command):
     first.wait(60)
     eventually(lambda: serving_process(process))
     second = serving_process(process)
-    # A process that fails by itself as early as this one is killed would be the last.
-    assert time.time() - second.create_time() < SHORTEST_LIFE_SECONDS
+    # A process that fails by itself as early as this would be the last.
     second.kill()
     assert predict(url).status_code == 200
     assert serving_process(process) not in (first, second)
