@@ -10,7 +10,6 @@ from sepnet.options.fields import option, other_default
 
 # A level shortens time, or frequency, by this; so the STFT steps by STRIDE**depth samples.
 STRIDE = 4
-KERNEL_SIZE = 8
 BRANCHES = ("both", "waveform", "spectrum")
 # The residual branches of a level work on so many times fewer channels.
 COMPRESSION = 4
@@ -22,9 +21,11 @@ class UnetHybrid(Unet):
 
     Reference: Défossez 2021, "Hybrid spectrogram and waveform source separation" (https://arxiv.org/abs/2111.03600).
     Deliberate differences: what sees a whole segment is left out (LSTM, attention, group normalisation), so that a
-    song streamed in blocks gives what the whole song gives; branches meet by the mean of the frames around a step;
-    depth sets the STFT, which steps by `4**depth` samples under a window of four steps, since only then the two
-    branches are equally long at the bottom; the spectrum gives masks unless asked otherwise.
+    song streamed in blocks gives what the whole song gives; kernels cover three times what becomes one, not twice,
+    since a convolution of packed neighbours takes less time than one with strides, or transposed; branches meet by the
+    mean of the frames around a step; depth sets the STFT, which steps by `4**depth` samples under a window of four
+    steps, since only then the two branches are equally long at the bottom; the spectrum gives masks unless asked
+    otherwise.
 
     >>> from sepnet.models.unet_hybrid import UnetHybrid
     >>> network = UnetHybrid(depth=2, base_filters=4).build(
@@ -140,7 +141,7 @@ class _Levels:
         for branch, values in inputs.items():
             skips[branch] = []
             for level, count in enumerate(filters):
-                values = self._down(values, count, f"{branch}_encoder_{level}", self._is_last(branch, level))
+                values = self._down(values, count, f"{branch}_encoder_{level}", self._factor(branch, level))
                 if branch == "spectrum" and level == 0:
                     values = self._embedded(values)
                 skips[branch].append(values)
@@ -159,9 +160,9 @@ class _Levels:
             outputs[branch] = up
         return outputs
 
-    def _is_last(self, branch: str, level: int) -> bool:
-        """True where all bins that are left become one."""
-        return branch == "spectrum" and level == self.options.depth - 1
+    def _factor(self, branch: str, level: int) -> int:
+        """So many neighbours become one; at the last level of spectra, all bins that are left."""
+        return 2 * STRIDE if branch == "spectrum" and level == self.options.depth - 1 else STRIDE
 
     def _shared(self, values, filters: int):
         """Levels that halve time, down and up again."""
@@ -171,24 +172,18 @@ class _Levels:
         width = values.shape[-1]
         for level in range(self.options.shared_levels):
             skips.append(values)
-            values = self._convolved(values, filters, f"shared_encoder_{level}", kernel_size=4, strides=2)
+            values = self._shortened(values, filters, f"shared_encoder_{level}", 2)
         for level in reversed(range(self.options.shared_levels)):
             count = width if level == 0 else filters
-            values = self._upsampled(values, count, f"shared_decoder_{level}", kernel_size=4, strides=2)
+            values = self._lengthened(values, count, f"shared_decoder_{level}", 2)
             values = keras.layers.Add(name=f"{self.prefix}shared_decoder_{level}_add")([values, skips[level]])
         return values
 
-    def _down(self, values, filters: int, name: str, is_last: bool):
+    def _down(self, values, filters: int, name: str, factor: int):
         """One level down; along frequency in spectra, whose last level leaves one bin."""
-
         from sepnet.models.layers.hybrid import ScaledSum
 
-        if len(values.shape) == 3:
-            values = self._convolved(values, filters, name, kernel_size=KERNEL_SIZE, strides=STRIDE)
-        elif is_last:
-            values = self._convolved(values, filters, name, kernel_size=(1, values.shape[2]), padding="valid")
-        else:
-            values = self._convolved(values, filters, name, kernel_size=(1, KERNEL_SIZE), strides=(1, STRIDE))
+        values = self._shortened(values, filters, name, factor)
         inner = max(filters // COMPRESSION, 1)
         for index in range(self.options.residual_branches):
             branch = f"{name}_branch_{index}"
@@ -204,30 +199,46 @@ class _Levels:
         """One level up: adds what the way down had there; the outermost gives the outputs."""
         import keras
 
-        name, is_last = f"{branch}_decoder_{level}", self._is_last(branch, level)
+        name = f"{branch}_decoder_{level}"
         values = keras.layers.Add(name=f"{self.prefix}{name}_add")([values, skip])
         values = self._gated(values, skip.shape[-1], f"{name}_mix", kernel_size=3)
-        rank = len(values.shape) - 2
-        sizes = {"kernel_size": KERNEL_SIZE, "strides": STRIDE}
-        if rank == 2:
-            sizes = {"kernel_size": (1, KERNEL_SIZE), "strides": (1, 1 if is_last else STRIDE)}
-        return self._upsampled(
-            values, filters, name, padding="valid" if is_last else "same", is_output=level == 0, **sizes
-        )
+        return self._lengthened(values, filters, name, self._factor(branch, level), is_output=level == 0)
 
-    def _upsampled(self, values, filters: int, name: str, *, is_output: bool = False, padding="same", **sizes):
+    def _shortened(self, values, filters: int, name: str, factor: int):
+        """So many neighbours in frequency, or in time where there is none, become one."""
+        from sepnet.models.layers.convolution import Convolution
+        from sepnet.models.layers.hybrid import SpaceToDepth
+
+        values = SpaceToDepth(factor, name=f"{self.prefix}{name}_pack")(values)
+        return Convolution(
+            rank=len(values.shape) - 2,
+            filters=filters,
+            kernel_size=_kernel(values),
+            strides=1,
+            padding="same",
+            normalization=self.options.normalization,
+            activation=self.options.activation,
+            recompute=self.options.recompute,
+            name=f"{self.prefix}{name}",
+        )(values)
+
+    def _lengthened(self, values, filters: int, name: str, factor: int, *, is_output: bool = False):
+        """The way back."""
         from sepnet.models.bodies.body import last_initializer
-        from sepnet.models.layers.convolution import TRANSPOSED_CONVOLUTIONS
+        from sepnet.models.layers.convolution import CONVOLUTIONS
+        from sepnet.models.layers.hybrid import DepthToSpace
 
-        values = TRANSPOSED_CONVOLUTIONS[len(values.shape) - 2](
-            filters,
-            padding=padding,
+        dtype = "float32" if is_output else None
+        values = CONVOLUTIONS[len(values.shape) - 2](
+            factor * filters,
+            _kernel(values),
+            padding="same",
             use_bias=is_output or self.options.normalization == "none",
             kernel_initializer=last_initializer(is_output),
-            dtype="float32" if is_output else None,
+            dtype=dtype,
             name=f"{self.prefix}{name}",
-            **sizes,
         )(values)
+        values = DepthToSpace(factor, dtype=dtype, name=f"{self.prefix}{name}_unpack")(values)
         return values if is_output else self._normalized(values, f"{name}_norm")
 
     def _gated(self, values, filters: int, name: str, kernel_size: int = 1):
@@ -253,21 +264,6 @@ class _Levels:
             name=f"{self.prefix}{name}",
         )(values)
 
-    def _convolved(self, values, filters: int, name: str, *, kernel_size, strides=1, padding: str = "same"):
-        from sepnet.models.layers.convolution import Convolution
-
-        return Convolution(
-            rank=len(values.shape) - 2,
-            filters=filters,
-            kernel_size=kernel_size,
-            strides=strides,
-            padding=padding,
-            normalization=self.options.normalization,
-            activation=self.options.activation,
-            recompute=self.options.recompute,
-            name=f"{self.prefix}{name}",
-        )(values)
-
     def _normalized(self, values, name: str):
         from sepnet.models.layers.convolution import NormalizedActivation
 
@@ -284,3 +280,8 @@ class _Levels:
         from sepnet.models.layers.hybrid import FrequencyEmbedding
 
         return FrequencyEmbedding(name=f"{self.prefix}spectrum_embedding")(values)
+
+
+def _kernel(values) -> int | tuple[int, int]:
+    """Three neighbours in frequency, or in time where there is none; one where there is no other bin."""
+    return 3 if len(values.shape) == 3 else (1, min(values.shape[2], 3))

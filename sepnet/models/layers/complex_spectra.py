@@ -56,8 +56,6 @@ class ComplexEstimates(PlainLayer):
             estimation with deep ResUNet for music source separation") or "spectra" (the sources' spectra themselves).
     """
 
-    runs_early = True
-
     def __init__(self, num_sources: int, output: str, **kwargs):
         super().__init__(**kwargs)
         self.num_sources = num_sources

@@ -1,4 +1,4 @@
-"""Layers of the hybrid U-Net: gates, scaled branches, and ways between frames and blocks of samples."""
+"""Layers of the hybrid U-Net: packing, gates, scaled branches, and ways between frames and blocks of samples."""
 
 import keras
 from keras import ops
@@ -7,6 +7,51 @@ from sepnet.models.layers.plain import PlainLayer
 
 # Frames of an STFT whose window is four steps long, beyond one for each step of the signal.
 EXTRA_FRAMES = 3
+
+
+@keras.saving.register_keras_serializable(package="sepnet")
+class SpaceToDepth(PlainLayer):
+    """Makes neighbours on the last axis before the channels channels: frequency in spectra, time in waveforms.
+
+    Args:
+        factor: so many; divides the length of the axis.
+    """
+
+    def __init__(self, factor: int, **kwargs):
+        super().__init__(**kwargs)
+        self.factor = factor
+
+    def call(self, inputs):
+        *_, length, channels = ops.shape(inputs)
+        return ops.reshape(inputs, (*ops.shape(inputs)[:-2], length // self.factor, channels * self.factor))
+
+    def compute_output_shape(self, input_shape):
+        *others, length, channels = input_shape
+        return (*others, None if length is None else length // self.factor, channels * self.factor)
+
+    def reach(self, first, last, inputs, outputs):
+        in_time = len(inputs[0].shape) == 3
+        return [(first * self.factor, last * self.factor + self.factor - 1) if in_time else (first, last)]
+
+    def get_config(self):
+        return {**super().get_config(), "factor": self.factor}
+
+
+@keras.saving.register_keras_serializable(package="sepnet")
+class DepthToSpace(SpaceToDepth):
+    """The way back; a convolution before it is one that is transposed, and takes less time and memory."""
+
+    def call(self, inputs):
+        *_, length, channels = ops.shape(inputs)
+        return ops.reshape(inputs, (*ops.shape(inputs)[:-2], length * self.factor, channels // self.factor))
+
+    def compute_output_shape(self, input_shape):
+        *others, length, channels = input_shape
+        return (*others, None if length is None else length * self.factor, channels // self.factor)
+
+    def reach(self, first, last, inputs, outputs):
+        in_time = len(inputs[0].shape) == 3
+        return [(first // self.factor, last // self.factor) if in_time else (first, last)]
 
 
 @keras.saving.register_keras_serializable(package="sepnet")
