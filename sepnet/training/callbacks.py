@@ -199,6 +199,11 @@ class Budget(keras.callbacks.Callback):
         if not self.in_epochs and self.spent >= self.total:
             self.model.stop_training = True
 
+    def on_epoch_end(self, epoch, logs=None):
+        # By what the recorder, which comes before, has written down: validation may have spent the rest.
+        if not self.in_epochs and self.recorder.spent[-1][self.unit == "J"] >= self.total:
+            self.model.stop_training = True
+
 
 class Bar(keras.callbacks.Callback):
     """Moves the progress bar with each step and shows epoch, loss and `val_mse`; a line for each epoch without a bar.

@@ -136,8 +136,8 @@ def _train(config: Config, network: Network, trainer: Trainer, recorder: Recorde
                 # First, so that what the others keep are the averaged weights.
                 *([keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if training.ema else []),
                 Halt(recorder),
-                budget,
                 recorder,
+                budget,
                 Board(recorder.run.logs, next(iter(validation)), sample_rate),
                 Bar(advance, budget),
             ],

@@ -58,8 +58,11 @@ def test_two_devices_train_the_weights_of_one(accumulation):
     "network",
     [
         "--family unet_1d",
-        "--family unet_2d",
-        "--family unet_2d --body tfc_tdf --features complex --output complex_mask --subbands 2",
+        pytest.param("--family unet_2d", marks=pytest.mark.slow),
+        pytest.param(
+            "--family unet_2d --body tfc_tdf --features complex --output complex_mask --subbands 2",
+            marks=pytest.mark.slow,
+        ),
         "--family unet_hybrid",
     ],
 )

@@ -54,7 +54,7 @@ MORE = {
     "residual_branches": (2, 0),
 }
 # ... and so many of them are tried in the quick tests.
-NUM_QUICK = 16
+NUM_QUICK = 5
 
 
 def values_of(family):

@@ -17,7 +17,7 @@ from tuner.records import COMPLETED, FAILED, NOT_FITTING, RUNNING, read_search
 ALL = [(1, COMPLETED), (2, COMPLETED)]
 
 
-@pytest.mark.parametrize("moment", ["between trials", "within a trial"])
+@pytest.mark.parametrize("moment", [pytest.param("between trials", marks=pytest.mark.slow), "within a trial"])
 def test_a_search_that_is_killed_goes_on(run, flags, tmp_path, moment):
     flags, folder = [*flags, "--budget", "2epochs"], tmp_path / "tiny"
     search = start(flags)
@@ -91,7 +91,7 @@ def workers_of(search: subprocess.Popen) -> list[int]:
     return [int(pid) for pid in children.stdout.split()]
 
 
-@pytest.mark.parametrize("victim", ["worker", "chief"])
+@pytest.mark.parametrize("victim", ["worker", pytest.param("chief", marks=pytest.mark.slow)])
 def test_workers_and_chiefs_may_die(run, flags, tmp_path, victim):
     several, quick = [*flags, "--workers", "2"], {"SEPNET_WORKER_SECONDS": "6"}
     search = start(several, **quick)

@@ -57,6 +57,7 @@ def check(trials, seed):
 
 
 @pytest.mark.usefixtures("background")
+@pytest.mark.slow
 def test_a_random_search_that_was_killed_has_the_trials_of_one_that_was_not(run, folder):
     arguments = ["--strategy", "random", "--search-seed", "4", "--max-trials", "4", *DRAWING]
     flags = [*tiny_search(folder / "songs", folder, "1-3", "random"), *arguments]
