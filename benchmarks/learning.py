@@ -12,10 +12,10 @@ import shutil
 import statistics
 import subprocess
 import sys
-import venv
 
 import numpy as np
 
+from benchmarks import peers
 from benchmarks.report import write_json
 from pipelines.errors import CommandParser, run_command, user_path
 from sepnet.reports.tables import print_table
@@ -23,7 +23,6 @@ from sepnet.reports.tables import print_table
 OPEN_UNMIX = "open-unmix"
 RESULTS = pathlib.Path("benchmarks/results")
 FOLDER = RESULTS / "learning"
-PACKAGES = ("openunmix==1.3.0", "torch", "torchaudio")
 
 
 def main(argv=None) -> None:
@@ -85,9 +84,7 @@ def _train_open_unmix(seed: int, arguments: argparse.Namespace, config, tracks, 
     """The same of Open-Unmix, whose program reads songs and segments from a file and writes stems."""
     from sepnet.config.songs import read_song
 
-    python = _open_unmix_python()
-    folder = FOLDER / OPEN_UNMIX
-    folder.mkdir(parents=True, exist_ok=True)
+    peers.FOLDER.mkdir(parents=True, exist_ok=True)
     parts = config.data.parts
     arrays = {}
     for split in ("train", "test"):
@@ -96,23 +93,11 @@ def _train_open_unmix(seed: int, arguments: argparse.Namespace, config, tracks, 
             arrays[f"{split}_{index}"] = np.stack([mixture, *sources.values()]).astype(np.float32)
     batches = list(validation.as_numpy_iterator())
     arrays |= {f"valid_{name}": np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
-    np.savez(folder / "songs.npz", **arrays)
-    script = pathlib.Path(__file__).with_name("open_unmix.py")
-    rate = tracks["train"][0].sample_rate
-    subprocess.run([python, script, folder, str(seed), str(arguments.minutes), str(rate)], check=True)
-    curve = json.loads((folder / "curve.json").read_text())
-    estimates = iter(np.load(folder / "estimates.npz").values())
+    np.savez(peers.FOLDER / "songs.npz", **arrays)
+    peers.run_open_unmix("learn", tracks["train"][0].sample_rate, seed, arguments.minutes)
+    curve = json.loads((peers.FOLDER / "curve.json").read_text())
+    estimates = iter(np.load(peers.FOLDER / "estimates.npz").values())
     return _figures(curve, tracks["test"], lambda mixture, sample_rate: dict(zip(parts, next(estimates), strict=True)))
-
-
-def _open_unmix_python() -> pathlib.Path:
-    """The interpreter of an environment that has Open-Unmix, made at first."""
-    folder = FOLDER / "venv"
-    python = folder / "bin" / "python"
-    if not python.exists():
-        venv.create(folder, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
-    return python
 
 
 def _figures(curve, songs, separate) -> dict:

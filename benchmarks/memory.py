@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.report import write_json
+from benchmarks.report import SHORT_WINDOW, write_json
 from pipelines.errors import CommandParser, run_command
 from sepnet.config.config import Config
 from sepnet.models import family_class
@@ -25,7 +25,7 @@ BASES = [
     ("unet_1d", {"depth": 12}, 8, 2.0),
     ("unet_2d", {"depth": 3}, 4, 3.0),
     ("unet_2d", {"depth": 6}, 4, 3.0),
-    ("unet_2d", {"depth": 9, "filter_growth": "add", "frame_length": 1024, "frame_step": 256}, 4, 4.0),
+    ("unet_2d", {"depth": 9, "filter_growth": "add", **SHORT_WINDOW}, 4, 4.0),
 ]
 WAYS = [({}, {}), ({"recompute": True}, {}), ({}, {"precision": "mixed_bfloat16"})]
 # What else changes which tensors there are, and one of the sizes that people train with.

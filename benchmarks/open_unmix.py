@@ -1,13 +1,15 @@
-"""Trains Open-Unmix's four target networks for some minutes; run by `benchmarks.learning` in its own environment.
+"""Open-Unmix's four target networks, trained for some minutes, or timed; run by `benchmarks.peers`.
 
 All four see the same batches; they learn as Open-Unmix's own program does: magnitudes, mean squared error, Adam with
 1e-3, segments of six seconds, mixtures of random stems with gains of 0.25 to 1.25 and exchanged channels.
 
-    python benchmarks/open_unmix.py FOLDER SEED MINUTES SAMPLE_RATE
+    python benchmarks/open_unmix.py FOLDER learn SAMPLE_RATE SEED MINUTES
+    python benchmarks/open_unmix.py FOLDER speed SAMPLE_RATE
 """
 
 import json
 import pathlib
+import statistics
 import sys
 import time
 
@@ -18,50 +20,88 @@ from openunmix.transforms import ComplexNorm, make_filterbanks
 
 TARGETS = ("vocals", "drums", "bass", "other")
 BATCH_SIZE, SEGMENT_SECONDS, BANDWIDTH_HZ = 16, 6.0, 16_000
-STATISTICS_SONGS, VALIDATIONS = 20, 8
+STATISTICS_SONGS, VALIDATIONS, REPEATS = 20, 8, 5
 
 
 def main() -> None:
+    """Does what the command says, in its folder."""
+    folder, command, sample_rate, *rest = sys.argv[1:]
+    if command == "speed":
+        speed(pathlib.Path(folder), int(sample_rate))
+    else:
+        learn(pathlib.Path(folder), int(sample_rate), int(rest[0]), float(rest[1]))
+
+
+class Networks:
+    """The four networks, their optimizers, and one step of all of them."""
+
+    def __init__(self, songs, sample_rate: int):
+        stft, _ = make_filterbanks(n_fft=4096, n_hop=1024, center=False, sample_rate=sample_rate)
+        self.encoder = torch.nn.Sequential(stft, ComplexNorm(mono=False))
+        self.separator = make_separator(songs, self.encoder, sample_rate)
+        self.optimizers = {
+            target: torch.optim.Adam(network.parameters(), lr=1e-3, weight_decay=1e-5)
+            for target, network in self.separator.target_models.items()
+        }
+
+    def step(self, stems: torch.Tensor) -> None:
+        """Trains each with a batch of `draw`."""
+        mixture = self.encoder(stems.sum(dim=1))
+        for index, (target, optimizer) in enumerate(self.optimizers.items()):
+            network = self.separator.target_models[target]
+            network.train()
+            loss = torch.nn.functional.mse_loss(network(mixture), self.encoder(stems[:, index].contiguous()))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+
+def learn(folder: pathlib.Path, sample_rate: int, seed: int, minutes: float) -> None:
     """Trains, validates, and writes `curve.json` and `estimates.npz`."""
-    folder, seed, minutes, sample_rate = (
-        pathlib.Path(sys.argv[1]),
-        int(sys.argv[2]),
-        float(sys.argv[3]),
-        int(sys.argv[4]),
-    )
     torch.manual_seed(seed)
     generator = np.random.default_rng(seed)
     with np.load(folder / "songs.npz") as file:
         arrays = dict(file)
     songs = [array for name, array in arrays.items() if name.startswith("train_")]
-    stft, _ = make_filterbanks(n_fft=4096, n_hop=1024, center=False, sample_rate=sample_rate)
-    encoder = torch.nn.Sequential(stft, ComplexNorm(mono=False))
-    separator = make_separator(songs, encoder, sample_rate)
-    networks = separator.target_models
-    optimizers = [torch.optim.Adam(network.parameters(), lr=1e-3, weight_decay=1e-5) for network in networks.values()]
+    networks = Networks(songs, sample_rate)
     begin, curve, pause = time.monotonic(), [], 0.0
     while True:
         spent = time.monotonic() - begin - pause
         if spent >= len(curve) * 60 * minutes / VALIDATIONS:
             before = time.monotonic()
-            curve.append((spent / 60, None, validate(separator, arrays)))
+            curve.append((spent / 60, None, validate(networks.separator, arrays)))
             print(f"{spent:.0f} s: val_mse {curve[-1][2]:.5f}", flush=True)
             pause += time.monotonic() - before
         if spent >= 60 * minutes:
             break
-        stems = draw(songs, generator, sample_rate)
-        mixture = encoder(stems.sum(dim=1))
-        for index, (network, optimizer) in enumerate(zip(networks.values(), optimizers, strict=True)):
-            network.train()
-            loss = torch.nn.functional.mse_loss(network(mixture), encoder(stems[:, index]))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+        networks.step(draw(songs, generator, sample_rate))
     (folder / "curve.json").write_text(json.dumps(curve))
     tests = [array for name, array in arrays.items() if name.startswith("test_")]
-    separator.niter = 1
-    estimates = [separate(separator, song[None, 0])[0] for song in tests]
+    networks.separator.niter = 1
+    estimates = [separate(networks.separator, song[None, 0])[0] for song in tests]
     np.savez(folder / "estimates.npz", **{str(index): stems for index, stems in enumerate(estimates)})
+
+
+def speed(folder: pathlib.Path, sample_rate: int) -> None:
+    """Writes `speed.json`: seconds that training and separating (without Wiener filtering) a second of audio take."""
+    generator = np.random.default_rng(0)
+    length = int(SEGMENT_SECONDS * sample_rate)
+    songs = [generator.uniform(-0.1, 0.1, (1 + len(TARGETS), 2 * length, 2)).astype(np.float32)]
+    networks = Networks(songs, sample_rate)
+    stems = draw(songs, generator, sample_rate)
+    training = median_seconds(lambda: networks.step(stems)) / (BATCH_SIZE * SEGMENT_SECONDS)
+    forward = median_seconds(lambda: separate(networks.separator, songs[0][None, 0])) / (2 * SEGMENT_SECONDS)
+    (folder / "speed.json").write_text(json.dumps({"training": training, "forward": forward}))
+
+
+def median_seconds(run) -> float:
+    """Median time of a call, after one that warms up."""
+    seconds = []
+    for _ in range(REPEATS + 1):
+        begin = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - begin)
+    return statistics.median(seconds[1:])
 
 
 def make_separator(songs, encoder, sample_rate: int) -> Separator:

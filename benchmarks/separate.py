@@ -15,7 +15,7 @@ import time
 
 import numpy as np
 
-from benchmarks.report import write_json
+from benchmarks.report import SHORT_WINDOW, write_json
 from pipelines.errors import run_command
 from pipelines.progress import progress_bar
 from sepnet.reports.tables import print_table
@@ -25,8 +25,8 @@ SHORT_MINUTES, LONG_MINUTES = 5, 60
 SPEED_MINUTES = 2
 RESULT = pathlib.Path("benchmarks/results/separate.json")
 # A 2-D U-Net of 12 levels needs 4096 bins and, at this step, looks at three minutes at a time.
-SHORT_WINDOW = {"filter_growth": "add", "frame_length": 1024, "frame_step": 256}
-TALL = {"frame_length": 8192, "frame_step": 2048}
+TALL = SHORT_WINDOW | {"frame_length": 8192, "frame_step": 2048}
+SMALL_2D = {"filter_growth": "add", **SHORT_WINDOW}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,10 +41,10 @@ class Case:
 
 CASES = [
     *(Case("unet_1d", depth, SPEED_MINUTES) for depth in (3, 6, 12)),
-    *(Case("unet_2d", depth, SPEED_MINUTES, SHORT_WINDOW) for depth in (3, 6)),
+    *(Case("unet_2d", depth, SPEED_MINUTES, SMALL_2D) for depth in (3, 6)),
     Case("unet_2d", 12, SPEED_MINUTES, {"filter_growth": "add", **TALL}),
     *(Case("unet_1d", 3, minutes) for minutes in (SHORT_MINUTES, LONG_MINUTES)),
-    *(Case("unet_2d", 3, minutes, SHORT_WINDOW) for minutes in (SHORT_MINUTES, LONG_MINUTES)),
+    *(Case("unet_2d", 3, minutes, SMALL_2D) for minutes in (SHORT_MINUTES, LONG_MINUTES)),
 ]
 
 

@@ -1,18 +1,26 @@
 """`python -m benchmarks.train`: how fast models train and separate, beside the rate of the machine's own products.
 
+First the families as they are by default, and with `--open-unmix` its four networks; then depths 3 to 12.
+
 The machine's own rate is that of a single-precision matrix product of 2048 x 2048 x 2048, measured in the same run.
 """
 
+import argparse
 import dataclasses
+import json
 import pathlib
 import statistics
 import time
 
 import numpy as np
 
-from benchmarks.report import write_json
-from pipelines.errors import run_command
+from benchmarks import peers
+from benchmarks.report import SHORT_WINDOW, write_json
+from pipelines.errors import CommandParser, run_command
 from pipelines.progress import progress_bar
+from sepnet.config.config import Config
+from sepnet.models import FAMILIES, family_class
+from sepnet.models.keras_settings import load_keras
 from sepnet.reports.tables import print_table
 
 SAMPLE_RATE = 44_100
@@ -43,7 +51,7 @@ def cases() -> list[Case]:
     windows of 8192 samples that move by 8; with one filter more at each level it fits 24 GB. At that size XLA of
     TensorFlow 2.17 ends the process ("double free or corruption").
     """
-    add = {"filter_growth": "add", "frame_length": 1024, "frame_step": 256}
+    add = {"filter_growth": "add", **SHORT_WINDOW}
     large_pictures = {"base_filters": 1, "frame_length": 8192, "frame_step": 8}
     return [
         *(Case("unet_1d", depth, 8, 32_768, {}) for depth in (3, 6, 9, 12)),
@@ -53,9 +61,38 @@ def cases() -> list[Case]:
     ]
 
 
+def defaults() -> list[Case]:
+    """Every family as `sepnet.train` trains it."""
+    config = Config()
+    return [
+        Case(name, family_class(name)().depth, config.training.batch_size, config.data.segment_samples(SAMPLE_RATE), {})
+        for name in FAMILIES
+    ]
+
+
 def main(argv=None) -> None:
     """Runs the benchmark."""
+    arguments = _parser().parse_args(argv)
+    load_keras()
     own_rate = matrix_rate()
+    by_default = [measure(dataclasses.replace(case, ways=("plain",)), own_rate) for case in defaults()]
+    rows = [
+        (
+            figure["family"],
+            *(
+                f"{1 / figure['plain'][f'{name}_rate']:.4f} ({figure['plain'][f'{name}_share']:.0%})"
+                for name in ("training", "forward")
+            ),
+        )
+        for figure in by_default
+    ]
+    peer = {}
+    if arguments.open_unmix:
+        peers.run_open_unmix("speed", SAMPLE_RATE)
+        peer = json.loads((peers.FOLDER / "speed.json").read_text())
+        rows.append(("open-unmix", f"{peer['training']:.4f}", f"{peer['forward']:.4f}"))
+    title = "seconds that a second of stereo at 44.1 kHz takes, as by default (share of the product's rate)"
+    print_table(("", "training", "forward"), rows, title=title)
     figures = []
     with progress_bar("measuring", total=len(cases()), unit="models") as advance:
         for case in cases():
@@ -71,7 +108,7 @@ def main(argv=None) -> None:
     ]
     headings = ("", "training", "with XLA", "forward", "with XLA")
     print_table(headings, rows, title="seconds of audio per second (share of the product's rate)")
-    write_json(RESULT, {"matrix_gflops": own_rate / 1e9, "cases": figures})
+    write_json(RESULT, {"matrix_gflops": own_rate / 1e9, "defaults": by_default, "open_unmix": peer, "cases": figures})
 
 
 def shown(figure: dict, way: str, name: str) -> str:
@@ -105,10 +142,8 @@ def measure(case: Case, own_rate: float) -> dict:
     import keras
     import tensorflow as tf
 
-    from sepnet.config.config import Config
     from sepnet.config.data import Data
     from sepnet.config.training import Training
-    from sepnet.models import family_class
     from sepnet.planning.costs import flops
     from sepnet.training.fit import make_trainer
 
@@ -135,6 +170,12 @@ def measure(case: Case, own_rate: float) -> dict:
             f"{name}_share": passes[name] * operations / seconds[name] / own_rate for name in seconds
         }
     return figure
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = CommandParser(prog="python -m benchmarks.train", description=__doc__.partition(": ")[2])
+    parser.add_argument("--open-unmix", action="store_true", help="time Open-Unmix as well; installs it on first use")
+    return parser
 
 
 if __name__ == "__main__":
