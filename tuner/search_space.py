@@ -20,7 +20,7 @@ from tuner.records import DEPTH, REPRESENTATION
 REPRESENTATIONS = {
     "waveform": ("unet_1d", {}),
     "stft": ("unet_2d", {"num_mel_bands": None, "features": "log", "output": "softmax_mask"}),
-    "mel": ("unet_2d", {"num_mel_bands": 96, "features": "log", "output": "softmax_mask", "subbands": 1}),
+    "mel": ("unet_2d", {"num_mel_bands": 96, "features": "log", "output": "softmax_mask"}),
     "complex": ("unet_2d", {"num_mel_bands": None, "features": "complex", "output": "complex_mask"}),
     "hybrid": ("unet_hybrid", {}),
 }

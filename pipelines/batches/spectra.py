@@ -6,6 +6,9 @@ is there. Outside of the signal are zeros. A block that begins at a multiple of 
 values of the whole signal, except for `frame_length - 1` samples at either end.
 
 Complex numbers travel as pairs of real tensors, which every backend, precision policy and export format can carry.
+
+Spectra are `[batch, num_channels, num_frames, num_bins]`, as the Fourier transform gives them and its inverse takes
+them: with few channels in the last place instead, all that is done for each source takes several times as long.
 """
 
 import dataclasses
@@ -24,7 +27,6 @@ class _ToldLayer(keras.layers.Layer):
     """Base of the layers: tells a network what `sepnet.models.layers.plain` lists; a frame comes of the same frame."""
 
     is_local = True
-    runs_early = False
 
     def reach(self, first, last, inputs, outputs):
         """The first and last place in time, in each input, that outputs from `first` to `last` depend on."""
@@ -83,7 +85,7 @@ class STFT(_FrameGrid):
             waveform: float `[batch, num_samples, num_channels]`, full scale ±1, any number of samples from 1 up.
 
         Returns:
-            The real and the imaginary part, each float32 `[batch, num_frames, num_bins, num_channels]`; a full-scale
+            The real and the imaginary part, each float32 `[batch, num_channels, num_frames, num_bins]`; a full-scale
             sine reaches a magnitude of `frame_length / 4`.
         """
         num_samples = ops.shape(waveform)[1]
@@ -91,8 +93,7 @@ class STFT(_FrameGrid):
         after = before + self._num_blocks(num_samples) * self.frame_step - num_samples
         padded = ops.pad(ops.transpose(waveform, (0, 2, 1)), [[0, 0], [0, 0], [before, after]])
         frames = ops.extract_sequences(padded, self.frame_length, self.frame_step)
-        real, imag = ops.rfft(frames * self._window.astype("float32"), self.frame_length)
-        return ops.transpose(real, (0, 2, 3, 1)), ops.transpose(imag, (0, 2, 3, 1))
+        return ops.rfft(frames * self._window.astype("float32"), self.frame_length)
 
     def reach(self, first, last, inputs, outputs):
         begin = (first + 1 - self.overlap) * self.frame_step
@@ -110,7 +111,7 @@ class STFT(_FrameGrid):
     def compute_output_shape(self, waveform_shape):
         batch, num_samples, num_channels = waveform_shape
         num_frames = None if num_samples is None else self.num_frames(num_samples)
-        return ((batch, num_frames, self.num_bins, num_channels),) * 2
+        return ((batch, num_channels, num_frames, self.num_bins),) * 2
 
 
 @keras.saving.register_keras_serializable(package="sepnet")
@@ -137,15 +138,15 @@ class InverseSTFT(_FrameGrid):
         """
         num_samples = ops.shape(waveform)[1]
         num_blocks = self._num_blocks(num_samples)
-        frames = ops.irfft((ops.transpose(real, (0, 3, 1, 2)), ops.transpose(imag, (0, 3, 1, 2))), self.frame_length)
-        frames = frames * self._inverse_window.astype("float32")
-        frames = ops.pad(frames, [[0, 0], [0, 0], [0, 0], [0, self._beyond]])
+        frames = ops.irfft((real, imag), self.frame_length) * self._inverse_window.astype("float32")
+        if self._beyond:
+            frames = ops.pad(frames, [[0, 0], [0, 0], [0, 0], [0, self._beyond]])
         parts = ops.split(frames, self.overlap, axis=-1)
         # Part i of frame k lies on block k + i - (overlap - 1) of the signal; the blocks outside are never added up.
         firsts = range(self.overlap - 1, -1, -1)
-        blocks = sum(part[:, :, first : first + num_blocks] for first, part in zip(firsts, parts, strict=True))
-        samples = ops.reshape(blocks, (-1, ops.shape(real)[3], num_blocks * self.frame_step))[..., :num_samples]
-        return ops.transpose(samples, (0, 2, 1))
+        blocks = sum(stretch(part, 2, first, num_blocks) for first, part in zip(firsts, parts, strict=True))
+        samples = ops.reshape(blocks, (-1, ops.shape(real)[1], num_blocks * self.frame_step))
+        return ops.transpose(stretch(samples, 2, 0, num_samples), (0, 2, 1))
 
     def reach(self, first, last, inputs, outputs):
         step, shift = self.frame_step, self.overlap - 1
@@ -158,10 +159,22 @@ class InverseSTFT(_FrameGrid):
     def memory(self, inputs, outputs, recompute):
         given = sum(tensor.num_bytes for tensor in inputs)
         frames = given * self.frame_length // (2 * self.num_bins)
-        return {"forward": given + frames, "backward": given + frames}
+        # Forward, the two parts are gone once they are one complex spectrum.
+        return {"forward": max(given, frames), "backward": given + frames}
 
     def compute_output_shape(self, real_shape, imag_shape, waveform_shape):
-        return (real_shape[0], waveform_shape[1], real_shape[3])
+        return (real_shape[0], waveform_shape[1], real_shape[1])
+
+
+def stretch(tensor, axis: int, first, length):
+    """The part of a tensor that begins at `first` on an axis and is `length` long.
+
+    TensorFlow's gradient of `tensor[..., first : first + length]` takes many times as long as that of this.
+    """
+    shape = list(ops.shape(tensor))
+    begins = [0] * len(shape)
+    shape[axis], begins[axis] = length, first
+    return ops.slice(tensor, begins, shape)
 
 
 def magnitude(real, imag):
@@ -212,7 +225,7 @@ class _MelBands(_ToldLayer):
             )
 
     def flops(self, inputs, outputs):
-        return 2 * outputs[0].size * inputs[0].shape[2]
+        return 2 * outputs[0].size * inputs[0].shape[-1]
 
     def get_config(self):
         names = ("sample_rate", "frame_length", "num_mel_bands")
@@ -235,11 +248,11 @@ class MelSpectrogram(_MelBands):
         self._weights = (self._bank / area_hz[:, None]).astype("float32")
 
     def call(self, magnitude):
-        """Sums bins, axis 2, into bands; of powers as well, which `librosa.feature.melspectrogram` sums."""
-        return ops.einsum("btkc,mk->btmc", magnitude, self._weights)
+        """Sums bins into bands; of powers as well, which `librosa.feature.melspectrogram` sums."""
+        return ops.matmul(magnitude, self._weights.T)
 
     def compute_output_shape(self, magnitude_shape):
-        return (*magnitude_shape[:2], self.num_mel_bands, magnitude_shape[3])
+        return (*magnitude_shape[:-1], self.num_mel_bands)
 
 
 @keras.saving.register_keras_serializable(package="sepnet")
@@ -257,11 +270,11 @@ class MelToLinear(_MelBands):
         self._weights = _hats(self._bin_hz, self._edge_hz[1:-1]).astype("float32")
 
     def call(self, band_mask):
-        """Spreads bands, axis 2, over bins."""
-        return ops.einsum("btmc,mk->btkc", band_mask, self._weights)
+        """Spreads bands over bins."""
+        return ops.matmul(band_mask, self._weights)
 
     def compute_output_shape(self, band_mask_shape):
-        return (*band_mask_shape[:2], self.frame_length // 2 + 1, band_mask_shape[3])
+        return (*band_mask_shape[:-1], self.frame_length // 2 + 1)
 
 
 @dataclasses.dataclass(frozen=True)

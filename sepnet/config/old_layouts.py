@@ -9,6 +9,8 @@ OLD_BODY = "form"
 BLOCKS_ONLY = ("convolutions", "downsampling", "upsampling", "upsampling_kernel_size")
 OLD_NAMES = {"magnitudes": "features"}
 OLD_PADDING = {"context": "valid"}
+# What networks on spectra did before there was an option for it.
+OLD_SPECTRA = {"subbands": 1}
 
 
 def modern_model(family: type[Section], values: Any) -> Any:
@@ -21,6 +23,8 @@ def modern_model(family: type[Section], values: Any) -> Any:
     if not isinstance(values, dict):
         return values
     values = {OLD_NAMES.get(name, name): value for name, value in values.items()}
+    if "frame_length" in values:
+        values = OLD_SPECTRA | values
     if "body" in values:
         return values
     own = {name: value for name, value in values.items() if name in family.options()}

@@ -81,7 +81,7 @@ def finish(branches: Sequence[Branch], *, sources: Sequence[str], num_channels: 
         padded = keras.Input((None, num_channels), name="padded")
         core = keras.Model(padded, _stems(branches, padded, sources, bool(valid)), name="core")
         mixture = keras.Input((None, num_channels), name="mixture")
-        pad = PadMargin(margin, first_samples, grid, name="pad") if valid else PadToGrid(grid, name="pad")
+        pad = PadMargin(margin, first_samples, grid, name="pad") if valid else PadToGrid((1, grid, 1), name="pad")
         stems = core(pad(mixture))
         stems = {source: CropLike(dtype="float32", name=f"crop_{source}")(stems[source], mixture) for source in sources}
         model = keras.Model(mixture, stems, name=name)

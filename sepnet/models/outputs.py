@@ -14,7 +14,7 @@ def count_outputs(sources: Sequence[str], output: str) -> int:
     return len(sources) - (output == "difference")
 
 
-def run_networks(network: Callable, features, *, num_outputs: int, num_channels: int, separate: bool):
+def run_networks(network: Callable, features, *, num_outputs: int, num_channels: int, separate: bool, axis: int = -1):
     """Runs one network for all outputs, or one for each.
 
     Args:
@@ -23,9 +23,7 @@ def run_networks(network: Callable, features, *, num_outputs: int, num_channels:
         num_outputs: sources to give.
         num_channels: audio channels of each.
         separate: one for each.
-
-    Returns:
-        `[batch, axes..., num_outputs * num_channels]`.
+        axis: of the outputs; see `make_estimates`.
     """
     if not separate:
         return network(features, num_outputs * num_channels)
@@ -33,25 +31,35 @@ def run_networks(network: Callable, features, *, num_outputs: int, num_channels:
     for index in range(num_outputs):
         inputs = keras.Input(features.shape[1:], dtype=features.dtype)
         outputs.append(keras.Model(inputs, network(inputs, num_channels), name=f"network_{index}")(features))
-    return keras.layers.Concatenate(dtype="float32", name="join_networks")(outputs)
+    return keras.layers.Concatenate(axis=axis, dtype="float32", name="join_networks")(outputs)
 
 
-def make_estimates(raw, mixture, *, num_sources: int, output: str, to_mixture: Callable = lambda features: features):
+def make_masks(raw, *, num_sources: int, output: str, axis: int):
+    """Turns the channels of the last convolution into masks; arguments as for `make_estimates`."""
+    return Masks(num_sources, output, axis=axis, dtype="float32", name="masks")(raw)
+
+
+def make_estimates(
+    raw, mixture, *, num_sources: int, output: str, axis: int = -1, to_mixture: Callable = lambda features: features
+):
     """Turns the channels of the last convolution into estimates.
 
     Args:
-        raw: `[batch, axes..., num_outputs * num_channels]`, the sources one after the other.
-        mixture: `[batch, axes..., num_channels]`, waveform or magnitudes.
+        raw: waveforms or magnitudes of `num_outputs * num_channels` channels, the sources one after the other.
+        mixture: waveform or magnitudes.
         num_sources: number of sources.
         output: "direct" (as they are), "difference" (the last source is the mixture less the others), "mask" (a
             sigmoid times the mixture) or "softmax_mask" (masks that add up to one over the sources).
+        axis: of the channels: -1 in waveforms, 1 in spectra.
         to_mixture: brings masks, or `raw` itself, to the axes of the mixture where they have others.
 
     Returns:
-        `[batch, axes..., num_sources * num_channels]`.
+        The mixture's shape, with `num_sources * num_channels` channels.
     """
     if output in MASKS:
-        masks = to_mixture(Masks(num_sources, output, dtype="float32", name="masks")(raw))
-        return ApplyMasks(dtype="float32", name="estimates")(masks, mixture)
+        masks = to_mixture(make_masks(raw, num_sources=num_sources, output=output, axis=axis))
+        return ApplyMasks(axis=axis, dtype="float32", name="estimates")(masks, mixture)
     raw = to_mixture(raw)
-    return Remainder(dtype="float32", name="estimates")(raw, mixture) if output == "difference" else raw
+    if output == "difference":
+        return Remainder(axis=axis, dtype="float32", name="estimates")(raw, mixture)
+    return raw

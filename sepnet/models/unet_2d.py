@@ -28,7 +28,7 @@ class Unet2D(Unet):
     """
 
     depth: int = other_default(Unet, "depth", 5)
-    base_filters: int = other_default(Unet, "base_filters", 12)
+    base_filters: int = other_default(Unet, "base_filters", 16)
     filter_growth: str = other_default(Unet, "filter_growth", "double")
     output: str = option(
         "softmax_mask",
@@ -47,14 +47,16 @@ class Unet2D(Unet):
     num_bins: int | None = option(
         None, "lowest STFT bins that the network sees; those above take the mask of the last (default: all)", at_least=2
     )
-    subbands: int = option(1, "bands of equal width that frequency is cut into, which become channels", at_least=1)
+    subbands: int | None = option(
+        None, "bands of equal width that become channels (default: 4; mel bands, jansson and spleeter 1)", at_least=1
+    )
     num_mel_bands: int | None = option(None, "mel bands to work on (default: the bins of the STFT)", at_least=2)
     wiener: bool = option(False, "let the estimates share the mixture in proportion to their powers")
     body: Section = chosen(BODIES["unet_2d"], "blocks", "what lies between front and head of the network")
 
     def largest_depth(self, num_samples: int) -> int:
         """The largest depth that leaves the bottleneck a frame and a bin of a segment."""
-        num_rows = (self.num_mel_bands or self.num_bins or self.frame_length // 2) // self.subbands
+        num_rows = (self.num_mel_bands or self.num_bins or self.frame_length // 2) // self._num_bands
         deepest = max(num_rows, 1).bit_length() - 1
         # As `STFT.num_frames`, which would load Keras.
         num_frames = -(-num_samples // self.frame_step) - (-self.frame_length // self.frame_step) - 1
@@ -118,18 +120,23 @@ class Unet2D(Unet):
     def _magnitude_head(self, real, imag, spectra, sources: Sequence[str], num_channels: int, sample_rate: int):
         """Spectra of the sources that have the mixture's phase."""
         from sepnet.models.layers.magnitudes import Polar, Rectangular, Rectify
-        from sepnet.models.layers.sources import WienerStep
-        from sepnet.models.outputs import MASKS, count_outputs, make_estimates
+        from sepnet.models.layers.sources import ApplyMasks, WienerStep
+        from sepnet.models.outputs import MASKS, count_outputs, make_estimates, make_masks
 
         magnitudes, *phase = Polar(dtype="float32", name="polar")(real, imag)
         raw = self._run(real, imag, magnitudes, spectra, sample_rate, count_outputs(sources, self.output), num_channels)
+        to_bins = spectra.mel_to_linear or self._add_bins(magnitudes)
+        if self.output in MASKS and not self.wiener:
+            masks = to_bins(make_masks(raw, num_sources=len(sources), output=self.output, axis=1))
+            return ApplyMasks(axis=1, dtype="float32", name="estimates")(masks, real, imag)
         if self.output not in MASKS:
             raw = Rectify(dtype="float32", name="magnitudes")(raw)
-        to_bins = spectra.mel_to_linear or self._add_bins(magnitudes)
-        estimates = make_estimates(raw, magnitudes, num_sources=len(sources), output=self.output, to_mixture=to_bins)
+        estimates = make_estimates(
+            raw, magnitudes, num_sources=len(sources), output=self.output, axis=1, to_mixture=to_bins
+        )
         if self.wiener:
-            estimates = WienerStep(dtype="float32", name="wiener")(estimates, magnitudes)
-        return Rectangular(dtype="float32", name="rectangular")(estimates, *phase)
+            estimates = WienerStep(axis=1, dtype="float32", name="wiener")(estimates, magnitudes)
+        return Rectangular(axis=1, dtype="float32", name="rectangular")(estimates, *phase)
 
     def _complex_head(self, real, imag, spectra, sources: Sequence[str], num_channels: int, sample_rate: int):
         """Spectra of the sources with phases of their own."""
@@ -141,31 +148,34 @@ class Unet2D(Unet):
         return estimates(self._add_bins(real)(raw), real, imag)
 
     def _run(self, real, imag, magnitudes, spectra, sample_rate: int, num_outputs: int, num_channels: int):
-        """What the body makes of the features: `[batch, num_frames, bins, num_outputs * num_channels]`."""
-        from sepnet.models.layers.frequency import Fold, Unfold
+        """What the body makes of the features: `[batch, num_outputs * num_channels, num_frames, bins]`."""
+        from sepnet.models.layers.frequency import FromFeatures, ToFeatures
         from sepnet.models.layers.lengths import CropLike, PadToGrid
         from sepnet.models.outputs import run_networks
 
         seen = self._features(real, imag, magnitudes, spectra, sample_rate)
-        grids = self.body.grid(self.depth), self.body.frequency_grid(self.depth) * self.subbands
-        features = PadToGrid(grids, name="pad")(seen)
-        if self.subbands > 1:
-            features = Fold(self.subbands, name="fold")(features)
+        grids = 1, 1, self.body.grid(self.depth), self.body.frequency_grid(self.depth) * self._num_bands
+        features = ToFeatures(self._num_bands, name="to_features")(PadToGrid(grids, name="pad")(seen))
 
         def network(features, count: int):
             raw = self.body.apply(
                 features,
                 self.level_filters,
-                count * self.subbands,
+                count * self._num_bands,
                 recompute=self.recompute,
                 starts_at_zero=self.output in COMPLEX_OUTPUTS and self.output != "spectra",
             )
-            return Unfold(self.subbands, dtype="float32", name="unfold")(raw) if self.subbands > 1 else raw
+            return FromFeatures(self._num_bands, dtype="float32", name="from_features")(raw)
 
         raw = run_networks(
-            network, features, num_outputs=num_outputs, num_channels=num_channels, separate=self.separate_networks
+            network,
+            features,
+            num_outputs=num_outputs,
+            num_channels=num_channels,
+            separate=self.separate_networks,
+            axis=1,
         )
-        return CropLike(dtype="float32", name="crop")(raw, seen)
+        return CropLike(channel_axis=1, dtype="float32", name="crop")(raw, seen)
 
     def _features(self, real, imag, magnitudes, spectra, sample_rate: int):
         """What the network sees, of the bins or bands that it sees."""
@@ -187,13 +197,17 @@ class Unet2D(Unet):
                 magnitudes = Polar(dtype="float32", name="polar")(real, imag)[0]
             lowest = LowestBins(self._num_bins, dtype="float32", name="lowest_bins")(magnitudes)
             seen.append(self._seen(lowest))
-        return seen[0] if len(seen) == 1 else keras.layers.Concatenate(dtype="float32", name="features")(seen)
+        return seen[0] if len(seen) == 1 else keras.layers.Concatenate(axis=1, dtype="float32", name="features")(seen)
 
     def _seen(self, magnitudes):
         """Magnitudes as the network sees them."""
         from sepnet.models.layers.magnitudes import LogMagnitudes
 
         return magnitudes if self.features == "linear" else LogMagnitudes(dtype="float32", name="log")(magnitudes)
+
+    @property
+    def _num_bands(self) -> int:
+        return self.subbands or (1 if self.num_mel_bands else self.body.usual_subbands)
 
     @property
     def _num_bins(self) -> int:
@@ -204,5 +218,5 @@ class Unet2D(Unet):
         """The layer that brings what the network gives back to all bins."""
         from sepnet.models.layers.magnitudes import AddBins
 
-        missing = spectrum.shape[2] - self._num_bins
+        missing = spectrum.shape[-1] - self._num_bins
         return AddBins(missing, self.output != "spectra", dtype="float32", name="add_bins")

@@ -83,6 +83,7 @@ class UnetHybrid(Unet):
 
         from pipelines.batches.spectra import make_spectra
         from sepnet.models.layers.complex_spectra import ComplexEstimates, Parts
+        from sepnet.models.layers.frequency import FromFeatures, ToFeatures
         from sepnet.models.layers.hybrid import AddShare
         from sepnet.models.layers.magnitudes import AddBins, LowestBins
 
@@ -94,7 +95,8 @@ class UnetHybrid(Unet):
         if self.branches != "waveform":
             real, imag = spectra.stft(mixture)
             parts = Parts(True, dtype="float32", name="parts")(real, imag)
-            inputs["spectrum"] = LowestBins(2 * step, dtype="float32", name="lowest_bins")(parts)
+            lowest = LowestBins(2 * step, dtype="float32", name="lowest_bins")(parts)
+            inputs["spectrum"] = ToFeatures(name="to_features")(lowest)
         counts = [1] * num_sources if self.separate_networks else [num_sources]
         networks = [
             _Levels(self, {name: count * numbers[name] for name in inputs}, f"network_{index}_").run(inputs)
@@ -111,7 +113,8 @@ class UnetHybrid(Unet):
         if "spectrum" in inputs:
             add_bins = AddBins(1, self.output != "spectra", dtype="float32", name="add_bins")
             estimate = ComplexEstimates(num_sources, self.output, dtype="float32", name="estimates")
-            estimates.append(spectra.inverse_stft(*estimate(add_bins(joined("spectrum")), real, imag), mixture))
+            raw = FromFeatures(dtype="float32", name="from_features")(joined("spectrum"))
+            estimates.append(spectra.inverse_stft(*estimate(add_bins(raw), real, imag), mixture))
             return keras.layers.Add(dtype="float32", name="add")(estimates) if len(estimates) > 1 else estimates[0]
         return AddShare(dtype="float32", name="add_share")(estimates[0], mixture)
 

@@ -30,7 +30,6 @@ from collections.abc import Sequence
 from sepnet.config.config import Config
 from sepnet.models.graph_walk import Call, calls
 from sepnet.models.layers.plain import Memory
-from sepnet.models.layers.stock import tell
 from sepnet.models.network import Network
 from sepnet.planning.untrained import untrained
 from sepnet.separation.separator import block_and_context
@@ -72,9 +71,7 @@ def separation_bytes(config: Config, sample_rate: int, device: str = "gpu", netw
     num_samples = network.training_samples(block_samples(network, sample_rate))
     layers = core_calls(network, 1, num_samples, config.training.precision)
     last_use = {tensor.key: index for index, call in enumerate(layers) for tensor in call.inputs}
-    # What spreads the mixture over the sources needs no estimate, so TensorFlow runs it at once.
-    spread = sum(call.memory().kept for call in layers if tell(call.layer, "runs_early"))
-    live = peak = 4 * network.model.count_params() + spread
+    live = peak = 4 * network.model.count_params()
     for index, call in enumerate(layers):
         live += sum(tensor.num_bytes for tensor in call.outputs)
         peak = max(peak, live + call.memory().forward)

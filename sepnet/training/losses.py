@@ -10,6 +10,7 @@ from keras import ops
 
 from pipelines.batches.spectra import STFT, magnitude
 from sepnet.config.training import LOSSES
+from sepnet.measures.metrics import average
 from sepnet.options.registry import load
 
 # Window lengths of the multi-resolution loss; a window moves by a quarter of itself.
@@ -38,24 +39,24 @@ def make_loss(name: str, source_weights: Sequence[float] | None = None) -> Calla
 
 def mse(sources, estimates):
     """The mean square of the difference of the waveforms."""
-    return ops.mean(ops.square(estimates - sources), axis=(0, 1, 3))
+    return ops.mean(average(ops.square(estimates - sources)), axis=0)
 
 
 def l1(sources, estimates):
     """The mean absolute difference of the waveforms."""
-    return ops.mean(ops.abs(estimates - sources), axis=(0, 1, 3))
+    return ops.mean(average(ops.abs(estimates - sources)), axis=0)
 
 
 def magnitude_mse(sources, estimates):
     """The mean square of the difference of STFT magnitudes."""
     true, predicted = (_magnitudes(audio, 1024) for audio in (sources, estimates))
-    return ops.mean(ops.square(predicted - true), axis=(0, 1, 2, 4))
+    return ops.mean(ops.square(predicted - true), axis=(0, 2, 3, 4))
 
 
 def magnitude_l1(sources, estimates):
     """The mean absolute difference of STFT magnitudes (Oh, Kim, Yun 2018)."""
     true, predicted = (_magnitudes(audio, 1024) for audio in (sources, estimates))
-    return ops.mean(ops.abs(predicted - true), axis=(0, 1, 2, 4))
+    return ops.mean(ops.abs(predicted - true), axis=(0, 2, 3, 4))
 
 
 def multi_resolution_stft(sources, estimates):
@@ -64,16 +65,16 @@ def multi_resolution_stft(sources, estimates):
     for frame_length in RESOLUTIONS:
         true, predicted = (_magnitudes(audio, frame_length) for audio in (sources, estimates))
         # Over the batch, since a segment may be silent and its ratio without a bound.
-        error = ops.sqrt(ops.sum(ops.square(predicted - true), axis=(0, 1, 2, 4)) + LOG_FLOOR)
-        convergence = error / ops.sqrt(ops.sum(ops.square(true), axis=(0, 1, 2, 4)) + LOG_FLOOR)
+        error = ops.sqrt(ops.sum(ops.square(predicted - true), axis=(0, 2, 3, 4)) + LOG_FLOOR)
+        convergence = error / ops.sqrt(ops.sum(ops.square(true), axis=(0, 2, 3, 4)) + LOG_FLOOR)
         logs = ops.abs(ops.log(predicted + LOG_FLOOR) - ops.log(true + LOG_FLOOR))
-        total = total + convergence + ops.mean(logs, axis=(0, 1, 2, 4))
+        total = total + convergence + ops.mean(logs, axis=(0, 2, 3, 4))
     return total / len(RESOLUTIONS)
 
 
 def _magnitudes(audio, frame_length: int):
-    """STFT magnitudes `[batch, num_frames, num_bins, num_sources, num_channels]`."""
+    """STFT magnitudes `[batch, num_sources, num_channels, num_frames, num_bins]`."""
     batch, num_samples, num_sources, num_channels = ops.shape(audio)
     joined = ops.reshape(audio, (batch, num_samples, num_sources * num_channels))
     spectrum = magnitude(*STFT(frame_length=frame_length, frame_step=frame_length // 4)(joined))
-    return ops.reshape(spectrum, (*ops.shape(spectrum)[:3], num_sources, num_channels))
+    return ops.reshape(spectrum, (batch, num_sources, num_channels, *ops.shape(spectrum)[2:]))

@@ -13,7 +13,7 @@ SOURCES = ("vocals", "drums", "bass")
 SAMPLE_RATE = 8000
 SMALL = {
     "unet_1d": {"base_filters": 3},
-    "unet_2d": {"base_filters": 2, "frame_length": 64, "frame_step": 16},
+    "unet_2d": {"base_filters": 2, "frame_length": 64, "frame_step": 16, "subbands": 1},
     "unet_hybrid": {"base_filters": 8},
 }
 

@@ -57,7 +57,8 @@ def test_two_devices_train_the_weights_of_one(accumulation):
 @pytest.mark.parametrize(
     "network",
     [
-        "--family unet_1d",
+        # The hybrid has what this one has, and an STFT.
+        pytest.param("--family unet_1d", marks=pytest.mark.slow),
         pytest.param("--family unet_2d", marks=pytest.mark.slow),
         pytest.param(
             "--family unet_2d --body tfc_tdf --features complex --output complex_mask --subbands 2",

@@ -160,7 +160,7 @@ def test_configs_of_older_versions_are_read():
     expected = Unet1D(depth=3, body=Blocks1D(down_kernel_size=7, padding="valid", downsampling="filtered"))
     assert Config.from_values({"family": "unet_1d", "model": old}).model == expected
     old = {"depth": 3, "form": "jansson", "dropout": 0.5, "frame_length": 512, **blocks, "downsampling": "pooled"}
-    expected = Unet2D(depth=3, frame_length=512, body=Jansson(dropout=0.5))
+    expected = Unet2D(depth=3, frame_length=512, subbands=1, body=Jansson(dropout=0.5))
     assert Config.from_values({"family": "unet_2d", "model": old}).model == expected
 
 
@@ -210,8 +210,9 @@ def test_every_field_is_read_somewhere():
         (Unet1D(), 1, 0),
         (Unet2D(frame_length=1024, frame_step=256), 256 * 13, 4),
         (Unet2D(frame_length=1024, frame_step=256), 256 * 12, 3),
-        (Unet2D(frame_length=64, frame_step=16), 1_000_000, 5),
-        (Unet2D(frame_length=4, frame_step=3), 2, 1),
+        (Unet2D(frame_length=64, frame_step=16), 1_000_000, 3),
+        (Unet2D(frame_length=64, frame_step=16, subbands=1), 1_000_000, 5),
+        (Unet2D(frame_length=4, frame_step=3, subbands=1), 2, 1),
         # Four frames of the default window touch them.
         (Unet2D(), 100, 2),
     ],

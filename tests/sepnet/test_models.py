@@ -46,7 +46,7 @@ MORE = {
     "num_mel_bands": (None, 8),
     "num_bins": (None, 20),
     "wiener": (False, True),
-    "subbands": (1, 2),
+    "subbands": (None, 1, 2),
     "time_levels": (3, 1, 0),
     "bottleneck_factor": (2, 8),
     "smallest_bottleneck": (1, 4),

@@ -147,7 +147,7 @@ def test_pictures_have_the_size_of_the_paper(name, picture):
     config, network = network_of(name)
     mixture = np.zeros((1, segment_samples(config), config.data.num_channels), np.float32)
     seen = keras.Model(network.model.input, network.model.get_layer("pad").output)(mixture)
-    assert tuple(seen.shape[1:3]) == picture
+    assert tuple(seen.shape[2:]) == picture
 
 
 def test_flags_change_a_preset():

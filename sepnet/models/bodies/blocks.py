@@ -8,6 +8,7 @@ makes separation block by block equal to separation of the whole song.
 import dataclasses
 import itertools
 from collections.abc import Sequence
+from typing import ClassVar
 
 from pipelines.errors import UserError
 from sepnet.models.bodies.body import Body, last_initializer
@@ -207,6 +208,11 @@ class Blocks1D(Blocks):
 @dataclasses.dataclass(frozen=True)
 class Blocks2D(Blocks):
     """Blocks on spectrograms."""
+
+    usual_subbands: ClassVar[int] = 4
+
+    downsampling: str = other_default(Blocks, "downsampling", "strided")
+    upsampling: str = other_default(Blocks, "upsampling", "transposed")
 
 
 def _rank(features) -> int:

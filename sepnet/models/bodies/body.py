@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import ClassVar
 
 from sepnet.options.fields import Section, option
 
@@ -11,7 +12,13 @@ ACTIVATIONS = ("leaky_relu", "relu", "elu", "gelu")
 
 @dataclasses.dataclass(frozen=True)
 class Body(Section):
-    """A U-Net of convolutions, between the front of a network and its head."""
+    """A U-Net of convolutions, between the front of a network and its head.
+
+    Attributes:
+        usual_subbands: bands of the spectrum that become channels before it, unless the option says otherwise.
+    """
+
+    usual_subbands: ClassVar[int] = 1
 
     down_kernel_size: int = option(3, "kernel of the way down", at_least=1)
     up_kernel_size: int = option(3, "kernel of the way up", at_least=1)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import ClassVar
 
 from sepnet.models.bodies.body import Body, last_initializer
 from sepnet.options.fields import option
@@ -24,6 +25,8 @@ class TfcTdf(Body):
         block: "plain" (convolutions, then matrices whose outputs are added), "dense" (each convolution sees what those
             before it gave) or "residual" (matrices between two convolutions, with a way around all three).
     """
+
+    usual_subbands: ClassVar[int] = 4
 
     convolutions: int = option(2, "convolutions in each block; pairs of them in residual blocks", at_least=1)
     block: str = option("plain", "structure of the blocks", choices=BLOCKS)

@@ -1,4 +1,4 @@
-"""Layers on complex spectra, whose real and imaginary parts travel as two real tensors."""
+"""Layers on complex spectra, whose real and imaginary parts travel as two real tensors, channels before frames."""
 
 import math
 
@@ -18,7 +18,7 @@ PHASE_FLOOR = 1e-3
 
 @keras.saving.register_keras_serializable(package="sepnet")
 class Parts(PlainLayer):
-    """Real and imaginary parts `[batch, num_frames, num_bins, num_channels]` as channels, one after the other.
+    """Real and imaginary parts `[batch, num_channels, num_frames, num_bins]` as channels, one after the other.
 
     Args:
         compressed: the magnitudes are raised to the power `COMPRESSION`, and the phases stay.
@@ -29,14 +29,13 @@ class Parts(PlainLayer):
         self.compressed = compressed
 
     def call(self, real, imag):
-        parts = ops.concatenate([real, imag], axis=-1)
         if not self.compressed:
-            return parts
+            return ops.concatenate([real, imag], axis=1)
         scale = ops.power(magnitude(real, imag), COMPRESSION - 1.0)
-        return parts * ops.concatenate([scale, scale], axis=-1)
+        return ops.concatenate([real * scale, imag * scale], axis=1)
 
     def compute_output_shape(self, real_shape, imag_shape):
-        return (*real_shape[:-1], 2 * real_shape[-1])
+        return (real_shape[0], 2 * real_shape[1], *real_shape[2:])
 
     def get_config(self):
         return {**super().get_config(), "compressed": self.compressed}
@@ -65,22 +64,22 @@ class ComplexEstimates(PlainLayer):
         """Makes spectra.
 
         Args:
-            raw: `[batch, num_frames, num_bins, num_sources * numbers * num_channels]`, for each source its first
+            raw: `[batch, num_sources * numbers * num_channels, num_frames, num_bins]`, for each source its first
                 numbers of all channels, then its second, ...
-            real: the mixture's, `[batch, num_frames, num_bins, num_channels]`.
+            real: the mixture's, `[batch, num_channels, num_frames, num_bins]`.
             imag: likewise.
 
         Returns:
-            Two of `[batch, num_frames, num_bins, num_sources * num_channels]`.
+            Two of `[batch, num_sources * num_channels, num_frames, num_bins]`.
         """
-        parts = ops.split(raw, raw.shape[-1] // real.shape[-1], axis=-1)
+        parts = ops.split(raw, raw.shape[1] // real.shape[1], axis=1)
         numbers = len(parts) // self.num_sources
         sources = [parts[numbers * index : numbers * (index + 1)] for index in range(self.num_sources)]
         if self.output_kind == "consistent_mask":
             means = [sum(pair[part] for pair in sources) / self.num_sources for part in (0, 1)]
             sources = [(first - means[0], second - means[1]) for first, second in sources]
         stems = [self._stem(numbers, real, imag) for numbers in sources]
-        return tuple(ops.concatenate(part, axis=-1) for part in zip(*stems, strict=True))
+        return tuple(ops.concatenate(part, axis=1) for part in zip(*stems, strict=True))
 
     def _stem(self, numbers, real, imag):
         share = 1.0 / self.num_sources
@@ -106,7 +105,7 @@ class ComplexEstimates(PlainLayer):
         return cosine * real - sine * imag, cosine * imag + sine * real
 
     def compute_output_shape(self, raw_shape, real_shape, imag_shape):
-        return ((*real_shape[:-1], self.num_sources * real_shape[-1]),) * 2
+        return ((real_shape[0], self.num_sources * real_shape[1], *real_shape[2:]),) * 2
 
     def get_config(self):
         return {**super().get_config(), "num_sources": self.num_sources, "output": self.output_kind}

@@ -1,4 +1,4 @@
-"""Layers along frequency, on features `[batch, num_frames, num_bins, channels]`: each frame by itself."""
+"""Between spectra and features, `[batch, num_frames, num_bins, channels]`, and layers on these, frame by frame."""
 
 import keras
 from keras import ops
@@ -7,39 +7,49 @@ from sepnet.models.layers.plain import PlainLayer
 
 
 @keras.saving.register_keras_serializable(package="sepnet")
-class Fold(PlainLayer):
-    """Splits frequency into bands of equal width, which become channels.
+class ToFeatures(PlainLayer):
+    """Brings a spectrum, `[batch, channels, num_frames, num_bins]`, into the order that convolutions work on.
 
-    Convolutions then work on pictures smaller by the number of bands, with kernels that reach as much farther
-    (KUIELab's TFC-TDF v3: https://github.com/kuielab/sdx23).
+    Bands of equal width become channels. Convolutions then work on features smaller by the number of bands, with
+    kernels that reach as much farther (KUIELab's TFC-TDF v3: https://github.com/kuielab/sdx23).
 
     Args:
-        num_bands: divides the number of bins.
+        num_bands: divides the number of bins; 1 leaves frequency as it is.
     """
 
-    def __init__(self, num_bands: int, **kwargs):
+    def __init__(self, num_bands: int = 1, **kwargs):
         super().__init__(**kwargs)
         self.num_bands = num_bands
 
     def call(self, inputs):
-        return ops.concatenate(ops.split(inputs, self.num_bands, axis=2), axis=-1)
+        batch, channels, num_frames, num_bins = ops.shape(inputs)
+        width = num_bins // self.num_bands
+        bands = ops.reshape(inputs, (batch, channels, num_frames, self.num_bands, width))
+        features = ops.transpose(bands, (0, 2, 4, 3, 1))
+        return ops.reshape(features, (batch, num_frames, width, self.num_bands * channels))
 
     def compute_output_shape(self, input_shape):
-        return (*input_shape[:2], input_shape[2] // self.num_bands, input_shape[3] * self.num_bands)
+        batch, channels, num_frames, num_bins = input_shape
+        return (batch, num_frames, num_bins // self.num_bands, channels * self.num_bands)
 
     def get_config(self):
         return {**super().get_config(), "num_bands": self.num_bands}
 
 
 @keras.saving.register_keras_serializable(package="sepnet")
-class Unfold(Fold):
-    """Puts the bands that `Fold` made channels one above the other again."""
+class FromFeatures(ToFeatures):
+    """The way back."""
 
     def call(self, inputs):
-        return ops.concatenate(ops.split(inputs, self.num_bands, axis=-1), axis=2)
+        batch, num_frames, width, count = ops.shape(inputs)
+        channels = count // self.num_bands
+        features = ops.reshape(inputs, (batch, num_frames, width, self.num_bands, channels))
+        bands = ops.transpose(features, (0, 4, 1, 3, 2))
+        return ops.reshape(bands, (batch, channels, num_frames, self.num_bands * width))
 
     def compute_output_shape(self, input_shape):
-        return (*input_shape[:2], input_shape[2] * self.num_bands, input_shape[3] // self.num_bands)
+        batch, num_frames, width, count = input_shape
+        return (batch, count // self.num_bands, num_frames, width * self.num_bands)
 
 
 @keras.saving.register_keras_serializable(package="sepnet")

@@ -5,34 +5,32 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
+from pipelines.batches.spectra import stretch
 from sepnet.models.layers.plain import PlainLayer
 
 
 @keras.saving.register_keras_serializable(package="sepnet")
 class PadToGrid(PlainLayer):
-    """Appends zeros to each axis between batch and channels, up to the next multiple of its `grid`.
+    """Appends zeros to axes, up to the next multiple of the grid of each.
 
     Args:
-        grid: of all axes, or of each.
+        grids: by axis; 1 leaves it as it is.
     """
 
-    def __init__(self, grid: int | Sequence[int], **kwargs):
+    def __init__(self, grids: Sequence[int], **kwargs):
         super().__init__(**kwargs)
-        self.grid = grid
+        self.grids = tuple(grids)
 
     def call(self, inputs):
-        return ops.pad(inputs, [(0, 0), *((0, -size % grid) for size, grid in self._axes(ops.shape(inputs))), (0, 0)])
-
-    def _axes(self, shape) -> list:
-        grids = [self.grid] * (len(shape) - 2) if isinstance(self.grid, int) else self.grid
-        return list(zip(shape[1:-1], grids, strict=True))
+        sizes = zip(ops.shape(inputs), self.grids, strict=True)
+        return ops.pad(inputs, [(0, 0 if grid == 1 else -size % grid) for size, grid in sizes])
 
     def compute_output_shape(self, input_shape):
-        padded = [size if size is None else size + -size % grid for size, grid in self._axes(input_shape)]
-        return (input_shape[0], *padded, input_shape[-1])
+        sizes = zip(input_shape, self.grids, strict=True)
+        return tuple(size if size is None else size + -size % grid for size, grid in sizes)
 
     def get_config(self):
-        return {**super().get_config(), "grid": self.grid}
+        return {**super().get_config(), "grids": self.grids}
 
 
 @keras.saving.register_keras_serializable(package="sepnet")
@@ -73,7 +71,7 @@ class CropCenter(PlainLayer):
     def call(self, inputs, reference):
         length = ops.shape(reference)[1]
         start = (ops.shape(inputs)[1] - length) // 2
-        return inputs[:, start : start + length]
+        return stretch(inputs, 1, start, length)
 
     def compute_output_shape(self, inputs_shape, reference_shape):
         return (inputs_shape[0], reference_shape[1], *inputs_shape[2:])
@@ -85,15 +83,28 @@ class CropCenter(PlainLayer):
 
 @keras.saving.register_keras_serializable(package="sepnet")
 class CropLike(PlainLayer):
-    """Cuts each axis between batch and channels to the length that the second input has there."""
+    """Cuts each axis but that of the channels to the length that the second input has there.
+
+    Args:
+        channel_axis: -1 in waveforms, 1 in spectra.
+    """
+
+    def __init__(self, channel_axis: int = -1, **kwargs):
+        super().__init__(**kwargs)
+        self.channel_axis = channel_axis
 
     def call(self, inputs, reference):
-        shape = ops.shape(reference)
-        inputs = inputs[:, : shape[1]]
-        return inputs if len(inputs.shape) == 3 else inputs[:, :, : shape[2]]
+        shape = list(ops.shape(reference))
+        shape[self.channel_axis] = inputs.shape[self.channel_axis]
+        return ops.slice(inputs, [0] * len(shape), shape)
 
     def compute_output_shape(self, inputs_shape, reference_shape):
-        return (*reference_shape[:-1], inputs_shape[-1])
+        shape = list(reference_shape)
+        shape[self.channel_axis] = inputs_shape[self.channel_axis]
+        return tuple(shape)
+
+    def get_config(self):
+        return {**super().get_config(), "channel_axis": self.channel_axis}
 
     def reach(self, first, last, inputs, outputs):
         return [(first, last), None]

@@ -1,10 +1,11 @@
-"""Layers on the magnitudes and the phase of a spectrum."""
+"""Layers on the magnitudes and the phase of a spectrum, `[batch, num_channels, num_frames, num_bins]` each."""
 
 import keras
 from keras import ops
 
-from pipelines.batches.spectra import magnitude
+from pipelines.batches.spectra import magnitude, stretch
 from sepnet.models.layers.plain import PlainLayer
+from sepnet.models.layers.sources import OverSources
 
 
 @keras.saving.register_keras_serializable(package="sepnet")
@@ -20,21 +21,17 @@ class Polar(PlainLayer):
 
 
 @keras.saving.register_keras_serializable(package="sepnet")
-class Rectangular(PlainLayer):
-    """Gives the magnitudes of every source, `[..., num_sources * num_channels]`, the phase of the mixture."""
-
-    runs_early = True
+class Rectangular(OverSources):
+    """Gives the magnitudes of every source, `[batch, num_sources * num_channels, ...]`, the phase of the mixture."""
 
     def call(self, magnitudes, cosine, sine):
-        repeats = magnitudes.shape[-1] // cosine.shape[-1]
-        return tuple(magnitudes * ops.concatenate([part] * repeats, axis=-1) for part in (cosine, sine))
+        return self.times(magnitudes, cosine), self.times(magnitudes, sine)
 
     def compute_output_shape(self, magnitudes_shape, cosine_shape, sine_shape):
         return (magnitudes_shape,) * 2
 
     def memory(self, inputs, outputs, recompute):
-        made = sum(tensor.num_bytes for tensor in outputs)
-        return {"kept": made, "backward": made // 2}
+        return {"backward": outputs[0].num_bytes}
 
 
 @keras.saving.register_keras_serializable(package="sepnet")
@@ -56,7 +53,7 @@ class Rectify(PlainLayer):
 
 @keras.saving.register_keras_serializable(package="sepnet")
 class LogMagnitudes(PlainLayer):
-    """Logarithms of magnitudes `[batch, num_frames, num_bins, num_channels]`, and the place in frequency.
+    """Logarithms of magnitudes, and the place in frequency.
 
     The place is one more channel, which rises from 0 to 1 over frequency, since convolutions cannot tell low
     from high.
@@ -64,11 +61,11 @@ class LogMagnitudes(PlainLayer):
 
     def call(self, magnitudes):
         features = ops.log1p(magnitudes)
-        ramp = ops.reshape(ops.linspace(0.0, 1.0, features.shape[2]), (1, 1, -1, 1))
-        return ops.concatenate([features, ops.zeros_like(features[..., :1]) + ramp], axis=-1)
+        ramp = ops.zeros_like(features[:, :1]) + ops.linspace(0.0, 1.0, features.shape[-1])
+        return ops.concatenate([features, ramp], axis=1)
 
     def compute_output_shape(self, magnitudes_shape):
-        return (*magnitudes_shape[:-1], magnitudes_shape[-1] + 1)
+        return (magnitudes_shape[0], magnitudes_shape[1] + 1, *magnitudes_shape[2:])
 
 
 @keras.saving.register_keras_serializable(package="sepnet")
@@ -81,11 +78,12 @@ class AddBins(PlainLayer):
         self.repeats_last = repeats_last
 
     def call(self, inputs):
-        last = inputs[:, :, -1:] if self.repeats_last else ops.zeros_like(inputs[:, :, -1:])
-        return ops.concatenate([inputs, ops.repeat(last, self.times, axis=2)], axis=2)
+        last = stretch(inputs, 3, ops.shape(inputs)[3] - 1, 1)
+        last = last if self.repeats_last else ops.zeros_like(last)
+        return ops.concatenate([inputs, ops.repeat(last, self.times, axis=3)], axis=3)
 
     def compute_output_shape(self, input_shape):
-        return (*input_shape[:2], input_shape[2] + self.times, input_shape[3])
+        return (*input_shape[:3], input_shape[3] + self.times)
 
     def get_config(self):
         return {**super().get_config(), "times": self.times, "repeats_last": self.repeats_last}
@@ -100,10 +98,10 @@ class LowestBins(PlainLayer):
         self.num_bins = num_bins
 
     def call(self, inputs):
-        return inputs[:, :, : self.num_bins]
+        return inputs[..., : self.num_bins]
 
     def compute_output_shape(self, input_shape):
-        return (*input_shape[:2], self.num_bins, input_shape[3])
+        return (*input_shape[:3], self.num_bins)
 
     def get_config(self):
         return {**super().get_config(), "num_bins": self.num_bins}

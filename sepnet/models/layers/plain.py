@@ -1,6 +1,6 @@
 """`PlainLayer`: the members by which a layer tells how far it reaches, what it computes and what it keeps.
 
-Every layer has `is_local`, `runs_early`, `reach`, `flops` and `memory`. `PlainLayer` is the base of this project's
+Every layer has `is_local`, `reach`, `flops` and `memory`. `PlainLayer` is the base of this project's
 layers; `sepnet.models.layers.stock` has the same for Keras' own. A layer with neither raises.
 """
 
@@ -51,11 +51,9 @@ class PlainLayer(keras.layers.Layer):
 
     Attributes:
         is_local: an output value depends on inputs near it alone.
-        runs_early: TensorFlow makes what it keeps before the estimates are there.
     """
 
     is_local = True
-    runs_early = False
 
     def reach(self, first: np.ndarray, last: np.ndarray, inputs, outputs) -> list:
         """Places on the time axis that outputs depend on.

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from pipelines.batches.spectra import stretch
 from sepnet.models.layers.plain import PlainLayer
 
 # Half-band low-pass: a sinc of 15 taps under a Hann window, 6 dB down at a quarter of the sample rate.
@@ -68,11 +69,6 @@ class LowPass(PlainLayer):
         return 2 * outputs[0].size * len(LOW_PASS) * (len(outputs[0].shape) - 2)
 
 
-def _cut(inputs, axis: int, start: int | None, stop: int | None):
-    """`inputs[start:stop]` along an axis."""
-    return inputs[(slice(None),) * axis + (slice(start, stop),)]
-
-
 @keras.saving.register_keras_serializable(package="sepnet")
 class Upsample(PlainLayer):
     """Doubles each axis between batch and channels: the values themselves, and between them means of the neighbours.
@@ -102,12 +98,13 @@ class Upsample(PlainLayer):
         return inputs
 
     def _double(self, inputs, axis: int, share):
-        following = ops.concatenate([_cut(inputs, axis, 1, None), _cut(inputs, axis, -1, None)], axis=axis)
-        doubled = ops.stack([inputs, share * inputs + (1 - share) * following], axis=axis + 1)
         shape = list(ops.shape(inputs))
+        last = shape[axis] - 1
+        following = ops.concatenate([stretch(inputs, axis, 1, last), stretch(inputs, axis, last, 1)], axis=axis)
+        doubled = ops.stack([inputs, share * inputs + (1 - share) * following], axis=axis + 1)
         shape[axis] = 2 * shape[axis]
         doubled = ops.reshape(doubled, shape)
-        return _cut(doubled, axis, None, -1) if self.has_context else doubled
+        return stretch(doubled, axis, 0, 2 * last + 1) if self.has_context else doubled
 
     def compute_output_shape(self, input_shape):
         doubled = [size if size is None else 2 * size - self.has_context for size in input_shape[1:-1]]

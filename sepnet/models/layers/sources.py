@@ -1,5 +1,7 @@
 """Layers that make estimates of the sources: masks, remainders, Wiener steps."""
 
+import functools
+
 import keras
 from keras import ops
 
@@ -8,26 +10,69 @@ from sepnet.models.layers.plain import PlainLayer
 POWER_FLOOR = 1e-10
 
 
+class OverSources(PlainLayer):
+    """Base of the layers on estimates: on one axis stand the channels of the first source, of the second, ...
+
+    Args:
+        axis: -1 in waveforms, 1 in spectra.
+    """
+
+    def __init__(self, axis: int = -1, **kwargs):
+        super().__init__(**kwargs)
+        self.axis = axis
+
+    def split(self, estimates, num_sources: int) -> list:
+        """The estimates of each source."""
+        return ops.split(estimates, num_sources, axis=self.axis)
+
+    def join(self, sources):
+        """The way back."""
+        return ops.concatenate(list(sources), axis=self.axis)
+
+    def num_sources(self, estimates, mixture) -> int:
+        """How many estimates there are of the mixture's channels."""
+        return estimates.shape[self.axis] // mixture.shape[self.axis]
+
+    def times(self, estimates, mixture):
+        """The estimates of every source times the mixture."""
+        shape = ops.shape(estimates)
+        place = self.axis % len(shape)
+        by_source = (*shape[:place], -1, mixture.shape[place], *shape[place + 1 :])
+        return ops.reshape(ops.reshape(estimates, by_source) * ops.expand_dims(mixture, place), shape)
+
+    def get_config(self):
+        return {**super().get_config(), "axis": self.axis}
+
+
 @keras.saving.register_keras_serializable(package="sepnet")
-class Masks(PlainLayer):
-    """Numbers from 0 to 1 for each source: sigmoids ("mask"), or a softmax over the sources ("softmax_mask")."""
+class Masks(OverSources):
+    """Numbers from 0 to 1 for each source: sigmoids ("mask"), or a softmax over the sources ("softmax_mask").
+
+    Args:
+        num_sources: number of sources.
+        output: which of them.
+    """
 
     def __init__(self, num_sources: int, output: str, **kwargs):
         super().__init__(**kwargs)
-        self.num_sources = num_sources
+        self.count = num_sources
         self.output_kind = output
 
     def call(self, raw):
         if self.output_kind == "mask":
             return ops.sigmoid(raw)
-        masks = ops.softmax(ops.stack(ops.split(raw, self.num_sources, axis=-1), axis=-1), axis=-1)
-        return ops.concatenate([masks[..., source] for source in range(self.num_sources)], axis=-1)
+        sources = self.split(raw, self.count)
+        # Nothing depends on it, but without it large numbers would have no exponential.
+        largest = ops.stop_gradient(functools.reduce(ops.maximum, sources))
+        sources = [ops.exp(source - largest) for source in sources]
+        share = 1.0 / sum(sources)
+        return self.join(source * share for source in sources)
 
     def compute_output_shape(self, raw_shape):
         return raw_shape
 
     def get_config(self):
-        return {**super().get_config(), "num_sources": self.num_sources, "output": self.output_kind}
+        return {**super().get_config(), "num_sources": self.count, "output": self.output_kind}
 
     def memory(self, inputs, outputs, recompute):
         made = outputs[0].num_bytes
@@ -35,35 +80,33 @@ class Masks(PlainLayer):
 
 
 @keras.saving.register_keras_serializable(package="sepnet")
-class ApplyMasks(PlainLayer):
-    """Multiplies masks `[..., num_sources * num_channels]` with the mixture `[..., num_channels]`."""
+class ApplyMasks(OverSources):
+    """Multiplies the masks of every source with the mixture, or with the two parts of its spectrum."""
 
-    runs_early = True
+    def call(self, masks, mixture, imag=None):
+        product = self.times(masks, mixture)
+        return product if imag is None else (product, self.times(masks, imag))
 
-    def call(self, masks, mixture):
-        return masks * ops.concatenate([mixture] * (masks.shape[-1] // mixture.shape[-1]), axis=-1)
-
-    def compute_output_shape(self, masks_shape, mixture_shape):
-        return (*mixture_shape[:-1], masks_shape[-1])
-
-    def memory(self, inputs, outputs, recompute):
-        return {"kept": outputs[0].num_bytes}
+    def compute_output_shape(self, masks_shape, mixture_shape, imag_shape=None):
+        return masks_shape if imag_shape is None else (masks_shape,) * 2
 
 
 @keras.saving.register_keras_serializable(package="sepnet")
-class Remainder(PlainLayer):
+class Remainder(OverSources):
     """Appends what the sources before it leave of the mixture, so that all of them add up to it."""
 
     def call(self, others, mixture):
-        num_others = others.shape[-1] // mixture.shape[-1]
-        return ops.concatenate([others, mixture - sum(ops.split(others, num_others, axis=-1))], axis=-1)
+        sources = self.split(others, self.num_sources(others, mixture))
+        return self.join([*sources, mixture - sum(sources)])
 
     def compute_output_shape(self, others_shape, mixture_shape):
-        return (*mixture_shape[:-1], others_shape[-1] + mixture_shape[-1])
+        shape = list(mixture_shape)
+        shape[self.axis] += others_shape[self.axis]
+        return tuple(shape)
 
 
 @keras.saving.register_keras_serializable(package="sepnet")
-class WienerStep(PlainLayer):
+class WienerStep(OverSources):
     """Shares the mixture's magnitudes out in proportion to the powers of the estimates, so that these add up to it.
 
     Reference: Liutkus and Badeau 2015, "Generalized Wiener filtering with fractional power spectrograms", with power 2
@@ -71,11 +114,11 @@ class WienerStep(PlainLayer):
     """
 
     def call(self, magnitudes, mixture):
-        num_sources = magnitudes.shape[-1] // mixture.shape[-1]
-        powers = [ops.square(source) for source in ops.split(magnitudes, num_sources, axis=-1)]
+        num_sources = self.num_sources(magnitudes, mixture)
+        powers = [ops.square(source) for source in self.split(magnitudes, num_sources)]
         # Where all estimates are silent, all take the same share.
-        total = sum(powers) + num_sources * POWER_FLOOR
-        return ops.concatenate([(power + POWER_FLOOR) / total * mixture for power in powers], axis=-1)
+        share = mixture / (sum(powers) + num_sources * POWER_FLOOR)
+        return self.join((power + POWER_FLOOR) * share for power in powers)
 
     def compute_output_shape(self, magnitudes_shape, mixture_shape):
         return magnitudes_shape

@@ -31,7 +31,6 @@ class StockLayer:
     flops: Callable = _no_flops
     memory: Callable = _no_memory
     is_local: bool = True
-    runs_early: bool = False
 
 
 def _convolution(layer, first, last, inputs, outputs) -> list:
