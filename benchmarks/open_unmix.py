@@ -3,13 +3,12 @@
 All four see the same batches; they learn as Open-Unmix's own program does: magnitudes, mean squared error, Adam with
 1e-3, segments of six seconds, mixtures of random stems with gains of 0.25 to 1.25 and exchanged channels.
 
-    python benchmarks/open_unmix.py FOLDER learn SAMPLE_RATE SEED MINUTES
-    python benchmarks/open_unmix.py FOLDER speed SAMPLE_RATE
+    python -m benchmarks.open_unmix FOLDER learn SAMPLE_RATE SEED MINUTES
+    python -m benchmarks.open_unmix FOLDER speed SAMPLE_RATE
 """
 
 import json
 import pathlib
-import statistics
 import sys
 import time
 
@@ -17,6 +16,8 @@ import numpy as np
 import torch
 from openunmix.model import OpenUnmix, Separator
 from openunmix.transforms import ComplexNorm, make_filterbanks
+
+from benchmarks.timing import median_seconds
 
 TARGETS = ("vocals", "drums", "bass", "other")
 BATCH_SIZE, SEGMENT_SECONDS, BANDWIDTH_HZ = 16, 6.0, 16_000
@@ -89,19 +90,9 @@ def speed(folder: pathlib.Path, sample_rate: int) -> None:
     songs = [generator.uniform(-0.1, 0.1, (1 + len(TARGETS), 2 * length, 2)).astype(np.float32)]
     networks = Networks(songs, sample_rate)
     stems = draw(songs, generator, sample_rate)
-    training = median_seconds(lambda: networks.step(stems)) / (BATCH_SIZE * SEGMENT_SECONDS)
-    forward = median_seconds(lambda: separate(networks.separator, songs[0][None, 0])) / (2 * SEGMENT_SECONDS)
+    training = median_seconds(lambda: networks.step(stems), REPEATS) / (BATCH_SIZE * SEGMENT_SECONDS)
+    forward = median_seconds(lambda: separate(networks.separator, songs[0][None, 0]), REPEATS) / (2 * SEGMENT_SECONDS)
     (folder / "speed.json").write_text(json.dumps({"training": training, "forward": forward}))
-
-
-def median_seconds(run) -> float:
-    """Median time of a call, after one that warms up."""
-    seconds = []
-    for _ in range(REPEATS + 1):
-        begin = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - begin)
-    return statistics.median(seconds[1:])
 
 
 def make_separator(songs, encoder, sample_rate: int) -> Separator:

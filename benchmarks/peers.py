@@ -15,5 +15,4 @@ def run_open_unmix(*arguments: object) -> None:
     if not python.exists():
         venv.create(FOLDER / "venv", with_pip=True)
         subprocess.run([python, "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
-    script = pathlib.Path(__file__).with_name("open_unmix.py")
-    subprocess.run([python, script, FOLDER, *map(str, arguments)], check=True)
+    subprocess.run([python, "-m", "benchmarks.open_unmix", FOLDER, *map(str, arguments)], check=True)

@@ -9,13 +9,12 @@ import argparse
 import dataclasses
 import json
 import pathlib
-import statistics
-import time
 
 import numpy as np
 
 from benchmarks import peers
 from benchmarks.report import SHORT_WINDOW, write_json
+from benchmarks.timing import median_seconds
 from pipelines.errors import CommandParser, run_command
 from pipelines.progress import progress_bar
 from sepnet.config.config import Config
@@ -124,17 +123,7 @@ def matrix_rate() -> float:
 
     matrix = tf.random.normal((MATRIX_SIZE, MATRIX_SIZE))
     product = tf.function(lambda: tf.reduce_sum(matrix @ matrix))
-    return 2 * MATRIX_SIZE**3 / median_seconds(lambda: product().numpy())
-
-
-def median_seconds(run) -> float:
-    """Median time of a call, after one that traces and compiles."""
-    seconds = []
-    for _ in range(REPEATS + 1):
-        begin = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - begin)
-    return statistics.median(seconds[1:])
+    return 2 * MATRIX_SIZE**3 / median_seconds(lambda: product().numpy(), REPEATS)
 
 
 def measure(case: Case, own_rate: float) -> dict:
@@ -162,8 +151,8 @@ def measure(case: Case, own_rate: float) -> dict:
         forward = tf.function(lambda audio, model=network.model: model(audio, training=False), jit_compile=xla)
         operations = case.batch_size * flops(network, case.segment_samples)
         seconds = {
-            "training": median_seconds(lambda trainer=trainer: trainer.train_on_batch(batch)),
-            "forward": median_seconds(lambda forward=forward: next(iter(forward(mixture).values())).numpy()),
+            "training": median_seconds(lambda trainer=trainer: trainer.train_on_batch(batch), REPEATS),
+            "forward": median_seconds(lambda forward=forward: next(iter(forward(mixture).values())).numpy(), REPEATS),
         }
         passes = {"training": TRAINING_PASSES, "forward": 1}
         figure[way] = {f"{name}_rate": audio_seconds / seconds[name] for name in seconds} | {

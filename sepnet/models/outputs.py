@@ -34,11 +34,6 @@ def run_networks(network: Callable, features, *, num_outputs: int, num_channels:
     return keras.layers.Concatenate(axis=axis, dtype="float32", name="join_networks")(outputs)
 
 
-def make_masks(raw, *, num_sources: int, output: str, axis: int):
-    """Turns the channels of the last convolution into masks; arguments as for `make_estimates`."""
-    return Masks(num_sources, output, axis=axis, dtype="float32", name="masks")(raw)
-
-
 def make_estimates(
     raw, mixture, *, num_sources: int, output: str, axis: int = -1, to_mixture: Callable = lambda features: features
 ):
@@ -57,7 +52,7 @@ def make_estimates(
         The mixture's shape, with `num_sources * num_channels` channels.
     """
     if output in MASKS:
-        masks = to_mixture(make_masks(raw, num_sources=num_sources, output=output, axis=axis))
+        masks = to_mixture(Masks(num_sources, output, axis=axis, dtype="float32", name="masks")(raw))
         return ApplyMasks(axis=axis, dtype="float32", name="estimates")(masks, mixture)
     raw = to_mixture(raw)
     if output == "difference":

@@ -120,14 +120,15 @@ class Unet2D(Unet):
     def _magnitude_head(self, real, imag, spectra, sources: Sequence[str], num_channels: int, sample_rate: int):
         """Spectra of the sources that have the mixture's phase."""
         from sepnet.models.layers.magnitudes import Polar, Rectangular, Rectify
-        from sepnet.models.layers.sources import ApplyMasks, WienerStep
-        from sepnet.models.outputs import MASKS, count_outputs, make_estimates, make_masks
+        from sepnet.models.layers.sources import ApplyMasks, Masks, WienerStep
+        from sepnet.models.outputs import MASKS, count_outputs, make_estimates
 
         magnitudes, *phase = Polar(dtype="float32", name="polar")(real, imag)
         raw = self._run(real, imag, magnitudes, spectra, sample_rate, count_outputs(sources, self.output), num_channels)
         to_bins = spectra.mel_to_linear or self._add_bins(magnitudes)
         if self.output in MASKS and not self.wiener:
-            masks = to_bins(make_masks(raw, num_sources=len(sources), output=self.output, axis=1))
+            # On the two parts themselves, which takes less than on magnitudes that then get their phase back.
+            masks = to_bins(Masks(len(sources), self.output, axis=1, dtype="float32", name="masks")(raw))
             return ApplyMasks(axis=1, dtype="float32", name="estimates")(masks, real, imag)
         if self.output not in MASKS:
             raw = Rectify(dtype="float32", name="magnitudes")(raw)

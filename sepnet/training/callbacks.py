@@ -201,7 +201,8 @@ class Budget(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         # By what the recorder, which comes before, has written down: validation may have spent the rest.
-        if not self.in_epochs and self.recorder.spent[-1][self.unit == "J"] >= self.total:
+        seconds, joules = self.recorder.spent[-1]
+        if not self.in_epochs and (seconds if self.training.minutes else joules) >= self.total:
             self.model.stop_training = True
 
 

@@ -10,7 +10,7 @@ from keras import ops
 
 from pipelines.batches.spectra import STFT, magnitude
 from sepnet.config.training import LOSSES
-from sepnet.measures.metrics import average
+from sepnet.measures.metrics import average, squared_errors
 from sepnet.options.registry import load
 
 # Window lengths of the multi-resolution loss; a window moves by a quarter of itself.
@@ -39,7 +39,7 @@ def make_loss(name: str, source_weights: Sequence[float] | None = None) -> Calla
 
 def mse(sources, estimates):
     """The mean square of the difference of the waveforms."""
-    return ops.mean(average(ops.square(estimates - sources)), axis=0)
+    return ops.mean(squared_errors(sources, estimates), axis=0)
 
 
 def l1(sources, estimates):

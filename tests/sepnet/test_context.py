@@ -52,8 +52,9 @@ def test_context_is_all_that_an_output_can_depend_on(family, way, kernels, paddi
     assert farthest <= network.reach_samples <= 1.2 * farthest + network.grid_samples
 
 
-# Networks whose levels are no blocks.
+# Networks whose levels are no blocks, and blocks on folded frequency, as by default.
 OTHERS = [
+    ("unet_2d", {"subbands": 4, "output": "direct"}),
     *(
         ("unet_2d", {"body": "tfc_tdf", "block": block, "subbands": 2, "time_levels": levels, "output": "spectra"})
         for block in ("plain", "dense", "residual")

@@ -104,17 +104,19 @@ def test_any_two_options_can_be_planned(family, options):
 @pytest.mark.parametrize(
     ("family", "options", "depth"),
     [
-        (*case, depth)
+        # Spleeter's six levels for each of four sources take half a minute.
+        pytest.param(*case, depth, marks=pytest.mark.slow if "separate_networks" in case[1] and depth == 6 else ())
         for case in (
             *[("unet_1d", way) for way in WAYS],
             ("unet_1d", {"padding": "valid"}),
+            ("unet_2d", {"subbands": 1}),
             ("unet_2d", {}),
             ("unet_2d", {"downsampling": "strided", "upsampling": "transposed", "num_mel_bands": 128}),
             ("unet_2d", {"body": "jansson", "output": "mask", "base_filters": 48}),
             ("unet_2d", {"body": "spleeter", "separate_networks": True, "base_filters": 48}),
         )
         # One level of these is so cheap that masks and activations, which TensorFlow counts, are over 2% of it.
-        for depth in ((3,) if "body" in case[1] else (3, 6) if case == ("unet_2d", {}) else (1, 3, 6))
+        for depth in ((3, 6) if "body" in case[1] or case == ("unet_2d", {}) else (1, 3, 6))
     ],
 )
 def test_flops_are_those_that_tensorflow_counts(family, options, depth):

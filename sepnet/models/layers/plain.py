@@ -1,7 +1,7 @@
 """`PlainLayer`: the members by which a layer tells how far it reaches, what it computes and what it keeps.
 
-Every layer has `is_local`, `reach`, `flops` and `memory`. `PlainLayer` is the base of this project's
-layers; `sepnet.models.layers.stock` has the same for Keras' own. A layer with neither raises.
+Every layer has `is_local`, `reach`, `flops` and `memory`. `PlainLayer` is the base of this project's layers;
+`sepnet.models.layers.stock` has the same for Keras' own. A layer with neither raises.
 """
 
 import dataclasses
