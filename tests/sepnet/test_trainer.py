@@ -11,6 +11,7 @@ from pipelines.batches.dataset import validation_batches
 from pipelines.songs.layouts import find_songs, read_track
 from sepnet.config.config import Config
 from sepnet.config.data import Data
+from sepnet.models import family_class
 from sepnet.models.network import Network
 from sepnet.training.fit import measure_baselines
 from sepnet.training.trainer import Trainer
@@ -119,6 +120,33 @@ def test_the_loss_of_a_repeated_batch_falls(family, truth):
     trainer.compile(optimizer=keras.optimizers.Adam(1e-2), jit_compile=False)
     losses = trainer.fit({"stems": sources}, batch_size=NUM_SEGMENTS, epochs=20, verbose=0).history["loss"]
     assert losses[-1] < 0.9 * losses[0]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        *(
+            pytest.param({"output": output}, marks=pytest.mark.slow)
+            for output in ("difference", "complex_mask", "consistent_mask", "decoupled_mask")
+        ),
+    ],
+    ids=lambda options: options.get("output", "default"),
+)
+def test_the_same_seed_gives_the_same_weights(options):
+    """At the size that people train: sums of gradients that depend on the order of threads show only there."""
+    sources = (noise(4, len(SOURCES), 44100, 2) * 32768).astype(np.int16)
+
+    def train():
+        keras.utils.set_random_seed(0)
+        section = family_class("unet_2d")().changed(options)
+        trainer = Trainer(section.build(sources=SOURCES, num_channels=2, sample_rate=22050), SOURCES)
+        trainer.compile(optimizer=keras.optimizers.Adam(1e-2), jit_compile=False)
+        trainer.fit({"stems": sources}, batch_size=4, epochs=4, verbose=0)
+        return trainer.get_weights()
+
+    for first, second in zip(train(), train(), strict=True):
+        np.testing.assert_array_equal(first, second)
 
 
 def test_training_separates_the_sum_of_the_augmented_sources():

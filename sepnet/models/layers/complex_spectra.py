@@ -72,12 +72,14 @@ class ComplexEstimates(PlainLayer):
         Returns:
             Two of `[batch, num_sources * num_channels, num_frames, num_bins]`.
         """
+        if self.output_kind == "consistent_mask":
+            # Over an axis, for the reason that `OverSources` gives.
+            batch, channels, *axes = ops.shape(raw)
+            grouped = ops.reshape(raw, (batch, self.num_sources, channels // self.num_sources, *axes))
+            raw = ops.reshape(grouped - ops.mean(grouped, axis=1, keepdims=True), ops.shape(raw))
         parts = ops.split(raw, raw.shape[1] // real.shape[1], axis=1)
         numbers = len(parts) // self.num_sources
         sources = [parts[numbers * index : numbers * (index + 1)] for index in range(self.num_sources)]
-        if self.output_kind == "consistent_mask":
-            means = [sum(pair[part] for pair in sources) / self.num_sources for part in (0, 1)]
-            sources = [(first - means[0], second - means[1]) for first, second in sources]
         stems = [self._stem(numbers, real, imag) for numbers in sources]
         return tuple(ops.concatenate(part, axis=1) for part in zip(*stems, strict=True))
 

@@ -1,7 +1,5 @@
 """Layers that make estimates of the sources: masks, remainders, Wiener steps."""
 
-import functools
-
 import keras
 from keras import ops
 
@@ -13,6 +11,9 @@ POWER_FLOOR = 1e-10
 class OverSources(PlainLayer):
     """Base of the layers on estimates: on one axis stand the channels of the first source, of the second, ...
 
+    They add up over an axis, not source by source: of three gradients or more TensorFlow takes the sum in the order in
+    which they come, and a run from the same seed would end elsewhere.
+
     Args:
         axis: -1 in waveforms, 1 in spectra.
     """
@@ -21,24 +22,16 @@ class OverSources(PlainLayer):
         super().__init__(**kwargs)
         self.axis = axis
 
-    def split(self, estimates, num_sources: int) -> list:
-        """The estimates of each source."""
-        return ops.split(estimates, num_sources, axis=self.axis)
-
-    def join(self, sources):
-        """The way back."""
-        return ops.concatenate(list(sources), axis=self.axis)
-
-    def num_sources(self, estimates, mixture) -> int:
-        """How many estimates there are of the mixture's channels."""
-        return estimates.shape[self.axis] // mixture.shape[self.axis]
+    def by_source(self, estimates, num_channels: int):
+        """The estimates with an axis for the sources, and its place, which the channels follow."""
+        shape = ops.shape(estimates)
+        place = self.axis % len(shape)
+        return ops.reshape(estimates, (*shape[:place], -1, num_channels, *shape[place + 1 :])), place
 
     def times(self, estimates, mixture):
         """The estimates of every source times the mixture."""
-        shape = ops.shape(estimates)
-        place = self.axis % len(shape)
-        by_source = (*shape[:place], -1, mixture.shape[place], *shape[place + 1 :])
-        return ops.reshape(ops.reshape(estimates, by_source) * ops.expand_dims(mixture, place), shape)
+        grouped, place = self.by_source(estimates, mixture.shape[self.axis])
+        return ops.reshape(grouped * ops.expand_dims(mixture, place), ops.shape(estimates))
 
     def get_config(self):
         return {**super().get_config(), "axis": self.axis}
@@ -55,24 +48,23 @@ class Masks(OverSources):
 
     def __init__(self, num_sources: int, output: str, **kwargs):
         super().__init__(**kwargs)
-        self.count = num_sources
+        self.num_sources = num_sources
         self.output_kind = output
 
     def call(self, raw):
         if self.output_kind == "mask":
             return ops.sigmoid(raw)
-        sources = self.split(raw, self.count)
-        # Nothing depends on it, but without it large numbers would have no exponential.
-        largest = ops.stop_gradient(functools.reduce(ops.maximum, sources))
-        sources = [ops.exp(source - largest) for source in sources]
-        share = 1.0 / sum(sources)
-        return self.join(source * share for source in sources)
+        grouped, place = self.by_source(raw, raw.shape[self.axis] // self.num_sources)
+        # Keras' own softmax moves the axis to the end and back, which takes more than twice as long. Nothing depends on
+        # the largest value, but without it large numbers would have no exponential.
+        powers = ops.exp(grouped - ops.stop_gradient(ops.max(grouped, axis=place, keepdims=True)))
+        return ops.reshape(powers / ops.sum(powers, axis=place, keepdims=True), ops.shape(raw))
 
     def compute_output_shape(self, raw_shape):
         return raw_shape
 
     def get_config(self):
-        return {**super().get_config(), "num_sources": self.count, "output": self.output_kind}
+        return {**super().get_config(), "num_sources": self.num_sources, "output": self.output_kind}
 
     def memory(self, inputs, outputs, recompute):
         made = outputs[0].num_bytes
@@ -96,8 +88,8 @@ class Remainder(OverSources):
     """Appends what the sources before it leave of the mixture, so that all of them add up to it."""
 
     def call(self, others, mixture):
-        sources = self.split(others, self.num_sources(others, mixture))
-        return self.join([*sources, mixture - sum(sources)])
+        grouped, place = self.by_source(others, mixture.shape[self.axis])
+        return ops.concatenate([others, mixture - ops.sum(grouped, axis=place)], axis=self.axis)
 
     def compute_output_shape(self, others_shape, mixture_shape):
         shape = list(mixture_shape)
@@ -114,11 +106,11 @@ class WienerStep(OverSources):
     """
 
     def call(self, magnitudes, mixture):
-        num_sources = self.num_sources(magnitudes, mixture)
-        powers = [ops.square(source) for source in self.split(magnitudes, num_sources)]
+        grouped, place = self.by_source(magnitudes, mixture.shape[self.axis])
         # Where all estimates are silent, all take the same share.
-        share = mixture / (sum(powers) + num_sources * POWER_FLOOR)
-        return self.join((power + POWER_FLOOR) * share for power in powers)
+        powers = ops.square(grouped) + POWER_FLOOR
+        shares = powers / ops.sum(powers, axis=place, keepdims=True)
+        return ops.reshape(shares * ops.expand_dims(mixture, place), ops.shape(magnitudes))
 
     def compute_output_shape(self, magnitudes_shape, mixture_shape):
         return magnitudes_shape
