@@ -151,16 +151,7 @@ def _bases(arguments: argparse.Namespace) -> dict[str, Config]:
     for name, instead in {**CHOSEN, "preset": "--knob"}.items():
         if name in given:
             raise UserError(f"--{name} is what a search chooses; use {instead} instead")
-    families = _listed(arguments.families, "--families", FAMILIES, "family")
-    firsts = {family: name for name, (family, _) in reversed(REPRESENTATIONS.items())}
-    default = [firsts[family] for family in families] or list(DEFAULTS)
-    families = families or list(FAMILIES)
-    names = _listed(arguments.representations, "--representations", REPRESENTATIONS, "representation") or default
-    for name in names:
-        if REPRESENTATIONS[name][0] not in families:
-            raise UserError(
-                f"--representations {name} is made by {REPRESENTATIONS[name][0]}, which --families leaves out"
-            )
+    names = _representations(arguments)
     fields = {family: {"body", *family_class(family).any_options()} for family in FAMILIES}
     chosen = {REPRESENTATIONS[name][0] for name in names}
     others = set().union(*fields.values()) - set().union(*(fields[family] for family in chosen))
@@ -187,6 +178,19 @@ def _bases(arguments: argparse.Namespace) -> dict[str, Config]:
                 f"or {name}"
             )
     return bases
+
+
+def _representations(arguments: argparse.Namespace) -> list[str]:
+    """The representations to search: those that were named, else the first of each family."""
+    families = _listed(arguments.families, "--families", FAMILIES, "family")
+    firsts = {family: name for name, (family, _) in reversed(REPRESENTATIONS.items())}
+    default = [firsts[family] for family in families] or list(DEFAULTS)
+    names = _listed(arguments.representations, "--representations", REPRESENTATIONS, "representation") or default
+    for name in names:
+        family, _ = REPRESENTATIONS[name]
+        if families and family not in families:
+            raise UserError(f"--representations {name} is made by {family}, which --families leaves out")
+    return names
 
 
 def _listed(text: str | None, option: str, known: Mapping[str, Any], what: str) -> list[str]:

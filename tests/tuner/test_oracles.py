@@ -4,6 +4,7 @@ import collections
 
 import keras_tuner
 import pytest
+from keras_tuner.src.engine import oracle as kt_oracle
 
 from pipelines.errors import UserError
 from tuner.oracles import OBJECTIVE, make_oracle
@@ -141,3 +142,15 @@ def test_a_trial_of_another_space_is_refused(search):
     search("random", SMALL, max_trials=3)
     with pytest.raises(UserError, match="is none of this search; search anew under another --name"):
         search("random", Space({"mel": range(1, 5)}), max_trials=3)
+
+
+@pytest.mark.parametrize("strategy", ["grid", "hyperband"])
+@pytest.mark.parametrize("call", ["update_trial", "end_trial"])
+def test_an_exception_leaves_no_lock_closed(strategy, call, tmp_path):
+    """Else every worker after it would wait for ever."""
+    oracle = make_oracle(strategy, SMALL, max_trials=None, max_epochs=3, seed=0)
+    oracle._set_project_dir(str(tmp_path), "search")
+    unknown = keras_tuner.engine.trial.Trial(keras_tuner.HyperParameters(), trial_id="unknown", status="COMPLETED")
+    with pytest.raises(KeyError):
+        oracle.end_trial(unknown) if call == "end_trial" else oracle.update_trial("unknown", {"val_mse": 1.0})
+    assert not kt_oracle.LOCKS[oracle].locked()
