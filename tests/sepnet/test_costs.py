@@ -13,7 +13,7 @@ from sepnet.config.data import Data
 from sepnet.config.training import Training
 from sepnet.models import FAMILIES, family_class
 from sepnet.planning.costs import count_costs, flops
-from sepnet.planning.step_memory import separation_bytes, training_bytes
+from sepnet.planning.step_memory import block_samples, separation_bytes, training_bytes
 from tests.sepnet.helpers import BLOCK_FAMILIES, noise, small_network
 from tests.sepnet.test_context import with_positive_kernels
 from tests.sepnet.test_models import NUM_QUICK, case, covering
@@ -96,9 +96,10 @@ def test_any_two_options_can_be_planned(family, options):
     config = config_of(family, {"batch_size": 2}, **options)
     planned, saving = count_costs(config, 8000), config_of(family, {"batch_size": 1}, **options)
     assert planned.parameters > 0 and planned.flops_per_second > 0
-    # Beside activations a step holds weights, gradients and two moments, and a separation the weights.
+    # Beside activations a step holds weights, gradients and two moments; a separation the weights and a block's stems.
     assert planned.training_bytes > training_bytes(saving, 8000) > 4 * 4 * planned.parameters
-    assert planned.separation_bytes > 4 * planned.parameters
+    stems = block_samples(config.build(8000), 8000) * len(config.data.sources) * config.data.num_channels
+    assert planned.separation_bytes > 4 * (planned.parameters + stems)
 
 
 @pytest.mark.parametrize(

@@ -210,7 +210,7 @@ def test_low_pass_is_that_of_scipy(axes, num_features):
     expected = inputs
     for axis in range(1, len(axes) + 1):
         expected = scipy.ndimage.convolve1d(expected, LOW_PASS / LOW_PASS.sum(), axis=axis, mode="constant")
-    np.testing.assert_allclose(LowPass(has_context=False)(inputs), expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(LowPass(is_valid=False)(inputs), expected, rtol=0, atol=1e-6)
 
 
 def test_twelve_levels_train_a_step(tmp_path):

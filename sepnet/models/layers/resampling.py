@@ -37,12 +37,12 @@ class LowPass(PlainLayer):
     """Removes, along each axis between batch and channels, what decimation by two would fold back.
 
     Args:
-        has_context: an axis of `n` becomes one of `n - 14`, without padding; else zeros are put around it.
+        is_valid: without padding, so that an axis of `n` becomes one of `n - 14`; else zeros are put around it.
     """
 
-    def __init__(self, has_context: bool, **kwargs):
+    def __init__(self, is_valid: bool, **kwargs):
         super().__init__(**kwargs)
-        self.has_context = has_context
+        self.is_valid = is_valid
 
     def call(self, inputs):
         kernel = ops.cast(LOW_PASS / LOW_PASS.sum(), inputs.dtype)
@@ -50,19 +50,19 @@ class LowPass(PlainLayer):
             shape = [1] * len(inputs.shape)
             shape[axis] = len(LOW_PASS)
             tiled = ops.repeat(ops.reshape(kernel, shape), inputs.shape[-1], axis=-2)
-            inputs = ops.depthwise_conv(inputs, tiled, padding="valid" if self.has_context else "same")
+            inputs = ops.depthwise_conv(inputs, tiled, padding="valid" if self.is_valid else "same")
         return inputs
 
     def compute_output_shape(self, input_shape):
-        lost = len(LOW_PASS) - 1 if self.has_context else 0
+        lost = len(LOW_PASS) - 1 if self.is_valid else 0
         lengths = [size if size is None else size - lost for size in input_shape[1:-1]]
         return (input_shape[0], *lengths, input_shape[-1])
 
     def get_config(self):
-        return {**super().get_config(), "has_context": self.has_context}
+        return {**super().get_config(), "is_valid": self.is_valid}
 
     def reach(self, first, last, inputs, outputs):
-        before = 0 if self.has_context else len(LOW_PASS) // 2
+        before = 0 if self.is_valid else len(LOW_PASS) // 2
         return [(first - before, last - before + len(LOW_PASS) - 1)]
 
     def flops(self, inputs, outputs):
@@ -76,15 +76,15 @@ class Upsample(PlainLayer):
     Args:
         learned: the mean has weights of its own for each feature, `w` and `1 - w` with `w` from a sigmoid
             (Wave-U-Net's learned interpolation); else they are equal.
-        has_context: nothing follows the last value, so an axis of `n` becomes one of `2 * n - 1`; else the last value
+        is_valid: without padding, so that an axis of `n` becomes one of `2 * n - 1`; else the last value
             is held and it becomes one of `2 * n`. (Wave-U-Net resizes with aligned corners there, which moves the
             grid with the length.)
     """
 
-    def __init__(self, learned: bool, has_context: bool, **kwargs):
+    def __init__(self, learned: bool, is_valid: bool, **kwargs):
         super().__init__(**kwargs)
         self.learned = learned
-        self.has_context = has_context
+        self.is_valid = is_valid
 
     def build(self, input_shape):
         if self.learned:
@@ -104,14 +104,14 @@ class Upsample(PlainLayer):
         doubled = ops.stack([inputs, share * inputs + (1 - share) * following], axis=axis + 1)
         shape[axis] = 2 * shape[axis]
         doubled = ops.reshape(doubled, shape)
-        return stretch(doubled, axis, 0, 2 * last + 1) if self.has_context else doubled
+        return stretch(doubled, axis, 0, 2 * last + 1) if self.is_valid else doubled
 
     def compute_output_shape(self, input_shape):
-        doubled = [size if size is None else 2 * size - self.has_context for size in input_shape[1:-1]]
+        doubled = [size if size is None else 2 * size - self.is_valid for size in input_shape[1:-1]]
         return (input_shape[0], *doubled, input_shape[-1])
 
     def get_config(self):
-        return {**super().get_config(), "learned": self.learned, "has_context": self.has_context}
+        return {**super().get_config(), "learned": self.learned, "is_valid": self.is_valid}
 
     def reach(self, first, last, inputs, outputs):
         return [(first // 2, (last + 1) // 2)]
