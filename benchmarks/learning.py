@@ -1,13 +1,15 @@
 """`python -m benchmarks.learning`: how fast the families learn, over minutes and joules, and Open-Unmix beside them.
 
 Every family is trained with its defaults by `sepnet.train`, for the same minutes on the same songs, with several seeds;
-`val_mse` is measured on the same segments, and museval's SDR on the test songs. Open-Unmix is another program: it
+`val_mse` is measured on the same segments, and museval's SDR on the test songs. `--try` trains the default family with
+other options besides. Open-Unmix is another program: it
 runs in an environment of its own, which `--open-unmix` makes, on the same songs and segments.
 """
 
 import argparse
 import json
 import pathlib
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -17,7 +19,7 @@ import numpy as np
 
 from benchmarks import peers
 from benchmarks.report import write_json
-from pipelines.errors import CommandParser, run_command, user_path
+from pipelines.errors import CommandParser, run_command
 from sepnet.reports.tables import print_table
 
 OPEN_UNMIX = "open-unmix"
@@ -39,7 +41,9 @@ def main(argv=None) -> None:
     runs: dict[str, list[dict]] = {}
     for seed in arguments.seeds:
         for family in arguments.families:
-            runs.setdefault(family, []).append(_train(family, seed, arguments, tracks["test"]))
+            runs.setdefault(family, []).append(_train(f"--family {family}", family, seed, arguments, tracks["test"]))
+        for number, flags in enumerate(arguments.tries):
+            runs.setdefault(flags, []).append(_train(flags, f"try{number}", seed, arguments, tracks["test"]))
         if arguments.open_unmix:
             runs.setdefault(OPEN_UNMIX, []).append(_train_open_unmix(seed, arguments, config, tracks, validation))
     baselines = {name: figures["val_mse"] for name, figures in measure_baselines(config, validation).items()}
@@ -60,14 +64,14 @@ def main(argv=None) -> None:
     write_json(RESULTS / "learning.json", {**settings, "runs": runs, "baselines": baselines})
 
 
-def _train(family: str, seed: int, arguments: argparse.Namespace, songs) -> dict:
-    """A run of a family: its curve, and the SDR of its model."""
+def _train(flags: str, name: str, seed: int, arguments: argparse.Namespace, songs) -> dict:
+    """A run with some flags: its curve, and the SDR of its model."""
     from sepnet.config.run_folder import Run
     from sepnet.separation.separator import Separator
 
-    name = f"{family}-{seed}"
+    name = f"{name}-{seed}"
     models = FOLDER / "models"
-    command = [sys.executable, "-m", "sepnet.train", "--family", family, "--seed", seed, "--minutes", arguments.minutes]
+    command = [sys.executable, "-m", "sepnet.train", *shlex.split(flags), "--seed", seed, "--minutes", arguments.minutes]
     command += ["--name", name, "--runs", FOLDER / "runs", "--saved-models", models]
     command += ["--data", arguments.data] if arguments.data else []
     for old in (FOLDER / "runs" / name, models / name):
@@ -157,10 +161,13 @@ def _parser() -> argparse.ArgumentParser:
     from sepnet.models import FAMILIES
 
     parser = CommandParser(prog="python -m benchmarks.learning", description=__doc__.partition(": ")[2])
-    parser.add_argument("--data", type=user_path, help="folder of songs (default: the demo songs)")
+    parser.add_argument("--data", help="folder of songs (default: the demo songs)")
     parser.add_argument("--minutes", type=float, default=4.0, help="of each run [4]")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="[0 1 2]")
-    parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES), help="[all]")
+    parser.add_argument("--families", nargs="*", choices=FAMILIES, default=list(FAMILIES), help="[all]")
+    parser.add_argument(
+        "--try", dest="tries", action="append", default=[], metavar="FLAGS", help='such as "--loss mse --depth 6"; may be repeated'
+    )
     parser.add_argument("--open-unmix", action="store_true", help="train Open-Unmix as well; installs it on first use")
     return parser
 
