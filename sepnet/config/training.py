@@ -34,7 +34,7 @@ class Optimisation(Section):
     joules: float | None = option(None, "train until so much energy is spent, instead", at_least=0.01)
     batch_size: int = option(4, "segments in a batch", at_least=1)
     patience: int = option(0, "epochs without a lower val_mse after which training ends; 0: never", at_least=0)
-    loss: str = option("mse", "what is minimised, on waveforms or on STFT magnitudes", choices=LOSSES)
+    loss: str = option("l1", "what is minimised, on waveforms or on STFT magnitudes", choices=LOSSES)
     source_weights: tuple[float, ...] | None = option(
         None, "weight of each source in the loss, with commas (default: 1)", rule=are_weights
     )
