@@ -34,10 +34,13 @@ def save(figure, target: pathlib.Path | io.BytesIO) -> None:
 
 
 def draw_losses(path: pathlib.Path, history: Mapping[str, Sequence[float]], baselines: Mapping[str, float]) -> None:
-    """Draws the "loss" and "val_mse" of a history by epoch, with the `val_mse` of each baseline as a line across."""
+    """Draws the "mse" and "val_mse" of a history by epoch, with the `val_mse` of each baseline as a line across.
+
+    Not the loss, which may be something else than a squared error.
+    """
     figure = make_figure(8, 4.5)
     axes = figure.subplots()
-    axes.plot(_epochs(history["loss"]), history["loss"], color="0.6", label="training loss")
+    axes.plot(_epochs(history["mse"]), history["mse"], color="0.6", label="mse in training")
     axes.plot(_epochs(history["val_mse"]), history["val_mse"], color="C0", marker="o", markersize=3, label="val_mse")
     _finish_losses(figure, axes, baselines, "mean squared error")
     save(figure, path)
