@@ -71,7 +71,16 @@ def _train(flags: str, name: str, seed: int, arguments: argparse.Namespace, song
 
     name = f"{name}-{seed}"
     models = FOLDER / "models"
-    command = [sys.executable, "-m", "sepnet.train", *shlex.split(flags), "--seed", seed, "--minutes", arguments.minutes]
+    command = [
+        sys.executable,
+        "-m",
+        "sepnet.train",
+        *shlex.split(flags),
+        "--seed",
+        seed,
+        "--minutes",
+        arguments.minutes,
+    ]
     command += ["--name", name, "--runs", FOLDER / "runs", "--saved-models", models]
     command += ["--data", arguments.data] if arguments.data else []
     for old in (FOLDER / "runs" / name, models / name):
@@ -166,7 +175,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="[0 1 2]")
     parser.add_argument("--families", nargs="*", choices=FAMILIES, default=list(FAMILIES), help="[all]")
     parser.add_argument(
-        "--try", dest="tries", action="append", default=[], metavar="FLAGS", help='such as "--loss mse --depth 6"; may be repeated'
+        "--try",
+        dest="tries",
+        action="append",
+        default=[],
+        metavar="FLAGS",
+        help='the default family with other options, such as "--loss mse --depth 6"; may be repeated',
     )
     parser.add_argument("--open-unmix", action="store_true", help="train Open-Unmix as well; installs it on first use")
     return parser
