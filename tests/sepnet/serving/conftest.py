@@ -33,10 +33,10 @@ class Running:
     service: object
 
     def get(self, path, **options):
-        return requests.get(self.url + path, timeout=30, **options)
+        return requests.get(self.url + path, timeout=600, **options)
 
     def post(self, path, **options):
-        return requests.post(self.url + path, timeout=60, **options)
+        return requests.post(self.url + path, timeout=600, **options)
 
     def predict(self, model, request, **options):
         return self.post(f"/v1/models/{model}:predict", json=request, **options)

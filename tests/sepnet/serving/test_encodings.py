@@ -126,7 +126,7 @@ def test_ten_thousand_empty_members_are_no_error():
 
 def raw(server, method, path, **headers):
     """Status, headers and body as they were sent; `requests` would ask for gzip, and unpack it."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=600)
     connection.putrequest(method, path, skip_accept_encoding=True)
     for name, value in headers.items():
         connection.putheader(name.replace("_", "-"), value)
@@ -228,7 +228,7 @@ def test_head_of_what_is_not_there(server, path, status):
     ],
 )
 def test_methods_that_are_not_answered_name_those_that_are(server, method, path, status, allowed):
-    answer = requests.request(method, server.url + path, timeout=30)
+    answer = requests.request(method, server.url + path, timeout=600)
     assert (answer.status_code, answer.headers.get("Allow")) == (status, allowed)
     assert bool(answer.content) == (status != 204)
 

@@ -51,7 +51,7 @@ def serving_process(process):
 
 
 def predict(url):
-    return requests.post(f"{url}/v1/models/unet_1d:predict", json=GOOD, timeout=60)
+    return requests.post(f"{url}/v1/models/unet_1d:predict", json=GOOD, timeout=600)
 
 
 def test_a_killed_process_is_replaced_and_connections_wait_for_it(command):
@@ -83,7 +83,7 @@ def test_sigterm_lets_running_requests_finish(command):
     answers = []
 
     def separate():
-        with requests.post(f"{url}/separate?model=unet_2d&stem=drums", data=song, stream=True, timeout=60) as answer:
+        with requests.post(f"{url}/separate?model=unet_2d&stem=drums", data=song, stream=True, timeout=600) as answer:
             has_begun.set()
             answers.append((answer.status_code, len(answer.raw.read())))
 

@@ -165,7 +165,7 @@ def test_what_is_malformed_is_refused(server, case):
 def test_what_is_not_there(server, method, path, status, message):
     body = b'{"instances": [[[0, 0]]]}' if method == "POST" else None
     # `requests` would tidy the path up.
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=600)
     connection.request(method, path, body)
     answer = connection.getresponse()
     assert answer.status == status
