@@ -2,8 +2,8 @@
 
 Every family is trained with its defaults by `sepnet.train`, for the same minutes on the same songs, with several seeds;
 `val_mse` is measured on the same segments, and museval's SDR on the test songs. `--try` trains the default family with
-other options besides. Open-Unmix is another program: it
-runs in an environment of its own, which `--open-unmix` makes, on the same songs and segments.
+other options besides. Open-Unmix is another program: it runs in an environment of its own, which `--open-unmix` makes,
+on the same songs and segments.
 """
 
 import argparse
@@ -71,16 +71,8 @@ def _train(flags: str, name: str, seed: int, arguments: argparse.Namespace, song
 
     name = f"{name}-{seed}"
     models = FOLDER / "models"
-    command = [
-        sys.executable,
-        "-m",
-        "sepnet.train",
-        *shlex.split(flags),
-        "--seed",
-        seed,
-        "--minutes",
-        arguments.minutes,
-    ]
+    command = [sys.executable, "-m", "sepnet.train", *shlex.split(flags)]
+    command += ["--seed", seed, "--minutes", arguments.minutes]
     command += ["--name", name, "--runs", FOLDER / "runs", "--saved-models", models]
     command += ["--data", arguments.data] if arguments.data else []
     for old in (FOLDER / "runs" / name, models / name):

@@ -7,5 +7,4 @@ AUGMENTATIONS = {
     "random_gain_db": "pipelines.batches.stem_changes:random_gain",
     "channel_swap": "pipelines.batches.stem_changes:channel_swap",
     "polarity": "pipelines.batches.stem_changes:polarity",
-    "random_speed": "pipelines.batches.stem_changes:random_speed",
 }

@@ -60,37 +60,6 @@ def polarity(stems, value, seeds):
     return stems * _random_signs(stems, seeds)
 
 
-@augmentation(default=0.0, help="play stems faster or slower by up to this share", at_least=0.0, at_most=1.0)
-def random_speed(stems, share, seeds):
-    """Plays each stem faster or slower by a factor of up to `1 + share`, which moves its pitch likewise.
-
-    One factor for a stem in all segments of the batch: a factor for each would take ten times as long. A stem that
-    comes to its end too early turns back there.
-    """
-    from keras import ops, random
-
-    num_stems = stems.shape[2]
-    factors = ops.power(1.0 + share, random.uniform((num_stems,), -1.0, 1.0, seed=seeds))
-    return ops.stack([_at_speed(stems[:, :, index], factors[index]) for index in range(num_stems)], axis=2)
-
-
-def _at_speed(samples, factor):
-    """`[batch, num_samples, num_channels]` read in steps of `factor` samples, by the cubics of Catmull, Rom 1974."""
-    from keras import ops
-
-    last = samples.shape[1] - 1
-    places = ops.arange(last + 1, dtype="float32") * factor
-    before = ops.floor(places)
-    way = ops.reshape(places - before, (1, -1, 1))
-    first, second, third, fourth = (
-        ops.take(samples, last - ops.abs(last - ops.abs(ops.cast(before, "int32") + offset)), axis=1)
-        for offset in (-1, 0, 1, 2)
-    )
-    step, slope, next_slope = third - second, (third - first) / 2, (fourth - second) / 2
-    curve = 3 * step - 2 * slope - next_slope + way * (slope + next_slope - 2 * step)
-    return second + way * (slope + way * curve)
-
-
 def _one_for_each(stems):
     """The shape of one number for each stem."""
     from keras import ops
