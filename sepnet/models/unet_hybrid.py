@@ -46,7 +46,7 @@ class UnetHybrid(Unet):
     )
     shared_levels: int = option(1, "levels that halve time below the place where the branches meet", at_least=0)
     residual_branches: int = option(2, "dilated residual branches in each level of the way down", at_least=0)
-    normalization: str = option("batch", "normalisation after each convolution", choices=NORMALIZATIONS)
+    normalization: str = option("renorm", "normalisation after each convolution", choices=NORMALIZATIONS)
     activation: str = option("gelu", "activation after each convolution", choices=ACTIVATIONS)
 
     def largest_depth(self, num_samples: int) -> int:

@@ -42,7 +42,7 @@ print(json.dumps(answer))
 """
 
 
-@pytest.mark.parametrize("accumulation", ["1", "3"])
+@pytest.mark.parametrize("accumulation", [pytest.param("1", marks=pytest.mark.slow), "3"])
 def test_two_devices_train_the_weights_of_one(accumulation):
     answer = subprocess.run(
         [sys.executable, "-c", TWO_DEVICES, accumulation], cwd=REPOSITORY, capture_output=True, text=True, check=True
@@ -64,7 +64,7 @@ def test_two_devices_train_the_weights_of_one(accumulation):
             "--family unet_2d --body tfc_tdf --features complex --output complex_mask --subbands 2",
             marks=pytest.mark.slow,
         ),
-        "--family unet_hybrid",
+        pytest.param("--family unet_hybrid", marks=pytest.mark.slow),
     ],
 )
 def test_jax_trains_and_tensorflow_exports(network, run, tmp_path, write_song):

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from sepnet.options.fields import Section, option
 
-NORMALIZATIONS = ("none", "batch", "frame", "group", "instance")
+NORMALIZATIONS = ("none", "renorm", "batch", "frame", "group", "instance")
 ACTIVATIONS = ("leaky_relu", "relu", "elu", "gelu")
 
 
@@ -22,7 +22,7 @@ class Body(Section):
 
     down_kernel_size: int = option(3, "kernel of the way down", at_least=1)
     up_kernel_size: int = option(3, "kernel of the way up", at_least=1)
-    normalization: str = option("batch", "normalisation after each convolution", choices=NORMALIZATIONS)
+    normalization: str = option("renorm", "normalisation after each convolution", choices=NORMALIZATIONS)
     activation: str = option("leaky_relu", "activation after each convolution", choices=ACTIVATIONS)
     up_activation: str | None = option(None, "activation on the way up (default: the same)", choices=ACTIVATIONS)
     dropout: float = option(

@@ -10,14 +10,20 @@ from sepnet.models.layers.plain import PlainLayer, convolution_reach
 CONVOLUTIONS = {1: keras.layers.Conv1D, 2: keras.layers.Conv2D}
 TRANSPOSED_CONVOLUTIONS = {1: keras.layers.Conv1DTranspose, 2: keras.layers.Conv2DTranspose}
 MAX_GROUPS = 8
-# Short runs must not end before the moving averages of batch normalisation have arrived.
+# Short runs must not end before the moving averages have arrived.
 BATCH_MOMENTUM = 0.9
+# The bounds that Ioffe 2017 (arXiv 1702.03275) lets its corrections grow to; from the first step on, since averages
+# with this momentum are worth something after ten steps.
+RENORM_CLIPPING = {"rmin": 1 / 3, "rmax": 3.0, "dmax": 5.0}
 NORMALIZATIONS = {
-    "none": lambda filters, momentum: None,
-    "batch": lambda filters, momentum: keras.layers.BatchNormalization(momentum=momentum),
-    "group": lambda filters, momentum: keras.layers.GroupNormalization(math.gcd(filters, MAX_GROUPS)),
-    "instance": lambda filters, momentum: keras.layers.GroupNormalization(filters),
-    "frame": lambda filters, momentum: FrameNormalization(),
+    "none": lambda filters: None,
+    "renorm": lambda filters: keras.layers.BatchNormalization(
+        momentum=BATCH_MOMENTUM, renorm=True, renorm_momentum=BATCH_MOMENTUM, renorm_clipping=RENORM_CLIPPING
+    ),
+    "batch": lambda filters: keras.layers.BatchNormalization(momentum=BATCH_MOMENTUM),
+    "group": lambda filters: keras.layers.GroupNormalization(math.gcd(filters, MAX_GROUPS)),
+    "instance": lambda filters: keras.layers.GroupNormalization(filters),
+    "frame": lambda filters: FrameNormalization(),
 }
 # Their statistics are those of the whole input.
 NOT_LOCAL = ("group", "instance")
@@ -29,13 +35,6 @@ ACTIVATIONS = {
 }
 
 
-def make_normalization(name: str, filters: int, recompute: bool):
-    """A layer by its name in `NORMALIZATIONS`; None for "none"."""
-    # TensorFlow computes, and moves the averages, twice in a step: both together then move them as far as one does.
-    twice = recompute and keras.backend.backend() == "tensorflow"
-    return NORMALIZATIONS[name](filters, math.sqrt(BATCH_MOMENTUM) if twice else BATCH_MOMENTUM)
-
-
 class _Recomputed(PlainLayer):
     """Base of layers that can compute their inside once more for the gradient, instead of keeping it.
 
@@ -43,9 +42,21 @@ class _Recomputed(PlainLayer):
     """
 
     def call(self, inputs, training=False):
-        if self.recompute and training:
-            return keras.remat(lambda features: self._apply(features, training))(inputs)
-        return self._apply(inputs, training)
+        if not (self.recompute and training):
+            return self._apply(inputs, training)
+        # The second time must find the averages that the first found, and move nothing: what is assigned inside
+        # comes out as values, and is assigned here.
+        variables = self.variables
+
+        def apply(features, *values):
+            with keras.StatelessScope(list(zip(variables, values, strict=True))) as scope:
+                features = self._apply(features, training)
+            return (features, *(scope.get_current_value(variable) for variable in self.non_trainable_variables))
+
+        features, *moved = keras.remat(apply)(inputs, *(variable.value for variable in variables))
+        for variable, value in zip(self.non_trainable_variables, moved, strict=True):
+            variable.assign(value)
+        return features
 
     @property
     def is_local(self):
@@ -66,7 +77,7 @@ class Convolution(_Recomputed):
         kernel_size: along every axis, or one for each, time first.
         strides: likewise.
         padding: "same" or "valid".
-        normalization: "none", "batch", "frame", "group" or "instance".
+        normalization: "none", "renorm", "batch", "frame", "group" or "instance".
         activation: "leaky_relu", "relu", "elu" or "gelu".
         recompute: what lies between its input and its output is computed once more for the gradient.
     """
@@ -87,7 +98,7 @@ class Convolution(_Recomputed):
         self.convolution = CONVOLUTIONS[rank](
             filters, kernel_size, strides=strides, padding=padding, use_bias=normalization == "none"
         )
-        self.normalization = make_normalization(normalization, filters, recompute)
+        self.normalization = NORMALIZATIONS[normalization](filters)
         self.activation = ACTIVATIONS[activation]()
 
     def build(self, input_shape):
@@ -145,7 +156,7 @@ class NormalizedActivation(_Recomputed):
 
     Args:
         filters: features that come in.
-        normalization: "none", "batch", "frame", "group" or "instance".
+        normalization: "none", "renorm", "batch", "frame", "group" or "instance".
         activation: "leaky_relu", "relu", "elu" or "gelu".
         activation_first: the other order.
         recompute: only the input is kept for the gradient.
@@ -161,7 +172,7 @@ class NormalizedActivation(_Recomputed):
             "recompute": recompute,
         }
         self.recompute = recompute
-        self.normalization = make_normalization(normalization, filters, recompute)
+        self.normalization = NORMALIZATIONS[normalization](filters)
         self.activation = ACTIVATIONS[activation]()
         self.activation_first = activation_first
 
