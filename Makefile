@@ -116,7 +116,7 @@ clean-venv: ## remove .venv
 # An environment is made once, and each set of packages once for each version of setup.cfg and pyproject.toml.
 $(VENV)/.installed-pip:
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: try make PYTHON=/path/to/python3" >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 13) or sys.exit("sepnet needs Python 3.10 \
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("sepnet needs Python 3.11 \
 	to 3.13 and $(PYTHON) is %d.%d: try make PYTHON=python3.12" % v)'
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) has no venv module:" \
 	    "on Debian or Ubuntu, apt install python3-venv" >&2; exit 1; }

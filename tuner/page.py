@@ -82,7 +82,7 @@ def report_page(answer: Answer, pictures: Mapping[str, str], examples: Sequence[
         examples: what the chosen models make of a song, or why there is nothing to hear.
     """
     name = search_name(answer)
-    made = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    made = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     sentences = "".join(f"<li>{escape(text)}</li>" for text in answer_text(answer))
     sections = [
         f"<h1>Depth search: {escape(name)}</h1>\n<p>{escape(size_text(answer))}. Written {made}.</p>",

@@ -21,7 +21,7 @@ def provenance() -> dict[str, str | int | dict[str, str | None] | None]:
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "num_cores": os.cpu_count(),
-        "time_utc": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "time_utc": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 
 

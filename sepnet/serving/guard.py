@@ -145,7 +145,7 @@ class _Body:
         left = min(deadline - time.monotonic(), options.stall_seconds)
         try:
             return await asyncio.wait_for(self._receive(), max(left, 0))
-        except asyncio.TimeoutError as error:
+        except TimeoutError as error:
             raise ApiError(TIMEOUT, f"the body comes too slowly: {self._num_received} bytes until now") from error
 
 
