@@ -14,6 +14,7 @@ import tensorflow as tf
 from pipelines.errors import UserError
 from sepnet.export.write import export_model
 from sepnet.models import BODIES, FAMILIES, family_class
+from sepnet.models.layers.convolution import NORMALIZATIONS
 from sepnet.models.layers.resampling import LOW_PASS, LowPass
 from sepnet.models.unet import COMPLEX_OUTPUTS
 from sepnet.models.unet_1d import Unet1D
@@ -241,7 +242,7 @@ def test_options_that_do_not_go_together_are_refused(family, options, message):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("options", [{"normalization": "batch"}, {"normalization": "group"}])
+@pytest.mark.parametrize("options", [{"normalization": name} for name in ("renorm", "batch", "group")])
 def test_recomputing_activations_changes_no_weight(family, options):
     trained = []
     for recompute in (False, True):
@@ -253,6 +254,21 @@ def test_recomputing_activations_changes_no_weight(family, options):
         trained.append([np.array(variable) for variable in network.model.variables])
     for plain, recomputed in zip(*trained, strict=True):
         np.testing.assert_allclose(recomputed, plain, rtol=0, atol=1e-6)
+
+
+def test_batch_renormalisation_trains_what_is_used_up_to_its_bounds():
+    layer = NORMALIZATIONS["renorm"](3)
+    usual = np.random.default_rng(0).normal([0.0, 1.0, -1.0], [1.0, 2.0, 3.0], (4, 500, 3)).astype(np.float32)
+    mean, deviation = usual.mean(axis=(0, 1)), usual.std(axis=(0, 1))
+    for _ in range(200):  # the averages arrive
+        layer(usual, training=True)
+    other = 1.5 * usual[:2] + 0.5
+    expected = (other - mean) / deviation
+    assert abs(expected.std() - 1) > 0.3  # not what the batch alone would give
+    np.testing.assert_allclose(layer(other, training=False), expected, atol=0.02)
+    np.testing.assert_allclose(layer(other, training=True), expected, atol=0.02)
+    loud = 10 * usual
+    np.testing.assert_allclose(np.std(layer(loud, training=True), axis=(0, 1)), 3, rtol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ TINY = {
     "family": "unet_1d",
     "depth": 2,
     "base-filters": 4,
-    "normalization": "batch",
+    "normalization": "renorm",
     "dropout": 0.2,
     "epochs": 4,
     "steps-per-epoch": 6,

@@ -87,7 +87,10 @@ def test_ranges(text, knob):
         ("base_filters=2,0", "--base-filters is 0; it must be at least 1"),
         ("dropout=0.1,5", "--dropout is 5.0; it must be at most 0.9"),
         ("dropout=0.1:5", "--dropout is 5.0; it must be at most 0.9"),
-        ("normalization=batch,bath", "--normalization is 'bath'; choose one of none, batch, frame, group, instance"),
+        (
+            "normalization=batch,bath",
+            "--normalization is 'bath'; choose one of none, renorm, batch, frame, group, instance",
+        ),
         ("learning_rate=inf", "'inf' is no value of learning_rate"),
         ("learning_rate=1e-3:1e999", "'1e999' is no value of learning_rate"),
         ("learning_rate=nan,1", "'nan' is no value of learning_rate"),

@@ -46,16 +46,18 @@ class _Recomputed(PlainLayer):
             return self._apply(inputs, training)
         # The second time must find the averages that the first found, and move nothing: what is assigned inside
         # comes out as values, and is assigned here.
-        variables = self.variables
+        weights, averages = self.trainable_variables, self.non_trainable_variables
+        variables = [*weights, *averages]
 
         def apply(features, *values):
             with keras.StatelessScope(list(zip(variables, values, strict=True))) as scope:
                 features = self._apply(features, training)
-            return (features, *(scope.get_current_value(variable) for variable in self.non_trainable_variables))
+            return (features, *map(scope.get_current_value, averages))
 
-        features, *moved = keras.remat(apply)(inputs, *(variable.value for variable in variables))
-        for variable, value in zip(self.non_trainable_variables, moved, strict=True):
-            variable.assign(value)
+        # TensorFlow reads a variable whenever it is needed, which for averages would be after they have moved.
+        features, *moved = keras.remat(apply)(inputs, *map(keras.ops.copy, variables))
+        for average, value in zip(averages, moved, strict=True):
+            average.assign(value)
         return features
 
     @property
