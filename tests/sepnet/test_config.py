@@ -150,7 +150,7 @@ def test_every_field_has_a_flag(where, section, field):
 
 def test_another_body_takes_over_what_a_preset_changed():
     config = from_flags("--preset", "spleeter-4stems", "--body", "jansson", "--dropout", "0.1")
-    assert config.model.body == Jansson(5, 5, activation="elu", dropout=0.1)
+    assert config.model.body == Jansson(5, 5, normalization="batch", activation="elu", dropout=0.1)
 
 
 def test_configs_of_older_versions_are_read():

@@ -26,6 +26,9 @@ WAYS = [
     {"downsampling": "pooled", "down_kernel_size": 4, "up_kernel_size": 2},
 ]
 
+# A process that measures its memory takes half a minute.
+QUICK_FAMILIES = ["unet_2d", *(pytest.param(family, marks=pytest.mark.slow) for family in ("unet_1d", "unet_hybrid"))]
+
 
 def config_of(family, training=None, num_channels=2, **options):
     return Config(Data(num_channels=num_channels), family_class(family)().changed(options), Training(**training or {}))
@@ -163,7 +166,7 @@ def test_what_saves_memory_says_so(family):
     assert training_bytes(config_of(family, {"ema": 0.9}, depth=4), 44_100) > plain
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", QUICK_FAMILIES)
 def test_memory_of_separating_is_what_a_block_takes(family):
     config = config_of(family, depth=5)
     measured = measure(config, separate=True)
@@ -180,7 +183,7 @@ def check_measured(config):
     assert training_bytes(config, SAMPLE_RATE, "cpu") == pytest.approx(measured["process_bytes"], rel=0.2)
 
 
-@pytest.mark.parametrize("family", ["unet_1d", "unet_2d", pytest.param("unet_hybrid", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("family", QUICK_FAMILIES)
 def test_memory_of_training_is_what_a_step_takes(family):
     check_measured(make_config(family, {"depth": 5}, 3, 2.0, {}))
 

@@ -42,6 +42,7 @@ def test_weights_that_diverge_are_neither_kept_nor_exported(place):
         export(["runs/nan"])
 
 
+@pytest.mark.slow
 def test_what_was_good_before_stays_good(place):
     train(["--data", "songs", *TINY, "--name", "run"])
     run = place / "runs" / "run"
@@ -107,6 +108,7 @@ def test_blanks_after_commas_are_no_part_of_names(place):
         train(["--data", "songs", *TINY, "--sources", "vocals, kazoo"])
 
 
+@pytest.mark.slow
 def test_the_home_folder_is_found(place, monkeypatch):
     monkeypatch.setenv("HOME", str(place))
     train(["--data", "~/songs", *TINY, "--runs", "~/more runs", "--name", "home"])
@@ -140,6 +142,7 @@ def settings(folder, **values):
     return {"HOME": str(folder)}
 
 
+@pytest.mark.slow
 def test_settings_of_others_change_nothing(place, run):
     songs, folders = str(place / "songs"), ["--runs", str(place / "runs"), "--saved-models", str(place / "models")]
     environment = settings(place, image_data_format="channels_first", floatx="float64")
@@ -173,6 +176,7 @@ def test_settings_that_cannot_be_used_are_one_line(place, run, environment, valu
     assert line.startswith(f"error: {message}")
 
 
+@pytest.mark.slow
 def test_no_cache_is_needed_where_nothing_is_converted(place, run):
     folders = ["--runs", str(place / "runs"), "--saved-models", str(place / "models")]
     outcome = run("sepnet.train", "--data", str(place / "songs"), *TINY, *folders, HOME="/dev/null", SEPNET_CACHE="")

@@ -163,6 +163,7 @@ def test_a_preset_that_is_not_there_is_refused_and_so_is_one_of_another_family()
         from_flags("--preset", "jansson-unet", "--family", "unet_1d")
 
 
+@pytest.mark.slow
 def test_a_preset_trains_on_songs_that_hold_no_accompaniment(run, tmp_path, write_song):
     """It is the sum of their other stems."""
     for split in ("train", "valid"):

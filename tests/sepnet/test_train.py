@@ -128,6 +128,7 @@ def test_a_real_track_is_trained_on_and_separated(run, real_songs, real_track, i
                 np.testing.assert_allclose(stem, alone[source][0] / peak, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_songs_in_train_alone_are_validated_on_one_of_them(openmsx, into, tmp_path):
     (tmp_path / "songs" / "train").mkdir(parents=True)
     for song in sorted((openmsx / "train").iterdir())[:2]:

@@ -44,6 +44,7 @@ def write_program(path, text):
     path.chmod(0o755)
 
 
+@pytest.mark.slow
 def test_the_slurm_script_searches(tmp_path, write_songs, begin):
     write_program(tmp_path / "bin" / "srun", SRUN)
     write_program(tmp_path / ".venv" / "bin" / "python", f'#!/bin/bash\nexec {shlex.quote(sys.executable)} "$@"\n')

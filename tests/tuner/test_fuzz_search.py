@@ -153,6 +153,7 @@ def try_changes(searched, folder: pathlib.Path, num_cases: int, **options) -> co
     return counts
 
 
+@pytest.mark.slow
 def test_files_that_were_changed_are_read_or_refused(searched, tmp_path):
     counts = try_changes(searched, tmp_path / "whole", QUICK, derandomize=True)
     assert counts["read"] > QUICK / 10 and counts["refused"] > QUICK / 2

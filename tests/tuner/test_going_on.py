@@ -106,6 +106,7 @@ def test_what_cannot_grow_is_one_line(again, changed, more, message):
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_failure_says_why_and_values_that_are_added_are_tried(tmp_path, songs, capfd):
     small = [*TINY, "--steps-per-epoch", "1", "--data", str(songs), "--searches", str(tmp_path), "--depths", "1"]
     with pytest.raises(UserError) as caught:

@@ -54,6 +54,7 @@ def test_a_third_start_does_nothing_and_other_settings_are_refused(run, flags, t
     assert "depths.waveform was [1] and is [1, 2]" in other.stderr and "learning_rate" in other.stderr
 
 
+@pytest.mark.slow
 def test_failures_in_a_row_are_recorded_and_the_search_goes_on(run, flags, tmp_path):
     """Three that diverge, and one that does not."""
     knob = ["--knob", "learning_rate=1e30,1e31,1e32,0.001"]
@@ -76,6 +77,7 @@ def test_what_does_not_fit_is_not_started_and_what_takes_too_much_is_killed(run,
     assert trial.status == FAILED and "0.30 GB that --memory allows, and was killed" in trial.reason
 
 
+@pytest.mark.slow
 def test_a_trial_that_cannot_be_built_fails_alone(run, flags, tmp_path):
     knobs = ["--padding", "valid", "--knob", "up_kernel_size=4,5"]
     outcome = run("tuner.search", *flags[:-1], "1", *knobs, timeout=SECONDS_TO_WAIT)
@@ -91,7 +93,8 @@ def workers_of(search: subprocess.Popen) -> list[int]:
     return [int(pid) for pid in children.stdout.split()]
 
 
-@pytest.mark.parametrize("victim", ["worker", pytest.param("chief", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["worker", "chief"])
 def test_workers_and_chiefs_may_die(run, flags, tmp_path, victim):
     several, quick = [*flags, "--workers", "2"], {"SEPNET_WORKER_SECONDS": "6"}
     search = start(several, **quick)
@@ -109,6 +112,7 @@ def test_workers_and_chiefs_may_die(run, flags, tmp_path, victim):
     assert sorted(trials_of(folder)) == ALL
 
 
+@pytest.mark.slow
 def test_songs_that_vanish_stop_the_search(run, flags, songs, tmp_path):
     search = start(flags)
     wait_for(lambda: status_of(tmp_path / "tiny" / "trial_0" / "trial.json") == "COMPLETED")
@@ -138,6 +142,7 @@ def run_with_little_room(flags, num_bytes):
     )
 
 
+@pytest.mark.slow
 def test_no_space_stops_the_search_and_with_space_it_goes_on(run, flags, tmp_path):
     one, folder = [*flags[:-1], "1"], tmp_path / "tiny"
     # Not even its settings could be written.

@@ -73,6 +73,7 @@ def test_a_random_search_that_was_killed_has_the_trials_of_one_that_was_not(run,
     assert f"trial 2: not fitting: {trials[2].reason}" in outcome.stderr
 
 
+@pytest.mark.slow
 def test_a_bayesian_search_begins_with_random_trials(background, folder):
     assert background["bayesian"].wait(SECONDS_TO_WAIT) == 0
     trials = read_search(folder / "bayesian").trials
@@ -80,6 +81,7 @@ def test_a_bayesian_search_begins_with_random_trials(background, folder):
     check(trials, seed=3)
 
 
+@pytest.mark.slow
 def test_later_rounds_of_hyperband_go_on_where_the_earlier_ones_ended(background, folder):
     assert background["hyperband"].wait(SECONDS_TO_WAIT) == 0
     *earlier, later = read_search(folder / "hyperband").trials
