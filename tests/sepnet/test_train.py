@@ -151,6 +151,7 @@ def speech_and_noise(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_other_sources_are_trained_on_like_those_of_music(speech_and_noise, into, tmp_path, capsys):
     flags = ["--data", str(speech_and_noise), "--sources", "speech,noise", "--num-channels", "1", *TINY, *into]
     flags += ["--family", "unet_1d"]

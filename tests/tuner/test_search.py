@@ -42,6 +42,7 @@ def test_a_search_that_is_killed_goes_on(run, flags, tmp_path, moment):
     assert (folder / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_a_third_start_does_nothing_and_other_settings_are_refused(run, flags, tmp_path):
     assert run("tuner.search", *flags[:-1], "1-1", timeout=SECONDS_TO_WAIT).status == 0
     again = run("tuner.search", *flags[:-1], "1-1", "--export", "best", "--saved-models", tmp_path / "models")
