@@ -45,17 +45,16 @@ class _Recomputed(PlainLayer):
         if not (self.recompute and training):
             return self._apply(inputs, training)
         # The second time must find the averages that the first found, and move nothing: what is assigned inside
-        # comes out as values, and is assigned here.
+        # comes out as values, and is assigned here. As arguments they are copied, which weights would be too.
         weights, averages = self.trainable_variables, self.non_trainable_variables
-        variables = [*weights, *averages]
 
         def apply(features, *values):
-            with keras.StatelessScope(list(zip(variables, values, strict=True))) as scope:
+            known = [*((weight, weight.value) for weight in weights), *zip(averages, values, strict=True)]
+            with keras.StatelessScope(known) as scope:
                 features = self._apply(features, training)
             return (features, *map(scope.get_current_value, averages))
 
-        # TensorFlow reads a variable whenever it is needed, which for averages would be after they have moved.
-        features, *moved = keras.remat(apply)(inputs, *map(keras.ops.copy, variables))
+        features, *moved = keras.remat(apply)(inputs, *map(keras.ops.copy, averages))
         for average, value in zip(averages, moved, strict=True):
             average.assign(value)
         return features
