@@ -24,7 +24,7 @@ RESULT = pathlib.Path("benchmarks/results/search.json")
 
 def main(argv=None) -> None:
     """Runs the benchmark, on the demo songs."""
-    from tuner.records import read_search
+    from tuner.searching.records import read_search
 
     start = statistics.median(_seconds([sys.executable, "-c", IMPORTS]) for _ in range(REPEATS))
     folder = pathlib.Path(tempfile.mkdtemp())

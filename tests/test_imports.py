@@ -48,6 +48,8 @@ ROOMS = {
     "sepnet.serving.engine": ("sepnet.export", "sepnet.separation"),
     "sepnet.serving.routes": ("sepnet.export", "sepnet.serving.engine"),
     "sepnet.serving": ("sepnet.serving.engine", "sepnet.serving.routes"),
+    "tuner.searching": (),
+    "tuner.reporting": ("tuner.searching",),
 }
 # The one command that runs another command's work.
 MAY_IMPORT_COMMANDS = {"sepnet.demo"}

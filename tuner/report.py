@@ -5,8 +5,8 @@ import os
 from collections.abc import Sequence
 
 from pipelines.errors import CommandParser, one_line, run_command, user_path
-from tuner.analysis import COSTS, DEFAULT_COST
-from tuner.records import read_search
+from tuner.reporting.analysis import COSTS, DEFAULT_COST
+from tuner.searching.records import read_search
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -19,8 +19,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     # A search that still runs may hold all of the GPU's memory, and some seconds of audio need no GPU.
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
-    from tuner.answer import print_answer
-    from tuner.publish import write_report
+    from tuner.reporting.answer import print_answer
+    from tuner.reporting.publish import write_report
 
     print_answer(read_search(arguments.folder), arguments.cost)
     print(f"report: {one_line(write_report(arguments.folder, arguments.cost, audio=not arguments.no_audio))}")

@@ -14,10 +14,10 @@ from sepnet.config.depths import parse_depths
 from sepnet.config.flags import add_flags, config_from_flags
 from sepnet.measures.memory import available_bytes, counted_device, parse_memory
 from sepnet.models import FAMILIES, family_class
-from tuner.analysis import COSTS, DEFAULT_COST
-from tuner.records import FAILED, SETTINGS, read_search, write_json
-from tuner.search_space import CHOSEN, DEFAULTS, REPRESENTATIONS, Knob, Space, families_of, parse_knobs
-from tuner.settings import DRAWING, NUM_TRIALS, given_settings, is_new, num_trials
+from tuner.reporting.analysis import COSTS, DEFAULT_COST
+from tuner.searching.records import FAILED, SETTINGS, read_search, write_json
+from tuner.searching.search_space import CHOSEN, DEFAULTS, REPRESENTATIONS, Knob, Space, families_of, parse_knobs
+from tuner.searching.settings import DRAWING, NUM_TRIALS, given_settings, is_new, num_trials
 
 STRATEGIES = ("grid", "random", "bayesian", "hyperband")
 LARGEST_SEED = 2**32 - 1
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     memory_bytes = None if arguments.memory is None else parse_memory(arguments.memory)
     settings = given_settings(arguments, bases, space, memory_bytes)
 
-    from tuner import workers
+    from tuner.searching import workers
 
     begins = not workers.is_worker() and is_new(folder, settings, _report)
     # KerasTuner loads TensorFlow: only after everything that can be refused without it.
@@ -70,9 +70,9 @@ def _make_tuner(
     arguments: argparse.Namespace, bases: Mapping[str, Config], space: Space, sample_rate: int, memory_bytes: int | None
 ):
     """The KerasTuner tuner of a search, which goes on where the search has stopped."""
-    from tuner.depth_tuner import DepthTuner
-    from tuner.hypermodel import DepthHyperModel
-    from tuner.oracles import make_oracle
+    from tuner.searching.depth_tuner import DepthTuner
+    from tuner.searching.hypermodel import DepthHyperModel
+    from tuner.searching.oracles import make_oracle
 
     device = counted_device()
     if memory_bytes is None:
@@ -99,7 +99,7 @@ def _make_tuner(
 
 def _search(tuner, argv: Sequence[str], num_workers: int, folder: pathlib.Path) -> None:
     """Tries models until there is none left, in this process or in workers that it serves."""
-    from tuner import workers
+    from tuner.searching import workers
 
     local = None
     try:
@@ -118,8 +118,8 @@ def _search(tuner, argv: Sequence[str], num_workers: int, folder: pathlib.Path) 
 
 
 def _finish(folder: pathlib.Path, arguments: argparse.Namespace) -> None:
-    from tuner.answer import print_answer
-    from tuner.publish import write_report
+    from tuner.reporting.answer import print_answer
+    from tuner.reporting.publish import write_report
 
     search = read_search(folder)
     failed = [trial for trial in search.trials if trial.status == FAILED]
@@ -133,7 +133,7 @@ def _finish(folder: pathlib.Path, arguments: argparse.Namespace) -> None:
     print_answer(search, arguments.cost)
     print(f"report: {one_line(write_report(folder, arguments.cost, audio=not arguments.no_audio))}")
     if arguments.export:
-        from tuner.export import export_trials
+        from tuner.reporting.export import export_trials
 
         for trial, version in export_trials(search, arguments.export, arguments.cost, arguments.saved_models):
             print(f"exported: {trial.label}: {one_line(version)}")

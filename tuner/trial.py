@@ -25,8 +25,8 @@ from typing import Any
 
 from pipelines.errors import CommandParser, run_command
 from sepnet.models.keras_settings import load_keras
-from tuner.records import RECORD
-from tuner.workers import NO_SPACE_STATUS, end_with_parent
+from tuner.searching.records import RECORD
+from tuner.searching.workers import NO_SPACE_STATUS, end_with_parent
 
 NO_SPACE = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 

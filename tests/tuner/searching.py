@@ -8,7 +8,7 @@ import sys
 import time
 
 from tests.conftest import REPOSITORY
-from tuner.records import read_search
+from tuner.searching.records import read_search
 
 TINY = [
     "--families",

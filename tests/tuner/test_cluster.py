@@ -12,7 +12,7 @@ import yaml
 
 from tests.conftest import REPOSITORY
 from tests.tuner.searching import SECONDS_TO_WAIT, tiny_search, trials_of
-from tuner.records import COMPLETED
+from tuner.searching.records import COMPLETED
 
 # `srun COMMAND...` with three tasks.
 SRUN = """#!/bin/bash

@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 
 from pipelines.errors import UserError
 from tests.tuner.searching import tiny_search
-from tuner import page
-from tuner.analysis import analyse
-from tuner.answer import answer_text, print_answer, summary
-from tuner.depth_tuner import DepthTuner
-from tuner.export import model_name
-from tuner.oracles import make_oracle
-from tuner.publish import write_report
-from tuner.records import read_search
+from tuner.reporting import page
+from tuner.reporting.analysis import analyse
+from tuner.reporting.answer import answer_text, print_answer, summary
+from tuner.reporting.export import model_name
+from tuner.reporting.publish import write_report
 from tuner.search import main
-from tuner.search_space import Space, parse_knobs
-from tuner.settings import is_new
+from tuner.searching.depth_tuner import DepthTuner
+from tuner.searching.oracles import make_oracle
+from tuner.searching.records import read_search
+from tuner.searching.search_space import Space, parse_knobs
+from tuner.searching.settings import is_new
 
 KNOBS = ("base_filters=2,3000",)
 SPACE = Space({"waveform": range(1, 2)}, parse_knobs(KNOBS))

@@ -9,11 +9,11 @@ import pytest
 from pipelines.errors import UserError
 from tests.page_reader import read_page
 from tests.tuner.searching import SECONDS_TO_WAIT, TINY, tiny_search
-from tuner.analysis import analyse
-from tuner.answer import records
-from tuner.records import COMPLETED, FAILED, read_search
 from tuner.report import main as report
+from tuner.reporting.analysis import analyse
+from tuner.reporting.answer import records
 from tuner.search import main as search
+from tuner.searching.records import COMPLETED, FAILED, read_search
 
 NAMES = ["a [1] $b # %d :100: [bold]c", "x" * 255, os.fsdecode(b"caf\xe9 $")]
 
@@ -145,7 +145,7 @@ def test_any_name_goes_on_and_is_shown(again, name, capsys):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_models_of_any_name_have_names_that_fit(again, name):
-    from tuner.export import model_name
+    from tuner.reporting.export import model_name
 
     folder, _ = again(name)
     found = read_search(folder)

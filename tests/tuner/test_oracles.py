@@ -7,8 +7,8 @@ import pytest
 from keras_tuner.src.engine import oracle as kt_oracle
 
 from pipelines.errors import UserError
-from tuner.oracles import OBJECTIVE, make_oracle
-from tuner.search_space import Knob, Space
+from tuner.searching.oracles import OBJECTIVE, make_oracle
+from tuner.searching.search_space import Knob, Space
 
 SMALL = Space({"waveform": range(1, 6), "stft": range(1, 5)})
 

@@ -20,13 +20,13 @@ from sepnet.reports.pages import audio_uri
 from sepnet.train import main as train
 from tests.page_reader import content, read_page
 from tests.tuner.synthetic import errors_of, write_search, write_trial, write_whole_search
-from tuner import pictures
-from tuner.analysis import COSTS, analyse
-from tuner.answer import answer_text, print_answer, records
-from tuner.page import meter_text
-from tuner.publish import write_report
-from tuner.records import NOT_FITTING, read_search
 from tuner.report import main
+from tuner.reporting import pictures
+from tuner.reporting.analysis import COSTS, analyse
+from tuner.reporting.answer import answer_text, print_answer, records
+from tuner.reporting.page import meter_text
+from tuner.reporting.publish import write_report
+from tuner.searching.records import NOT_FITTING, read_search
 
 
 @pytest.fixture(scope="module")

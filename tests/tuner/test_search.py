@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import REPOSITORY
 from tests.tuner.searching import SECONDS_TO_WAIT, start, status_of, trials_of, wait_for
-from tuner.records import COMPLETED, FAILED, NOT_FITTING, RUNNING, read_search
+from tuner.searching.records import COMPLETED, FAILED, NOT_FITTING, RUNNING, read_search
 
 ALL = [(1, COMPLETED), (2, COMPLETED)]
 

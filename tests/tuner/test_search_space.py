@@ -8,7 +8,7 @@ from sepnet.config.config import Config
 from sepnet.models.unet_2d import Unet2D
 from tests.tuner.searching import tiny_search
 from tuner.search import main
-from tuner.search_space import Knob, Space, parse_knob, parse_knobs, with_values
+from tuner.searching.search_space import Knob, Space, parse_knob, parse_knobs, with_values
 
 BASE = Config(model=Unet2D())
 ONLY_2D = ["unet_2d"]

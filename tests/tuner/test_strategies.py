@@ -8,9 +8,9 @@ import keras_tuner
 import pytest
 
 from tests.tuner.searching import SECONDS_TO_WAIT, start, tiny_search, wait_for
-from tuner.oracles import OBJECTIVE
-from tuner.records import COMPLETED, NOT_FITTING, read_search
-from tuner.search_space import Space, parse_knob
+from tuner.searching.oracles import OBJECTIVE
+from tuner.searching.records import COMPLETED, NOT_FITTING, read_search
+from tuner.searching.search_space import Space, parse_knob
 
 # Models of 3000 filters do not fit, which takes no time.
 KNOBS = "learning_rate=1e-4:1e-2:log", "base_filters=2,3,3000"

@@ -5,8 +5,18 @@ from typing import Any
 
 from pipelines.errors import one_line
 from sepnet.reports.tables import make_console, print_table
-from tuner.analysis import COSTS, LEVEL, NUM_RESAMPLES, Answer, Candidate, Comparison, Depths, Estimate, analyse
-from tuner.records import COMPLETED, RUNNING, Search, Trial
+from tuner.reporting.analysis import (
+    COSTS,
+    LEVEL,
+    NUM_RESAMPLES,
+    Answer,
+    Candidate,
+    Comparison,
+    Depths,
+    Estimate,
+    analyse,
+)
+from tuner.searching.records import COMPLETED, RUNNING, Search, Trial
 
 HEADINGS = ("model", "val_mse", "95% interval", "behind the best")
 OWN_INTERVAL = HEADINGS.index("95% interval")
@@ -36,7 +46,7 @@ def print_answer(search: Search, cost: str) -> None:
     """Prints the answer of a search: its trials in tables, and the sentences.
 
     Raises:
-        UserError: the trials cannot be compared, or the cost was not measured; see `tuner.analysis.analyse`.
+        UserError: the trials cannot be compared, or the cost was not measured; see `tuner.reporting.analysis.analyse`.
     """
     from rich.text import Text
 

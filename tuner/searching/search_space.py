@@ -14,7 +14,7 @@ from sepnet.config.config import Config
 from sepnet.config.data import Data
 from sepnet.config.training import Training
 from sepnet.models import FAMILIES, family_class
-from tuner.records import DEPTH, REPRESENTATION
+from tuner.searching.records import DEPTH, REPRESENTATION
 
 # The family of each representation, and what it fixes in the family's options.
 REPRESENTATIONS = {

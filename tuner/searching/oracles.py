@@ -23,7 +23,7 @@ from keras_tuner.src.engine.hyperparameters.hp_types.numerical import Numerical
 from keras_tuner.src.engine.trial import Trial, TrialStatus
 
 from pipelines.errors import UserError
-from tuner.records import (
+from tuner.searching.records import (
     CONTINUED,
     HYPERBAND,
     ORACLE,
@@ -254,7 +254,7 @@ def make_oracle(strategy: str, space, *, max_trials: int, max_epochs: int, seed:
 
     Args:
         strategy: "grid", "random", "bayesian" or "hyperband".
-        space: `tuner.search_space.Space`.
+        space: `tuner.searching.search_space.Space`.
         max_trials: of random and Bayesian searches.
         max_epochs: that Hyperband gives to its best.
         seed: of what is drawn.

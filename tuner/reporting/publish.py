@@ -13,10 +13,10 @@ from pipelines.errors import UserError
 from pipelines.files import whole_file
 from sepnet.config.run_folder import Run
 from sepnet.reports.pages import audio_uri, picture_uri
-from tuner import page, pictures
-from tuner.analysis import DEFAULT_COST, Answer, analyse
-from tuner.answer import records, summary
-from tuner.records import read_search
+from tuner.reporting import page, pictures
+from tuner.reporting.analysis import DEFAULT_COST, Answer, analyse
+from tuner.reporting.answer import records, summary
+from tuner.searching.records import read_search
 
 REPORT, CSV, JSON = "report.html", "trials.csv", "trials.json"
 EXAMPLE_SECONDS = 8
@@ -27,14 +27,14 @@ def write_report(folder: pathlib.Path, cost: str = DEFAULT_COST, audio: bool = T
 
     Args:
         folder: `searches/<name>`.
-        cost: a key of `tuner.analysis.COSTS`.
+        cost: a key of `tuner.reporting.analysis.COSTS`.
         audio: lets the page play what the best and the near-optimal model make of a validation song.
 
     Returns:
         Path of the page.
 
     Raises:
-        UserError: the folder is no search, damaged, or cannot be written; or as of `tuner.analysis.analyse`.
+        UserError: the folder is no search, damaged, or cannot be written; or as of `tuner.reporting.analysis.analyse`.
     """
     answer = analyse(read_search(folder), cost)
     _write(folder / CSV, _csv_text(answer))

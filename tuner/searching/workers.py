@@ -86,7 +86,7 @@ def serve(oracle, search: pathlib.Path, report: Callable[[str], None], local: "L
     (KerasTuner's own loop waits for ever for a worker that died.)
 
     Args:
-        oracle: of `tuner.oracles`.
+        oracle: of `tuner.searching.oracles`.
         search: folder of the search.
         report: is called with a line for people.
         local: workers of this machine, which are started again when they die.

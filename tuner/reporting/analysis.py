@@ -12,7 +12,7 @@ import numpy as np
 
 from pipelines.errors import UserError
 from sepnet.measures.baselines import SILENCE
-from tuner.records import Search, Trial
+from tuner.searching.records import Search, Trial
 
 LEVEL = 0.95
 NUM_RESAMPLES = 10_000

@@ -5,8 +5,8 @@ import pathlib
 from pipelines.errors import UserError, one_line
 from sepnet.config.run_folder import Run
 from sepnet.export.write import export_run
-from tuner.analysis import analyse
-from tuner.records import Search, Trial
+from tuner.reporting.analysis import analyse
+from tuner.searching.records import Search, Trial
 
 MOST_BYTES = 255
 
@@ -19,7 +19,7 @@ def export_trials(
     Args:
         search: with completed trials.
         which: "best" (the lowest `val_mse`, and the near-optimal model), "front" (the Pareto front) or "all".
-        cost: a key of `tuner.analysis.COSTS`.
+        cost: a key of `tuner.reporting.analysis.COSTS`.
         saved_models: folder of models.
 
     Returns:

@@ -10,8 +10,8 @@ from typing import Any
 
 from pipelines.errors import UserError
 from sepnet.config.config import Config
-from tuner.records import read_search, read_settings
-from tuner.search_space import Space, families_of, parse_knobs
+from tuner.searching.records import read_search, read_settings
+from tuner.searching.search_space import Space, families_of, parse_knobs
 
 # The strategies that draw as many models as they are told.
 DRAWING = ("random", "bayesian")

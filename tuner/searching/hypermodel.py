@@ -6,8 +6,8 @@ from typing import Any
 import keras_tuner
 
 from sepnet.config.config import Config
-from tuner.records import REPRESENTATION
-from tuner.search_space import Space, with_values
+from tuner.searching.records import REPRESENTATION
+from tuner.searching.search_space import Space, with_values
 
 
 class DepthHyperModel(keras_tuner.HyperModel):

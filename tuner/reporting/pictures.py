@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from sepnet.config.run_folder import Run
-from tuner.analysis import COSTS, Answer, Candidate
-from tuner.records import NOT_FITTING, Trial
+from tuner.reporting.analysis import COSTS, Answer, Candidate
+from tuner.searching.records import NOT_FITTING, Trial
 
 MARKERS = "osD^v"
 GPU_GIGABYTES = (8, 12, 16, 24, 40, 80)

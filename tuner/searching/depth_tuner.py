@@ -16,9 +16,9 @@ import psutil
 from pipelines.errors import UserError, unforeseen
 from pipelines.files import remove_leftovers, remove_leftovers_of, whole_folder
 from sepnet.config.run_folder import Run
-from tuner.hypermodel import DepthHyperModel
-from tuner.oracles import SearchStopped
-from tuner.records import (
+from tuner.searching.hypermodel import DepthHyperModel
+from tuner.searching.oracles import SearchStopped
+from tuner.searching.records import (
     CONTINUED,
     FAILED,
     LOG,
@@ -30,7 +30,7 @@ from tuner.records import (
     read_runs,
     write_json,
 )
-from tuner.workers import NO_SPACE_STATUS, PARENT, last_error
+from tuner.searching.workers import NO_SPACE_STATUS, PARENT, last_error
 
 SECONDS_BETWEEN_LOOKS = 0.2
 SECONDS_BETWEEN_QUESTIONS = 1.0
@@ -46,7 +46,7 @@ class DepthTuner(keras_tuner.Tuner):
     A run that is done is not run again when its trial is, and one that was killed goes on inside.
 
     Args:
-        oracle: of `tuner.oracles`.
+        oracle: of `tuner.searching.oracles`.
         hypermodel: gives the config of a trial.
         seeds: of the runs of each trial.
         memory_bytes: limit; a trial whose plan exceeds it is not started, and a run that exceeds it is killed.

@@ -8,8 +8,8 @@ from html import escape
 from typing import Any
 
 from sepnet.reports.pages import figure, page, players, table
-from tuner.analysis import COSTS, NUM_RESAMPLES, Answer
-from tuner.answer import (
+from tuner.reporting.analysis import COSTS, NUM_RESAMPLES, Answer
+from tuner.reporting.answer import (
     answer_text,
     marks,
     mean_cost,

@@ -1,0 +1,1 @@
+"""Running a search: its space, its settings, KerasTuner's tuner and oracles, workers, and the records they leave."""
