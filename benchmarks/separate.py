@@ -139,8 +139,9 @@ from sepnet.export.write import export_model
 case = json.loads(sys.argv[1])
 config = Config(model=family_class(case["family"])()).changed({{"depth": case["depth"], **case["options"]}})
 network = config.build({SAMPLE_RATE})
-facts = {{"sources": config.data.parts, "sample_rate": {SAMPLE_RATE}, "num_channels": config.data.num_channels}}
-contract = make_contract(network, name="untrained", **facts)
+facts = {{"sources": list(config.data.parts), "sample_rate": {SAMPLE_RATE}, "num_channels": config.data.num_channels}}
+places = {{"grid_samples": network.grid_samples, "context_samples": network.reach_samples}}
+contract = make_contract(name="untrained", **places, **facts)
 export_model(network.model, pathlib.Path(sys.argv[2]), contract)
 """
 

@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import importlib.util
 import os
 import pathlib
 import sys
@@ -62,6 +63,26 @@ def user_path(text: str) -> pathlib.Path:
         return pathlib.Path(text).expanduser()
     except RuntimeError as error:
         raise argparse.ArgumentTypeError(f"{text!r}: {error}; write the path in full") from error
+
+
+def folder_name(text: str) -> str:
+    """The type of a command line's names of runs and models, for `argparse`: a folder has that name."""
+    if text in (".", "..") or "/" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is no name of a folder; other options say where it lies")
+    return text
+
+
+def check_packages(names: Sequence[str], purpose: str, extra: str) -> None:
+    """Raises a `UserError` unless packages are installed.
+
+    Args:
+        names: under which they are imported.
+        purpose: what they are for.
+        extra: of this project, which installs them.
+    """
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"{' and '.join(missing)} must be installed for {purpose}: `pip install 'sepnet[{extra}]'`")
 
 
 def one_line(text: object) -> str:

@@ -3,12 +3,11 @@
 import argparse
 import collections
 import contextlib
-import importlib.util
 import os
 import pathlib
 from collections.abc import Sequence
 
-from pipelines.errors import CommandParser, UserError, positive, run_command
+from pipelines.errors import CommandParser, UserError, check_packages, positive, run_command
 from sepnet.separation.remote_model import TOKEN_VARIABLE, bearer_token
 from sepnet.serving.engine.options import MIB, ServeOptions, parse_version
 from sepnet.serving.supervisor import supervise
@@ -28,9 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for (name, label), count in collections.Counter(key for key, _ in arguments.label).items():
         if count > 1:
             raise UserError(f"--label {name}/{label} was given {count} times; give it once, with one version")
-    missing = [name for name in NEEDED_PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(f"{', '.join(missing)} not installed; install them with `pip install 'sepnet[serve]'`")
+    check_packages(NEEDED_PACKAGES, "the server", "serve")
     if not os.path.isdir(arguments.saved_models):
         raise UserError(
             f"no such folder: {arguments.saved_models}; name that of the models, or make one by sepnet.train"

@@ -7,7 +7,7 @@ import math
 import pathlib
 from collections.abc import Sequence
 
-from pipelines.errors import CommandParser, UserError, run_command, user_path
+from pipelines.errors import CommandParser, folder_name, run_command, user_path
 from sepnet.config.config import Config
 from sepnet.config.flags import add_flags, config_from_flags, refuse_config_flags
 from sepnet.config.run_folder import Run
@@ -22,8 +22,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         UserError: the options do not go together, or the data cannot be used.
     """
     arguments = _parser().parse_args(argv)
-    if arguments.name in (".", "..") or (arguments.name and "/" in arguments.name):
-        raise UserError(f"--name {arguments.name} is no name of a folder; --runs and --saved-models say where it lies")
     if arguments.resume is not None:
         refuse_config_flags(arguments, "--resume takes its options from the run")
         run = Run(arguments.resume)
@@ -107,7 +105,7 @@ def comparison_text(name: str, baseline: float, model: float) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(prog="python -m sepnet.train", description=__doc__.partition(": ")[2], allow_abbrev=False)
-    parser.add_argument("--name", help="of the run and the model (default: family and depth)")
+    parser.add_argument("--name", type=folder_name, help="of the run and the model (default: family and depth)")
     parser.add_argument("--runs", type=user_path, default=pathlib.Path("runs"), help="folder of runs [runs]")
     parser.add_argument(
         "--saved-models",

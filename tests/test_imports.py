@@ -45,6 +45,7 @@ ROOMS = {
         "sepnet.separation",
     ),
     "sepnet.evaluation": ("sepnet.config", "sepnet.measures", "sepnet.reports", "sepnet.separation"),
+    "sepnet.combination": ("sepnet.config", "sepnet.export", "sepnet.reports", "sepnet.separation"),
     "sepnet.serving.engine": ("sepnet.export", "sepnet.separation"),
     "sepnet.serving.routes": ("sepnet.export", "sepnet.serving.engine"),
     "sepnet.serving": ("sepnet.serving.engine", "sepnet.serving.routes"),

@@ -21,7 +21,7 @@ from tuner.searching.settings import DRAWING, NUM_TRIALS, given_settings, is_new
 
 STRATEGIES = ("grid", "random", "bayesian", "hyperband")
 LARGEST_SEED = 2**32 - 1
-EXPORTS = ("best", "front", "all")
+EXPORTS = ("best", "front", "all", "blend")
 MEL = "num_mel_bands"
 # Of what each budget is counted in; the config has it as well.
 SMALLEST_BUDGET = 0.01
@@ -133,10 +133,14 @@ def _finish(folder: pathlib.Path, arguments: argparse.Namespace) -> None:
     print_answer(search, arguments.cost)
     print(f"report: {one_line(write_report(folder, arguments.cost, audio=not arguments.no_audio))}")
     if arguments.export:
-        from tuner.reporting.export import export_trials
+        from tuner.reporting.export import export_blend, export_trials
 
-        for trial, version in export_trials(search, arguments.export, arguments.cost, arguments.saved_models):
+        which = "front" if arguments.export == "blend" else arguments.export
+        exported = export_trials(search, which, arguments.cost, arguments.saved_models)
+        for trial, version in exported:
             print(f"exported: {trial.label}: {one_line(version)}")
+        if arguments.export == "blend":
+            print(f"exported: blend: {one_line(export_blend(search, exported, arguments.saved_models))}")
 
 
 def _folder(arguments: argparse.Namespace) -> pathlib.Path:
@@ -264,7 +268,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--memory", metavar="SIZE", help="that a run may take, such as 16GB (default: this machine's)")
     add("--try-anyway", action="store_true", help="start also what does not fit the memory by its plan")
     add("--cost", choices=tuple(COSTS), default=DEFAULT_COST, help=f"what val_mse is weighed against [{DEFAULT_COST}]")
-    add("--export", choices=EXPORTS, help="write SavedModels of the best models, of the front, or of all")
+    add(
+        "--export",
+        choices=EXPORTS,
+        help="write SavedModels of the best models, of the front, all, or the front's blend",
+    )
     add(
         "--saved-models",
         type=user_path,

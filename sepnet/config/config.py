@@ -61,7 +61,7 @@ class Config:
 
     def largest_depth(self, sample_rate: int) -> int:
         """The largest depth that a training segment has room for, at a rate in Hz."""
-        return self.model.largest_depth(self.data.segment_samples(sample_rate))
+        return self.model.largest_depth(self.data.segment_samples(sample_rate), sample_rate)
 
     def check_depth(self, sample_rate: int, depth: int | None = None) -> None:
         """Refuses a depth, by default the config's, that a training segment has no room for.

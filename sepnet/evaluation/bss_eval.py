@@ -2,14 +2,13 @@
 
 import functools
 import importlib
-import importlib.util
 import sys
 import types
 from collections.abc import Mapping
 
 import numpy as np
 
-from pipelines.errors import UserError
+from pipelines.errors import check_packages
 
 METRICS = ("SDR", "SIR", "SAR", "ISR")
 FRAME_SECONDS = 1
@@ -19,12 +18,7 @@ NEEDED_PACKAGES = ("museval", "scipy", "threadpoolctl")
 
 def check_installed() -> None:
     """Raises a `UserError` unless what museval needs is installed."""
-    missing = [name for name in NEEDED_PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(
-            f"{' and '.join(missing)} must be installed for museval's figures: `pip install '.[evaluate]'`, "
-            "or leave them out with --quick"
-        )
+    check_packages(NEEDED_PACKAGES, "museval's figures, which --quick leaves out", "evaluate")
 
 
 def frame_scores(

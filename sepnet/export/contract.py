@@ -14,11 +14,26 @@ NUMBER_RANGES = {"sample_rate": (1, 1 << 20), "num_channels": (1, 64), "grid_sam
 
 
 def make_contract(
-    network, *, name: str, sources: Sequence[str], sample_rate: int, num_channels: int, **details: Any
+    *,
+    name: str,
+    sources: Sequence[str],
+    sample_rate: int,
+    num_channels: int,
+    grid_samples: int,
+    context_samples: int | None,
+    **details: Any,
 ) -> dict[str, Any]:
-    """Makes the contract of a `sepnet.models.network.Network`.
+    """Makes the contract of a model.
 
-    The details are plain values for JSON, for whoever compares models: those of a run's summary, and its `config`.
+    Args:
+        name: of the model.
+        sources: names of what it gives, in order.
+        sample_rate: Hz.
+        num_channels: audio channels in and out.
+        grid_samples: see `sepnet.models.network.Network`.
+        context_samples: the network's `reach_samples`.
+        **details: plain values for JSON, for whoever compares models: `parts`, the stems whose sum each source is, and
+            those of a run's summary and its `config`.
 
     Raises:
         UserError: no model can have such a contract.
@@ -29,8 +44,8 @@ def make_contract(
         "sources": list(sources),
         "sample_rate": sample_rate,
         "num_channels": num_channels,
-        "grid_samples": network.grid_samples,
-        "context_samples": network.reach_samples,
+        "grid_samples": grid_samples,
+        "context_samples": context_samples,
         **details,
     }
     if fault := _fault(contract):
@@ -82,12 +97,19 @@ def _fault(contract: Any) -> str:
     sources = contract.get("sources")
     if not (isinstance(sources, list) and sources and all(map(_is_name, sources)) and len({*sources}) == len(sources)):
         return f"sources is {sources!r:.40}; expected a list of names that differ"
+    parts = contract.get("parts", dict.fromkeys(sources, sources))
+    if not (isinstance(parts, dict) and set(parts) == set(sources) and all(map(_are_names, parts.values()))):
+        return f"parts is {parts!r:.40}; expected a list of stems for each of the sources"
     return ""
 
 
 def _is_whole(value: Any, least: int, most: int | None = None) -> bool:
     # To Python, True is a number.
     return type(value) is int and least <= value and (most is None or value <= most)
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and all(map(_is_name, value))
 
 
 def _is_name(value: Any) -> bool:

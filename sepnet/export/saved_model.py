@@ -25,6 +25,7 @@ class SavedModel:
         path: folder of the version.
         contract: what its `assets.extra/sepnet.json` says; `sepnet.Separator` reads `sources`, `sample_rate`,
             `num_channels`, `grid_samples` and `context_samples`.
+        loaded: TensorFlow's object, which must outlive its signatures.
         signatures: TensorFlow's functions by name, see `sepnet.export.signatures`; an older model has fewer.
 
     Args:
@@ -42,9 +43,8 @@ class SavedModel:
         check_checksums(self.path)
         try:
             with plain_path(self.path) as path:
-                # The loaded object must outlive its signatures.
-                self._loaded = tf.saved_model.load(str(path))
-            self.signatures = self._loaded.signatures
+                self.loaded = tf.saved_model.load(str(path))
+            self.signatures = self.loaded.signatures
             self._signature = self.signatures[SERVING_DEFAULT]
             taken = self._signature.structured_input_signature[1]["mixture"].shape[-1]
             given = set(self._signature.structured_outputs)
@@ -90,15 +90,23 @@ def read_models(paths: Sequence[pathlib.Path]) -> tuple[dict[str, pathlib.Path],
     names = [path.resolve().name for path in paths]
     short = len(set(names)) == len(paths)
     models = {name if short else str(path): newest_version(path) for name, path in zip(names, paths, strict=True)}
-    parts = [_read_parts(version) for version in models.values()]
+    parts = [read_parts(version) for version in models.values()]
     if any(other != parts[0] for other in parts):
         listed = " and ".join(", ".join(names) for names in parts)
         raise UserError(f"the models have different sources ({listed}); compare those that have the same")
     return models, parts[0]
 
 
-def _read_parts(version: pathlib.Path) -> dict[str, tuple[str, ...]]:
-    contract = read_contract(version)
+def read_parts(version: pathlib.Path) -> dict[str, tuple[str, ...]]:
+    """The stems whose sum each source of a model is, by the contract of its version.
+
+    Raises:
+        UserError: it is no SavedModel of this project, or does not say.
+    """
+    contract = check_contract(read_contract(version), str(version / CONTRACT_FILE))
+    if "parts" in contract:
+        return {source: tuple(stems) for source, stems in contract["parts"].items()}
+    # Models of earlier versions say it in their runs' config alone.
     if "config" not in contract:
         raise UserError(f"{version} does not say of which stems its sources are sums; export its run again")
     return Config.from_values(contract["config"]).data.parts

@@ -1,6 +1,6 @@
 """Signatures of a SavedModel beside `serving_default`, for clients that send bytes; core TensorFlow operations only."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 SERVING_DEFAULT = "serving_default"
@@ -11,7 +11,9 @@ CONTRACT = "contract"
 BYTES_SUFFIX = "_bytes"
 
 
-def serving_functions(model, contract_text: str, sample_rate: int) -> dict[str, Callable]:
+def serving_functions(
+    run: Callable, sources: Sequence[str], *, num_channels: int, sample_rate: int, contract_text: str
+) -> dict[str, Callable]:
     """Makes the functions of a SavedModel, by the names of its signatures.
 
     - `serving_default`: `mixture`, float32 `[batch, num_samples, num_channels]`, to each stem by its name.
@@ -23,12 +25,15 @@ def serving_functions(model, contract_text: str, sample_rate: int) -> dict[str, 
       may gather them into batches whatever their lengths.
     - `contract`: `query`, `[batch]`, any strings, to `contract`, for each the JSON text of the model's contract.
 
-    The model is a functional one of Keras, from `mixture` to a dict of stems.
+    Args:
+        run: from a mixture, `[batch, num_samples, num_channels]`, to a dict of stems.
+        sources: the keys of the dict.
+        num_channels: audio channels in and out.
+        sample_rate: Hz.
+        contract_text: JSON.
     """
     import tensorflow as tf
 
-    num_channels = model.input_shape[-1]
-    sources = list(model.output)
     mixtures = tf.TensorSpec([None, None, num_channels], tf.float32, name="mixture")
 
     def strings(name: str) -> list:
@@ -38,7 +43,7 @@ def serving_functions(model, contract_text: str, sample_rate: int) -> dict[str, 
     # One function, so that the graph of the model is written once and not for each signature.
     @tf.function(input_signature=[mixtures], autograph=False)
     def separate(mixture) -> dict[str, Any]:
-        return model(mixture, training=False)
+        return run(mixture)
 
     @tf.function(input_signature=strings(f"wav{BYTES_SUFFIX}"), autograph=False)
     def separate_wavs(wav_bytes) -> dict[str, Any]:
@@ -55,7 +60,7 @@ def serving_functions(model, contract_text: str, sample_rate: int) -> dict[str, 
     return {SERVING_DEFAULT: separate, WAV: separate_wavs, TENSOR: separate_tensors, CONTRACT: tell_contract}
 
 
-def _each(batch, sources: list[str], separate_one: Callable) -> dict[str, Any]:
+def _each(batch, sources: Sequence[str], separate_one: Callable) -> dict[str, Any]:
     """Applies a function from a string to strings, one for each source, to a batch."""
     import tensorflow as tf
 

@@ -1,6 +1,7 @@
 """SavedModels under `saved_models/<name>/<version>/`, and the contract file that says what each is."""
 
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -8,7 +9,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pipelines.errors import UserError, one_line
@@ -60,7 +61,14 @@ def export_run(run: Run, folder: pathlib.Path, record: Mapping[str, Any] | None 
         network = config.build(summary["sample_rate"])
     network.model.load_weights(run.best_weights)
     details = summary if record is None else {**summary, "record": record}
-    contract = make_contract(network, name=folder.name, config=json.loads(config.to_json()), **details)
+    contract = make_contract(
+        name=folder.name,
+        grid_samples=network.grid_samples,
+        context_samples=network.reach_samples,
+        parts=config.data.parts,
+        config=json.loads(config.to_json()),
+        **details,
+    )
     return export_model(network.model, folder, contract)
 
 
@@ -69,34 +77,72 @@ def export_model(model, folder: pathlib.Path, contract: Mapping[str, Any]) -> pa
 
     Args:
         model: Functional Keras model from `mixture` `[batch, num_samples, num_channels]` to a dict of stems.
+        folder: see `export_function`.
+        contract: likewise.
+
+    Returns:
+        Folder of the new version.
+
+    Raises:
+        UserError: the weights hold NaN or infinity, or the folder cannot be written.
+    """
+    import numpy as np
+
+    for weight in model.weights:
+        if not np.isfinite(np.asarray(weight)).all():
+            raise UserError(f"the weights {weight.path} hold NaN or infinity, so nothing is exported; train anew")
+    return export_function(
+        functools.partial(model, training=False),
+        list(model.output),
+        folder,
+        contract,
+        num_channels=model.input_shape[-1],
+        keep=[variable.value for variable in model.variables],
+    )
+
+
+def export_function(
+    run: Callable,
+    sources: Sequence[str],
+    folder: pathlib.Path,
+    contract: Mapping[str, Any],
+    *,
+    num_channels: int,
+    keep: Any,
+) -> pathlib.Path:
+    """Writes a function of TensorFlow as a new version of a model, whole or not at all.
+
+    Args:
+        run: from a mixture, `[batch, num_samples, num_channels]`, to a dict of stems.
+        sources: the keys of the dict.
         folder: `saved_models/<name>`; versions are numbered from 1.
         contract: of `sepnet.export.contract.make_contract`.
+        num_channels: audio channels in and out.
+        keep: variables, or loaded SavedModels, that the function reads.
 
     Returns:
         Folder of the new version, which has the signatures of `sepnet.export.signatures`, and requests beside its
         contract with which TensorFlow Serving warms itself up.
 
     Raises:
-        UserError: the weights hold NaN or infinity, or the folder cannot be written.
+        UserError: the folder cannot be written.
     """
-    import numpy as np
     import tensorflow as tf
 
-    for weight in model.weights:
-        if not np.isfinite(np.asarray(weight)).all():
-            raise UserError(f"the weights {weight.path} hold NaN or infinity, so nothing is exported; train anew")
-    functions = serving_functions(model, json.dumps(contract), contract["sample_rate"])
+    rate = contract["sample_rate"]
+    functions = serving_functions(
+        run, sources, num_channels=num_channels, sample_rate=rate, contract_text=json.dumps(contract)
+    )
     version = folder / str(max(versions(folder), default=0) + 1)
     with whole_folder(version) as folder_of_version, plain_path(folder_of_version) as temporary:
         # Not Keras' archive, which traces every layer on its own to look for tables of words: half of an export's time.
         module = tf.Module()
-        module.weights = [variable.value for variable in model.variables]
+        module.kept = keep
         tf.saved_model.save(module, str(temporary), signatures=functions)
         path = temporary / CONTRACT_FILE
         path.parent.mkdir()
         path.write_text(json.dumps(contract, indent=2))
-        requests = _warmup_requests(contract["sample_rate"], model.input_shape[-1])
-        write_warmup(temporary / WARMUP_FILE, one_line(folder.name), requests)
+        write_warmup(temporary / WARMUP_FILE, one_line(folder.name), _warmup_requests(rate, num_channels))
         write_checksums(temporary)
     return version
 

@@ -24,7 +24,7 @@ class Unet1D(Unet):
 
     body: Section = chosen(BODIES["unet_1d"], "blocks", "what lies between front and head of the network")
 
-    def largest_depth(self, num_samples: int) -> int:
+    def largest_depth(self, num_samples: int, sample_rate: int) -> int:
         """The largest depth that leaves the bottleneck a sample of a segment."""
         return max(num_samples, 1).bit_length() - 1
 

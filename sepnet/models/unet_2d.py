@@ -1,12 +1,16 @@
 """The U-Net on the spectrogram, with the STFT before it and the inverse after it."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 from pipelines.errors import UserError
 from sepnet.models import BODIES
 from sepnet.models.unet import COMPLEX_OUTPUTS, OUTPUTS, Unet
 from sepnet.options.fields import Section, chosen, option, other_default
+
+# Of the STFT. A window twice as long or half as long costs as much, and separates worse.
+WINDOW_SECONDS = 0.093
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +46,12 @@ class Unet2D(Unet):
         "with the square root of the magnitude, these and log magnitudes, or plain parts",
         choices=("log", "linear", "complex", "complex_log", "complex_linear"),
     )
-    frame_length: int = option(4096, "STFT window in samples", at_least=4)
-    frame_step: int = option(1024, "samples from one STFT frame to the next", at_least=1)
+    frame_length: int | None = option(
+        None, "STFT window in samples (default: the power of two next to 93 ms; 4096 at 44.1 kHz)", at_least=4
+    )
+    frame_step: int | None = option(
+        None, "samples from one STFT frame to the next (default: a quarter of the window)", at_least=1
+    )
     num_bins: int | None = option(
         None, "lowest STFT bins that the network sees; those above take the mask of the last (default: all)", at_least=2
     )
@@ -54,8 +62,11 @@ class Unet2D(Unet):
     wiener: bool = option(False, "let the estimates share the mixture in proportion to their powers")
     body: Section = chosen(BODIES["unet_2d"], "blocks", "what lies between front and head of the network")
 
-    def largest_depth(self, num_samples: int) -> int:
+    def largest_depth(self, num_samples: int, sample_rate: int) -> int:
         """The largest depth that leaves the bottleneck a frame and a bin of a segment."""
+        return self._at_rate(sample_rate)._largest_depth(num_samples)
+
+    def _largest_depth(self, num_samples: int) -> int:
         num_rows = (self.num_mel_bands or self.num_bins or self.frame_length // 2) // self._num_bands
         deepest = max(num_rows, 1).bit_length() - 1
         # As `STFT.num_frames`, which would load Keras.
@@ -73,6 +84,14 @@ class Unet2D(Unet):
         Raises:
             UserError: options that do not go together.
         """
+        return self._at_rate(sample_rate)._build(sources, num_channels, sample_rate)
+
+    def _at_rate(self, sample_rate: int) -> "Unet2D":
+        """The same with window and step as numbers of samples."""
+        length = self.frame_length or max(2 ** round(math.log2(WINDOW_SECONDS * sample_rate)), 4)
+        return dataclasses.replace(self, frame_length=length, frame_step=self.frame_step or max(length // 4, 1))
+
+    def _build(self, sources: Sequence[str], num_channels: int, sample_rate: int):
         from sepnet.models.network import Branch, finish
 
         self._check_options()

@@ -49,7 +49,7 @@ class UnetHybrid(Unet):
     normalization: str = option("renorm", "normalisation after each convolution", choices=NORMALIZATIONS)
     activation: str = option("gelu", "activation after each convolution", choices=ACTIVATIONS)
 
-    def largest_depth(self, num_samples: int) -> int:
+    def largest_depth(self, num_samples: int, sample_rate: int) -> int:
         """The largest depth that leaves the bottleneck a value of a segment."""
         depth = 0
         while STRIDE ** (depth + 1) * 2**self.shared_levels <= num_samples:

@@ -59,7 +59,15 @@ def small_section(family, **options):
 
 def contract_of(network, *, sources=SOURCES, num_channels=2, sample_rate=SAMPLE_RATE):
     """The contract of a small network that was not trained."""
-    return make_contract(network, name="small", sources=sources, sample_rate=sample_rate, num_channels=num_channels)
+    return make_contract(
+        name="small",
+        sources=list(sources),
+        sample_rate=sample_rate,
+        num_channels=num_channels,
+        grid_samples=network.grid_samples,
+        context_samples=network.reach_samples,
+        parts={source: [source] for source in sources},
+    )
 
 
 def noise(*shape, seed=0):

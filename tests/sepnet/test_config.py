@@ -218,4 +218,22 @@ def test_every_field_is_read_somewhere():
     ],
 )
 def test_largest_depth_leaves_one_value_at_the_bottom(section, num_samples, largest):
-    assert section.largest_depth(num_samples) == largest
+    assert section.largest_depth(num_samples, 44_100) == largest
+
+
+@pytest.mark.parametrize(
+    ("sample_rate", "options", "step"),
+    [
+        (44_100, {}, 1024),
+        (48_000, {}, 1024),
+        (22_050, {}, 512),
+        (8000, {}, 256),
+        (44_100, {"frame_length": 512}, 128),
+        (44_100, {"frame_length": 512, "frame_step": 100}, 100),
+        (2, {}, 1),
+    ],
+)
+def test_the_window_is_as_long_in_seconds_at_any_rate(sample_rate, options, step):
+    section = Unet2D(depth=1, base_filters=1, subbands=1, **options)
+    network = section.build(sources=("vocals", "other"), num_channels=1, sample_rate=sample_rate)
+    assert network.grid_samples == 2 * step

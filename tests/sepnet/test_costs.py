@@ -52,8 +52,9 @@ def unknown_to_tensorflow(config, num_samples):
     """Fourier transforms of 2 channels and of 4 stems with 2."""
     if config.family == "unet_1d":
         return 0
-    num_spectra = (2 + 4 * 2) * (num_samples // config.model.frame_step + 3)
-    length = config.model.frame_length
+    # The default window is that of 44.1 kHz.
+    step, length = config.model.frame_step or 1024, config.model.frame_length or 4096
+    num_spectra = (2 + 4 * 2) * (num_samples // step + 3)
     return num_spectra * 2.5 * length * np.log2(length)
 
 

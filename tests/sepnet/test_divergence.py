@@ -99,7 +99,7 @@ def test_options_that_mean_nothing_are_refused(values, message):
 
 @pytest.mark.parametrize("name", ["..", ".", "a/b", "/a"])
 def test_a_name_leads_nowhere_else(place, name):
-    with pytest.raises(UserError, match=f"--name {name} is no name of a folder; --runs and --saved-models say where"):
+    with pytest.raises(UserError, match=f"--name: '{name}' is no name of a folder; other options say where"):
         train(["--data", "songs", *TINY, "--name", name])
 
 

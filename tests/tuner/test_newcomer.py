@@ -23,7 +23,7 @@ class ToyFamily(Unet):
     loudness: float = option(1.0, "a factor of all estimates")
     body: Section = chosen(BODIES["unet_1d"], "toy_body", "between front and head")
 
-    def largest_depth(self, num_samples):
+    def largest_depth(self, num_samples, sample_rate):
         return max(num_samples, 1).bit_length() - 1
 
     def build(self, *, sources, num_channels, sample_rate):

@@ -1,9 +1,15 @@
 """SavedModels of what a search has found."""
 
 import pathlib
+from collections.abc import Sequence
 
 from pipelines.errors import UserError, one_line
+from sepnet.combination.combined import export_combination
+from sepnet.combination.members import read_members
+from sepnet.combination.tables import print_fits
+from sepnet.combination.weights import fit_weights
 from sepnet.config.run_folder import Run
+from sepnet.config.songs import config_tracks, data_root
 from sepnet.export.write import export_run
 from tuner.reporting.analysis import analyse
 from tuner.searching.records import Search, Trial
@@ -46,9 +52,38 @@ def export_trials(
     return exported
 
 
+def export_blend(
+    search: Search, exported: Sequence[tuple[Trial, pathlib.Path]], saved_models: pathlib.Path
+) -> pathlib.Path:
+    """Exports one model of several, `saved_models/<search>_blend/<version>`.
+
+    Their weights have the least squared error on the whole validation songs of the search.
+
+    Args:
+        search: the search.
+        exported: of `export_trials`.
+        saved_models: folder of models.
+
+    Returns:
+        Folder of the version.
+
+    Raises:
+        UserError: one model alone was exported, or there is one validation song alone.
+    """
+    members = read_members([version for _, version in exported])
+    data = Run(exported[0][0].runs[0].folder).config.data
+    fits = fit_weights(members, config_tracks(data)["valid"])
+    print_fits(members, fits, data_root(data))
+    weights = {source: fit.weights for source, fit in fits.items()}
+    return export_combination(members, weights, saved_models / _named(search, "_blend"), fits)
+
+
 def model_name(search: Search, trial: Trial) -> str:
     """The name of an exported model: UTF-8, as clients send it, and no longer than a file system takes."""
     knobs = "".join(f"_{name}-{value}" for name, value in trial.knobs.items() if "/" not in name)
-    ending = f"_{trial.representation}_depth{trial.depth}{knobs}"
+    return _named(search, f"_{trial.representation}_depth{trial.depth}{knobs}")
+
+
+def _named(search: Search, ending: str) -> str:
     beginning = one_line(search.folder.name).encode()[: max(MOST_BYTES - len(ending.encode()), 1)]
     return beginning.decode(errors="ignore") + ending

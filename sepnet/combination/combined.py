@@ -1,0 +1,86 @@
+"""One SavedModel of several."""
+
+import dataclasses
+import math
+import pathlib
+from collections.abc import Mapping
+
+from sepnet.combination.members import Members
+from sepnet.combination.weights import Fit, Weights
+from sepnet.export.contract import make_contract
+from sepnet.export.saved_model import SavedModel
+from sepnet.export.signatures import SERVING_DEFAULT
+from sepnet.export.write import export_function
+
+
+def export_combination(
+    members: Members, weights: Weights, folder: pathlib.Path, fits: Mapping[str, Fit]
+) -> pathlib.Path:
+    """Writes a model whose every source is the weighted sum of what its members estimate.
+
+    It holds copies of the members that have a weight, and stands without them. Blocks of a song join exactly where
+    they do in all members: its grid is a multiple of theirs, its context the largest.
+
+    Args:
+        members: of `sepnet.combination.members.read_members`.
+        weights: for every source a number for each member, not all 0.
+        folder: `saved_models/<name>`.
+        fits: where the weights come from, for the contract; empty if they were given.
+
+    Returns:
+        Folder of the new version.
+
+    Raises:
+        UserError: a member is damaged, or the folder cannot be written.
+    """
+    heard = [place for place in range(len(members.models)) if any(values[place] for values in weights.values())]
+    models = [SavedModel(members.models[place].path) for place in heard]
+    kept = {source: [values[place] for place in heard] for source, values in weights.items()}
+    contexts = [model.contract["context_samples"] for model in models]
+    contract = make_contract(
+        name=folder.name,
+        sources=list(weights),
+        sample_rate=members.sample_rate,
+        num_channels=members.num_channels,
+        grid_samples=math.lcm(*(model.contract["grid_samples"] for model in models)),
+        context_samples=None if None in contexts else max(contexts),
+        parts=members.parts,
+        members=[
+            {
+                "name": model.name,
+                "version": model.path.name,
+                "weights": {source: values[place] for source, values in kept.items()},
+            }
+            for place, model in enumerate(models)
+        ],
+        **({"fits": {source: dataclasses.asdict(fit) for source, fit in fits.items()}} if fits else {}),
+    )
+
+    def run(mixture):
+        stems = [_run_member(model, mixture, members.num_channels) for model in models]
+        return {
+            source: sum(weight * each[source] for weight, each in zip(values, stems, strict=True) if weight)
+            for source, values in kept.items()
+        }
+
+    loaded = [model.loaded for model in models]
+    return export_function(run, list(kept), folder, contract, num_channels=members.num_channels, keep=loaded)
+
+
+def _run_member(model: SavedModel, mixture, num_channels: int) -> dict:
+    """Stems of `[batch, num_samples, num_channels]`, in groups of as many channels as the member takes."""
+    import tensorflow as tf
+
+    separate, size = model.signatures[SERVING_DEFAULT], model.contract["num_channels"]
+    if size == num_channels:
+        return separate(mixture=mixture)
+    batch, num_samples, _ = tf.unstack(tf.shape(mixture))
+    num_groups = num_channels // size
+    groups = tf.transpose(tf.reshape(mixture, [batch, num_samples, num_groups, size]), [0, 2, 1, 3])
+    stems = separate(mixture=tf.reshape(groups, [batch * num_groups, num_samples, size]))
+
+    def joined(stem):
+        apart = tf.transpose(tf.reshape(stem, [batch, num_groups, num_samples, size]), [0, 2, 1, 3])
+        return tf.reshape(apart, [batch, num_samples, num_channels])
+
+    return {source: joined(stem) for source, stem in stems.items()}

@@ -1,0 +1,83 @@
+"""The models that are combined, and what they must agree in."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from pipelines.errors import UserError
+from sepnet.export.contract import check_contract, read_contract
+from sepnet.export.saved_model import read_parts
+from sepnet.export.write import newest_version
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One of the models.
+
+    Attributes:
+        path: folder of the version.
+        contract: its contract.
+        parts: the stems whose sum each of its sources is.
+    """
+
+    path: pathlib.Path
+    contract: dict[str, Any]
+    parts: dict[str, tuple[str, ...]]
+
+    def __str__(self) -> str:
+        return self.path.resolve().parent.name
+
+
+@dataclasses.dataclass(frozen=True)
+class Members:
+    """Models that agree.
+
+    Attributes:
+        models: two or more.
+        sample_rate: Hz, of all.
+        num_channels: the most that any takes; those that take fewer run on groups of channels.
+        parts: the stems whose sum each source is, of all sources that any model has.
+    """
+
+    models: tuple[Member, ...]
+    sample_rate: int
+    num_channels: int
+    parts: dict[str, tuple[str, ...]]
+
+
+def read_members(paths: Sequence[pathlib.Path]) -> Members:
+    """Reads the contracts of models, without loading them.
+
+    Args:
+        paths: folders of two or more models, or of versions of them.
+
+    Raises:
+        UserError: there is no SavedModel, or the models do not agree: in their rates, in which stems a source is, or in
+            numbers of channels of which one is no multiple of another.
+    """
+    if len(paths) < 2:
+        raise UserError(f"one model, {paths[0]}; a combination needs two or more")
+    models = tuple(_read_member(path) for path in paths)
+    for key, words in (("sample_rate", "Hz"), ("num_channels", "channels")):
+        values = {str(model): model.contract[key] for model in models}
+        most = max(values.values())
+        if any(most % value if key == "num_channels" else most != value for value in values.values()):
+            listed = ", ".join(f"{name} {value} {words}" for name, value in values.items())
+            raise UserError(f"the models take different audio ({listed}); combine those that take the same")
+    parts: dict[str, tuple[str, ...]] = {}
+    for model in models:
+        for source, stems in model.parts.items():
+            if set(parts.setdefault(source, stems)) != set(stems):
+                raise UserError(
+                    f"{source} is {'+'.join(parts[source])} in one model and {'+'.join(stems)} in {model}; combine "
+                    "models whose sources of one name are the same"
+                )
+    most_channels = max(model.contract["num_channels"] for model in models)
+    return Members(models, models[0].contract["sample_rate"], most_channels, parts)
+
+
+def _read_member(path: pathlib.Path) -> Member:
+    version = newest_version(path)
+    contract = check_contract(read_contract(version), str(version))
+    return Member(version, contract, read_parts(version))
