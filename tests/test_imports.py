@@ -46,6 +46,13 @@ ROOMS = {
     ),
     "sepnet.evaluation": ("sepnet.config", "sepnet.measures", "sepnet.reports", "sepnet.separation"),
     "sepnet.combination": ("sepnet.config", "sepnet.export", "sepnet.reports", "sepnet.separation"),
+    "sepnet.importers": (
+        "sepnet.config",
+        "sepnet.export",
+        "sepnet.models",
+        "sepnet.models.bodies",
+        "sepnet.models.layers",
+    ),
     "sepnet.serving.engine": ("sepnet.export", "sepnet.separation"),
     "sepnet.serving.routes": ("sepnet.export", "sepnet.serving.engine"),
     "sepnet.serving": ("sepnet.serving.engine", "sepnet.serving.routes"),

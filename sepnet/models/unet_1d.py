@@ -41,7 +41,7 @@ class Unet1D(Unet):
         """
         from sepnet.models.layers.lengths import CropCenter
         from sepnet.models.network import Branch, finish
-        from sepnet.models.outputs import count_outputs, make_estimates, run_networks
+        from sepnet.models.outputs import count_outputs, run_networks
 
         valid_samples = self.body.valid_samples(self.depth)
 
@@ -56,7 +56,13 @@ class Unet1D(Unet):
                 separate=self.separate_networks,
             )
             seen = CropCenter(name="crop_to_stems")(mixture, raw) if valid_samples else mixture
-            return make_estimates(raw, seen, num_sources=len(sources), output=self.output)
+            return self._estimates(raw, seen, len(sources))
 
         branch = Branch(run, self.body.grid(self.depth), valid_samples=valid_samples)
         return finish([branch], sources=sources, num_channels=num_channels, name="unet_1d")
+
+    def _estimates(self, raw, mixture, num_sources: int):
+        """Estimates of all sources, from what the body gives and the mixture as long as that."""
+        from sepnet.models.outputs import make_estimates
+
+        return make_estimates(raw, mixture, num_sources=num_sources, output=self.output)

@@ -108,3 +108,27 @@ class CropLike(PlainLayer):
 
     def reach(self, first, last, inputs, outputs):
         return [(first, last), None]
+
+
+@keras.saving.register_keras_serializable(package="sepnet")
+class Delay(PlainLayer):
+    """Puts zeros before a waveform, or takes as many samples away where the number is below 0."""
+
+    def __init__(self, num_samples: int, **kwargs):
+        super().__init__(**kwargs)
+        self.num_samples = num_samples
+
+    def call(self, inputs):
+        if self.num_samples < 0:
+            return stretch(inputs, 1, -self.num_samples, ops.shape(inputs)[1] + self.num_samples)
+        return ops.pad(inputs, [(0, 0), (self.num_samples, 0), (0, 0)])
+
+    def compute_output_shape(self, input_shape):
+        batch, length, channels = input_shape
+        return (batch, None if length is None else length + self.num_samples, channels)
+
+    def get_config(self):
+        return {**super().get_config(), "num_samples": self.num_samples}
+
+    def reach(self, first, last, inputs, outputs):
+        return [(first - self.num_samples, last - self.num_samples)]

@@ -98,6 +98,17 @@ class Remainder(OverSources):
 
 
 @keras.saving.register_keras_serializable(package="sepnet")
+class Clip(PlainLayer):
+    """Cuts waveforms at full scale, from -1 to 1."""
+
+    def call(self, estimates):
+        return ops.clip(estimates, -1.0, 1.0)
+
+    def compute_output_shape(self, estimates_shape):
+        return estimates_shape
+
+
+@keras.saving.register_keras_serializable(package="sepnet")
 class WienerStep(OverSources):
     """Shares the mixture's magnitudes out in proportion to the powers of the estimates, so that these add up to it.
 

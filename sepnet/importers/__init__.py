@@ -1,0 +1,6 @@
+"""Published weights, brought into this project's networks. A new format is a file, and a line here."""
+
+IMPORTERS = {
+    "spleeter": "sepnet.importers.spleeter:load",
+    "wave-u-net": "sepnet.importers.wave_u_net:load",
+}

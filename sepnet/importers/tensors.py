@@ -1,0 +1,109 @@
+"""Tensors of a published file, taken by name: what is missing, spare or of another shape is refused."""
+
+import dataclasses
+import fnmatch
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipelines.errors import UserError, one_line
+
+if TYPE_CHECKING:
+    from sepnet.models.network import Network
+
+
+@dataclasses.dataclass(frozen=True)
+class Imported:
+    """A published network with its weights.
+
+    Attributes:
+        network: the whole of it, from waveform to stems.
+        parts: the stems of MUSDB18 whose sum each source is.
+        sample_rate: Hz.
+        num_channels: audio channels in and out.
+    """
+
+    network: "Network"
+    parts: dict[str, tuple[str, ...]]
+    sample_rate: int
+    num_channels: int
+
+
+class Tensors:
+    """The tensors of a file, each of which is to be taken once.
+
+    Args:
+        where: the file, as errors call it.
+        shapes: of its tensors, by name.
+        read: gives a tensor by its name.
+        ignored: patterns of the names of those that no network needs, such as an optimiser's.
+    """
+
+    def __init__(
+        self,
+        where: pathlib.Path | str,
+        shapes: Mapping[str, Sequence[int]],
+        read: Callable[[str], np.ndarray],
+        ignored: Sequence[str] = (),
+    ):
+        self._where, self._shapes, self._read = where, shapes, read
+        self._left = {name for name in shapes if not any(fnmatch.fnmatchcase(name, each) for each in ignored)}
+
+    def into(self, variable, *names: str, change: Callable[..., np.ndarray] = lambda tensor: tensor) -> None:
+        """Assigns a tensor to a variable of Keras, or what a function makes of several.
+
+        Raises:
+            UserError: there is no such tensor, or it has another shape than the variable.
+        """
+        for name in names:
+            if name not in self._shapes:
+                raise UserError(f"{self._where} has no tensor {name}; it holds another network, or not all of one")
+        value = change(*map(self._read, names))
+        if tuple(value.shape) != tuple(variable.shape):
+            shapes = ", ".join(f"{name} {list(self._shapes[name])}" for name in names)
+            raise UserError(
+                f"{self._where} holds {shapes}, and the network has {list(variable.shape)} there; it is another network"
+            )
+        self._left.difference_update(names)
+        variable.assign(value)
+
+    def leave(self, *names: str) -> None:
+        """Passes over tensors that the published network has and does not use."""
+        self._left.difference_update(names)
+
+    def check_all_taken(self) -> None:
+        """Raises a `UserError` where a tensor was not taken: the file is one of another network."""
+        if self._left:
+            names = sorted(self._left)
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise UserError(
+                f"{self._where} holds {', '.join(names[:3])}{more}, which the network does not have; it is another "
+                "network"
+            )
+
+
+def read_checkpoint(folder: pathlib.Path, ignored: Sequence[str]) -> Tensors:
+    """The tensors of the one TensorFlow checkpoint in a folder.
+
+    Raises:
+        UserError: there is none, there are several, or it is damaged.
+    """
+    import tensorflow as tf
+
+    found = sorted(folder.glob("*.index"))
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found) or "none"
+        raise UserError(f"{folder} must hold one checkpoint, a file *.index and its data; it holds {names}")
+    prefix = found[0].with_suffix("")
+
+    def guarded(read: Callable, *arguments):
+        try:
+            return read(*arguments)
+        except (tf.errors.OpError, ValueError, RuntimeError, IndexError, UnicodeDecodeError) as error:
+            raise UserError(f"{prefix} is damaged, or no checkpoint of TensorFlow: {one_line(error)[:160]}") from error
+
+    reader = guarded(tf.train.load_checkpoint, str(prefix))
+    shapes = guarded(reader.get_variable_to_shape_map)
+    return Tensors(prefix.name, shapes, lambda name: guarded(reader.get_tensor, name), ignored)

@@ -1,0 +1,97 @@
+"""`python -m sepnet.pretrained`: models of published weights: lists them; with a name, fetches one and exports it."""
+
+import argparse
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipelines.cache import cache_path
+from pipelines.errors import CommandParser, UserError, run_command, user_path
+from pipelines.files import check_writable
+from sepnet.export.write import versions
+from sepnet.importers.archives import unpacked
+from sepnet.importers.catalog import read_catalog
+from sepnet.importers.fetch import fetch
+from sepnet.options.registry import load
+from sepnet.reports.tables import print_table
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command.
+
+    Raises:
+        UserError: no such name, or the weights cannot be fetched or are others.
+    """
+    arguments = _parser().parse_args(argv)
+    catalog = read_catalog()
+    if arguments.name is None:
+        _list(catalog, arguments.saved_models, arguments.json)
+        return
+    if arguments.name not in catalog:
+        raise UserError(f"no pretrained model {arguments.name}; there are {', '.join(catalog)}")
+    entry = catalog[arguments.name]
+    folder = arguments.saved_models / arguments.name
+    check_writable(folder)
+    weights = arguments.weights or _fetched(arguments.name, entry)
+    print(f"reference:   {entry['reference']}")
+    print(f"licence:     {entry['licence'] or 'that of whoever trained them'}")
+    with unpacked(weights, entry["files"]) as place:
+        # TensorFlow takes seconds to load: only after everything that can be refused without it.
+        from sepnet.importers import IMPORTERS
+        from sepnet.importers.export import export_imported
+
+        imported = load(IMPORTERS, entry["format"], "format")(place, entry["options"])
+        version = export_imported(imported, folder, arguments.name, entry)
+    print(f"SavedModel:  {version}")
+    print(f"next:        python -m sepnet.separate SONG --model {folder}")
+
+
+def _fetched(name: str, entry: Mapping[str, Any]) -> pathlib.Path:
+    """The published file in the cache, fetched unless it is there."""
+    if entry["url"] is None:
+        raise UserError(f"no weights of {name} are published; give --weights those of your own training")
+    path = cache_path() / "pretrained" / pathlib.PurePosixPath(entry["url"].partition("?")[0]).name
+    fetch(entry["url"], path, entry["sha256"])
+    return path
+
+
+def _list(catalog: Mapping[str, Any], saved_models: pathlib.Path, as_json: bool) -> None:
+    installed = {name: bool(versions(saved_models / name)) for name in catalog}
+    if as_json:
+        print(json.dumps({name: {**entry, "installed": installed[name]} for name, entry in catalog.items()}, indent=2))
+        return
+    rows = [
+        (
+            name,
+            entry["what"],
+            entry["figures"] or "",
+            "" if entry["megabytes"] is None else str(entry["megabytes"]),
+            ("no weights" if entry["url"] is None else entry["licence"]),
+            "yes" if installed[name] else "",
+        )
+        for name, entry in catalog.items()
+    ]
+    headings = ("", "separates", "SDR, dB", "MB", "licence", "here")
+    print_table(headings, rows, texts=(1, 4, 5), boxed=False, whole_figures=True)
+    print("SDR: of each source on the test songs of MUSDB18, median of medians, as published or by its estimates.")
+    print("`python -m sepnet.pretrained NAME` fetches one and exports it; nothing is fetched before that.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = CommandParser(
+        prog="python -m sepnet.pretrained", description=__doc__.partition(": ")[2], allow_abbrev=False
+    )
+    parser.add_argument("name", nargs="?", metavar="NAME", help="model to fetch and export (default: list them)")
+    parser.add_argument(
+        "--weights", type=user_path, metavar="FILE", help="published file or folder that you have, instead of fetching"
+    )
+    parser.add_argument("--json", action="store_true", help="list for programs")
+    parser.add_argument(
+        "--saved-models", type=user_path, default=pathlib.Path("saved_models"), help="folder of models [saved_models]"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    run_command(main)
