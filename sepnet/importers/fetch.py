@@ -35,6 +35,7 @@ def fetch(url: str, path: pathlib.Path, sha256: str | None) -> None:
         try:
             _download(url, part)
         except urllib.error.HTTPError as error:
+            error.close()
             if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 part.unlink()
                 raise UserError(f"{url} is shorter than what was fetched of it before; start again") from error

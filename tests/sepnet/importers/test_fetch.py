@@ -1,0 +1,200 @@
+"""Downloads and archives, from a server on this machine that breaks off, redirects and lies."""
+
+import hashlib
+import http.server
+import io
+import os
+import tarfile
+import threading
+import zipfile
+
+import numpy as np
+import pytest
+
+from pipelines.errors import UserError
+from sepnet.importers.archives import MOST_BYTES, unpacked
+from sepnet.importers.fetch import fetch
+
+CONTENT = np.random.default_rng(0).bytes(300_000)
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+# A broken answer stops here.
+BREAKS_AT = 100_000
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.server.seen.append((self.path, self.headers.get("Range")))
+        if self.path == "/moved":
+            self.send_response(302)
+            self.send_header("Location", "/whole")
+            self.end_headers()
+            return
+        if self.path == "/missing":
+            self.send_error(404)
+            return
+        first = int(self.headers["Range"].removeprefix("bytes=").rstrip("-")) if "Range" in self.headers else 0
+        if self.path == "/no-ranges":
+            first = 0
+        if first >= len(CONTENT):
+            self.send_error(416)
+            return
+        self.send_response(206 if first else 200)
+        self.send_header("Content-Length", str(len(CONTENT) - first))
+        self.end_headers()
+        breaks = self.path == "/breaks" and not first
+        self.wfile.write(CONTENT[first : BREAKS_AT if breaks else None])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.seen = []
+        server.url = f"http://127.0.0.1:{server.server_port}"
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.mark.parametrize("place", ["whole", "moved"])
+def test_a_file_is_fetched_once(server, tmp_path, place):
+    for _ in range(2):
+        fetch(f"{server.url}/{place}", tmp_path / "cache" / "file", SHA256)
+    assert (tmp_path / "cache" / "file").read_bytes() == CONTENT
+    assert [path for path, _ in server.seen].count("/whole") == 1
+    assert os.listdir(tmp_path / "cache") == ["file"]
+
+
+def test_a_download_that_broke_off_goes_on(server, tmp_path):
+    with pytest.raises(UserError, match=r"broke off after 100000 of 300000 bytes.*start again to go on"):
+        fetch(f"{server.url}/breaks", tmp_path / "file", SHA256)
+    assert os.listdir(tmp_path) == ["file.part"]
+    fetch(f"{server.url}/breaks", tmp_path / "file", SHA256)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert [asked for _, asked in server.seen] == [None, f"bytes={BREAKS_AT}-"]
+
+
+def test_a_server_that_knows_no_ranges_gives_the_whole_again(server, tmp_path):
+    (tmp_path / "file.part").write_bytes(b"x" * 1000)
+    # Its answer would be 206 for a range.
+    fetch(f"{server.url}/no-ranges", tmp_path / "file", SHA256)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+def test_a_part_that_is_too_long_is_thrown_away(server, tmp_path):
+    (tmp_path / "file.part").write_bytes(CONTENT + b"x")
+    with pytest.raises(UserError, match="is shorter than what was fetched of it before; start again"):
+        fetch(f"{server.url}/whole", tmp_path / "file", SHA256)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "sha256", "message"),
+    [
+        ("/whole", "0" * 64, "another file than the one that was published"),
+        ("/missing", SHA256, "answers 404 Not Found; give --weights"),
+        (":1/whole", SHA256, "cannot be fetched"),
+        ("nowhere.invalid/", SHA256, "cannot be fetched"),
+    ],
+)
+def test_what_cannot_be_fetched_leaves_nothing(server, tmp_path, place, sha256, message):
+    url = {":1/whole": "http://127.0.0.1:1/whole", "nowhere.invalid/": "http://nowhere.invalid/"}.get(place)
+    with pytest.raises(UserError, match=message) as caught:
+        fetch(url or server.url + place, tmp_path / "file", sha256)
+    assert "\n" not in str(caught.value)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no disk that is always full")
+def test_a_full_disk_is_told_of(server, tmp_path):
+    (tmp_path / "file.part").symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"cannot write .*file\.part: No space left on device; make room"):
+        fetch(f"{server.url}/whole", tmp_path / "file", SHA256)
+
+
+def test_two_that_want_one_file_fetch_it_once(server, tmp_path):
+    threads = [
+        threading.Thread(target=fetch, args=(f"{server.url}/whole", tmp_path / "file", SHA256)) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(server.seen) == 1 and (tmp_path / "file").read_bytes() == CONTENT
+
+
+def write_tar(path, members):
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            if isinstance(content, tuple):
+                member.type, member.linkname = content
+                archive.addfile(member)
+            else:
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+def write_zip(path, members):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            if isinstance(content, tuple):
+                info = zipfile.ZipInfo(name)
+                info.external_attr = 0o120777 << 16
+                archive.writestr(info, content[1])
+            else:
+                archive.writestr(name, content)
+    return path
+
+
+@pytest.mark.parametrize("write", [write_tar, write_zip])
+def test_the_wanted_files_alone_are_unpacked(tmp_path, write):
+    members = {"models/a/model.index": b"index", "models/a/._model.index": b"mac", "models/a/model.meta": b"meta"}
+    with unpacked(write(tmp_path / "archive", members), ["*.index"]) as folder:
+        assert [path.name for path in folder.iterdir()] == ["model.index"]
+        assert (folder / "model.index").read_bytes() == b"index"
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("write", [write_tar, write_zip])
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"../model.index": b"index"}, "leads outside"),
+        ({"/tmp/model.index": b"index"}, "leads outside"),
+        ({"model.index": (tarfile.SYMTYPE, "/etc/passwd")}, "a link"),
+        ({"model.meta": b"meta"}, "holds no file of"),
+    ],
+)
+def test_archives_that_reach_outside_are_refused(tmp_path, write, members, message):
+    with pytest.raises(UserError, match=message), unpacked(write(tmp_path / "archive", members), ["*.index"]):
+        pass
+
+
+def test_bombs_are_refused_before_they_are_unpacked(tmp_path):
+    path = tmp_path / "archive"
+    with tarfile.open(path, "w") as archive:
+        member = tarfile.TarInfo("model.index")
+        member.size = MOST_BYTES + 1
+        # The header alone: what it announces never comes.
+        archive.fileobj.write(member.tobuf())
+    with pytest.raises(UserError, match="holds more than 2 GiB"), unpacked(path, ["*.index"]):
+        pass
+
+
+@pytest.mark.parametrize("write", [write_tar, write_zip])
+def test_damaged_archives_are_refused(tmp_path, write):
+    path = write(tmp_path / "archive", {"model.index": CONTENT, "model.data": CONTENT})
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    message = "is damaged" if write is write_tar else "is no archive"
+    with pytest.raises(UserError, match=message), unpacked(path, ["*.index", "*.data"]):
+        pass
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match="does not exist"), unpacked(tmp_path / "none", ["*.index"]):
+        pass
