@@ -17,8 +17,8 @@ The folder gets
 
 - `checkpoint`, `model.index`, `model.data-00000-of-00001` and `model.meta`, as TensorFlow writes them;
 - `weights.tar.gz`, the first three of them, as in an archive of Spleeter's;
-- `stems.npz`, for each instrument float32 `[num_samples, 2]`. With `--stretch N`: `[3, N, 2]`, the first, the middle and
-  the last N samples, and in `places` where each of the three begins.
+- `stems.npz`, for each instrument float32 `[num_samples, 2]`. With `--stretch N`: `[3, N, 2]`, the first, the middle
+  and the last N samples, and in `places` where each of the three begins.
 """
 
 import argparse
@@ -27,7 +27,6 @@ import io
 import json
 import math
 import pathlib
-import re
 import tarfile
 import tempfile
 
@@ -41,9 +40,8 @@ from spleeter.utils.configuration import load_configuration
 PUBLISHED_FILTERS = "16,32,64,128,256,512"
 PREFIX = "model"
 ARCHIVED = ("checkpoint", f"{PREFIX}.index", f"{PREFIX}.data-00000-of-00001")
-CONVOLUTION = re.compile(r"(conv2d(?:_transpose)?)(?:_\d+)?")
 # One in a thousand of a network's last values, before its sigmoid or softmax, lies further from their mean than this.
-LARGEST_LOGIT = 2.0
+LARGEST_LOGIT = 1.25
 
 
 class Network:
@@ -73,9 +71,11 @@ class Network:
         waveform = self._waveform if whole else self._head
         return self._session.run(tensors, {self.features["waveform"]: waveform, self.features["audio_id"]: ""})
 
-    def assign(self, name: str, value: np.ndarray) -> None:
-        """Gives a variable its value."""
-        self.variables[name].load(value.astype(np.float32), self._session)
+    def assign(self, values: dict[str, np.ndarray]) -> None:
+        """Gives variables their values."""
+        initializers = {name: self.variables[name].initializer for name in values}
+        fed = {initializers[name].inputs[1]: value for name, value in values.items()}
+        self._session.run(list(initializers.values()), fed)
 
     def randomise(self, seed: int) -> None:
         """Gives every variable random values with which no layer dies and no mask sticks to 0 or 1.
@@ -84,34 +84,36 @@ class Network:
         layers in their order; so there is little for batch normalisation's own moments to correct.
         """
         generator = np.random.default_rng(seed)
+        kernels, others = {}, {}
         for name, variable in self.variables.items():
-            shape, (_, _, kind) = variable.shape.as_list(), name.rpartition("/")
+            shape, (layer, _, kind) = variable.shape.as_list(), name.rpartition("/")
             if kind == "kernel":
-                self.assign(name, generator.standard_normal(shape))
+                kernels[layer] = generator.standard_normal(shape)
             elif kind in ("gamma", "moving_variance"):
-                self.assign(name, generator.uniform(0.5, 1.5, shape))
+                others[name] = generator.uniform(0.5, 1.5, shape)
             elif kind in ("beta", "moving_mean"):
-                self.assign(name, generator.uniform(-0.5, 0.5, shape))
-        layers = [name[: -len("/kernel")] for name in self.variables if name.endswith("/kernel")]
-        depth = len(layers) // self.num_instruments
+                others[name] = generator.uniform(-0.5, 0.5, shape)
+        self.assign({**{f"{layer}/kernel": kernel for layer, kernel in kernels.items()}, **others})
+        layers, depth = list(kernels), len(kernels) // self.num_instruments
         for step in range(depth):
             # The same step of every instrument.
-            self._scale(layers[step::depth], generator, is_last=step == depth - 1)
+            self._scale({layer: kernels[layer] for layer in layers[step::depth]}, generator, step == depth - 1)
 
-    def _scale(self, layers: list[str], generator: np.random.Generator, is_last: bool) -> None:
+    def _scale(self, kernels: dict[str, np.ndarray], generator: np.random.Generator, is_last: bool) -> None:
         graph = tf.compat.v1.get_default_graph()
         # The biases are still zero.
-        found = self.evaluate([graph.get_tensor_by_name(f"{layer}/BiasAdd:0") for layer in layers], whole=False)
-        for layer, values in zip(layers, found, strict=True):
+        found = self.evaluate([graph.get_tensor_by_name(f"{layer}/BiasAdd:0") for layer in kernels], whole=False)
+        scaled = {}
+        for (layer, kernel), values in zip(kernels.items(), found, strict=True):
             stride = self._num_times // values.shape[1]
             heard = values.reshape(-1, *values.shape[2:])[: math.ceil(self._num_frames / stride)]
             heard = heard.reshape(-1, heard.shape[-1]).astype(np.float64)
             mean = heard.mean(axis=0)
             spread = np.quantile(abs(heard - mean), 0.999, axis=0) / LARGEST_LOGIT if is_last else heard.std(axis=0)
-            kernel = self.evaluate(self.variables[f"{layer}/kernel"], whole=False)
-            is_transposed = CONVOLUTION.fullmatch(layer)[1] == "conv2d_transpose"
-            self.assign(f"{layer}/kernel", kernel / (spread[:, None] if is_transposed else spread))
-            self.assign(f"{layer}/bias", generator.uniform(-0.3, 0.3, mean.shape) - mean / spread)
+            # A transposed convolution's kernel has the channels of its output before those of its input.
+            scaled[f"{layer}/kernel"] = kernel / (spread[:, None] if "transpose" in layer else spread)
+            scaled[f"{layer}/bias"] = generator.uniform(-0.3, 0.3, mean.shape) - mean / spread
+        self.assign(scaled)
 
     def save(self, folder: pathlib.Path) -> None:
         """Writes the checkpoint, and the archive of it."""
@@ -135,13 +137,13 @@ class Network:
         masks, mixture = self.evaluate((self.builder.masks, self.builder.stft_feature))
         power = abs(mixture[:, :num_bins]).astype(np.float64) ** 2
         power /= power.sum()
-        print("mask            min    1 %   50 %   99 %    max   std; by power: mean   std  outside 0.01..0.99")
+        print("mask            min    1 %   50 %   99 %    max   std; by power: mean   std  outside 0.001..0.999")
         for name, mask in masks.items():
             mask = mask[:, :num_bins].astype(np.float64)
             percentiles = np.quantile(mask, (0, 0.01, 0.5, 0.99, 1))
             mean = (power * mask).sum()
             spread = math.sqrt((power * (mask - mean) ** 2).sum())
-            stuck = power[abs(mask - 0.5) > 0.49].sum()
+            stuck = power[abs(mask - 0.5) > 0.499].sum()
             print(
                 f"{name:13}", *(f"{each:6.3f}" for each in percentiles), f"{mask.std():5.3f}", " " * 8,
                 f"{mean:5.3f} {spread:5.3f}  {stuck:.4f}",

@@ -2,5 +2,6 @@
 
 IMPORTERS = {
     "spleeter": "sepnet.importers.spleeter:load",
+    "mdx-net": "sepnet.importers.mdx_net:load",
     "wave-u-net": "sepnet.importers.wave_u_net:load",
 }

@@ -3,6 +3,7 @@
 import contextlib
 import fnmatch
 import functools
+import glob
 import pathlib
 import shutil
 import stat
@@ -39,7 +40,11 @@ def unpacked(path: pathlib.Path, wanted: Sequence[str]) -> Iterator[pathlib.Path
     elif not (tarfile.is_tarfile(path) or zipfile.is_zipfile(path)):
         if not _is_wanted(path.name, wanted):
             raise UserError(f"{path} is no archive and no file of {' or '.join(wanted)}")
-        yield path.parent
+        with tempfile.TemporaryDirectory() as folder:
+            # It alone, and the other files of one checkpoint; more may lie beside them.
+            for file in path.resolve().parent.glob(f"{glob.escape(path.stem)}.*"):
+                pathlib.Path(folder, file.name).symlink_to(file)
+            yield pathlib.Path(folder)
     else:
         with tempfile.TemporaryDirectory() as folder:
             try:

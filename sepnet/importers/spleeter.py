@@ -4,6 +4,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from sepnet.importers.tensors import Imported, Tensors, read_checkpoint
 from sepnet.models.bodies.spleeter import Spleeter
 
@@ -28,7 +30,7 @@ def load(folder: pathlib.Path, options: Mapping[str, Any]) -> Imported:
         folder: holds the checkpoint, `model.index` and `model.data-00000-of-00001`.
         options: `sources`, the stems of each instrument, in the order of Spleeter's configuration; `activation` and
             `up_activation` of the networks; `output`, "mask" or "softmax_mask"; `num_bins`, the bins that the networks
-            see; `base_filters`, 16 as published.
+            see; `filters` of the six levels.
 
     Raises:
         UserError: the checkpoint is damaged, or one of other networks.
@@ -65,7 +67,6 @@ def _estimates(mixture, num_sources: int, options: Mapping[str, Any]):
         activation=options["activation"],
         up_activation=options["up_activation"],
     )
-    filters = [options["base_filters"] * 2**level for level in range(DEPTH + 1)]
     spectra = make_spectra(frame_length=FRAME_LENGTH, frame_step=FRAME_STEP, sample_rate=SAMPLE_RATE)
     # The program puts a window of zeros before the song. The STFT does so but for one step, and where a frame lies
     # among those that convolutions take together changes what they give.
@@ -76,7 +77,8 @@ def _estimates(mixture, num_sources: int, options: Mapping[str, Any]):
     padded = PadToGrid((1, 1, SEGMENT_FRAMES, 1), dtype="float32", name="pad")(seen)
 
     def network(features, count: int):
-        raw = body.apply(features, filters, count, recompute=False)
+        # Nothing lies below the deepest level.
+        raw = body.apply(features, [*options["filters"], 0], count, recompute=False)
         return FromFeatures(dtype="float32", name="from_features")(raw)
 
     raw = run_networks(
@@ -107,9 +109,9 @@ def _fill(network, index: int, tensors: Tensors) -> None:
     def name(kind: str, number: int) -> str:
         return f"{kind}_{number}" if number else kind
 
-    def fill(layer, name_of_layer: str, members: Sequence[str]) -> None:
+    def fill(layer, name_of_layer: str, members: Sequence[str], **changes) -> None:
         for member in members:
-            tensors.into(getattr(layer, member), f"{name_of_layer}/{member}")
+            tensors.into(getattr(layer, member), f"{name_of_layer}/{member}", **changes.get(member, {}))
 
     convolutions, transposed = (DEPTH + 1) * index, DEPTH * index
     norms = NORMS_OF_NETWORK * index
@@ -117,7 +119,10 @@ def _fill(network, index: int, tensors: Tensors) -> None:
     for level in range(DEPTH):
         fill(network.get_layer(f"encoder_{level}"), name("conv2d", convolutions + level), ("kernel", "bias"))
         below = DEPTH - 1 - level
-        fill(network.get_layer(f"decoder_{below}"), name("conv2d_transpose", transposed + level), ("kernel", "bias"))
+        # Published, what the way down had stands before what comes from below, which is as much.
+        swap = {"kernel": {"change": lambda kernel: np.roll(kernel, kernel.shape[-1] // 2, axis=-1)}} if level else {}
+        decoder = network.get_layer(f"decoder_{below}")
+        fill(decoder, name("conv2d_transpose", transposed + level), ("kernel", "bias"), **swap)
         norm = network.get_layer(f"decoder_{below}_norm").normalization
         fill(norm, name("batch_normalization", norms + DEPTH + level), statistics)
         encoder_norm = name("batch_normalization", norms + level)

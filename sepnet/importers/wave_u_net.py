@@ -52,7 +52,7 @@ def load(folder: pathlib.Path, options: Mapping[str, Any]) -> Imported:
     section = WaveUnet(**fields).changed(options.get("model", {}))
     network = section.build(sources=list(parts), num_channels=num_channels, sample_rate=rate)
     tensors = read_checkpoint(folder, IGNORED)
-    layers = {layer.name: layer for layer in network.core.layers}
+    layers = {layer.name: layer for layer in network.model.get_layer("core").layers}
     names = [f"separator/conv1d{f'_{index}' if index else ''}" for index in range(2 * section.depth + 1)]
 
     def fill(layer, name: str, change=lambda kernel: kernel) -> None:

@@ -108,6 +108,18 @@ class LowestBins(PlainLayer):
 
 
 @keras.saving.register_keras_serializable(package="sepnet")
+class ZeroLowestBins(LowestBins):
+    """Makes the lowest `num_bins` bins zero."""
+
+    def call(self, inputs):
+        lowest = super().call(inputs)
+        return ops.concatenate([ops.zeros_like(lowest), inputs[..., self.num_bins :]], axis=3)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+@keras.saving.register_keras_serializable(package="sepnet")
 class Scale(PlainLayer):
     """Multiplies by a number."""
 

@@ -1,0 +1,162 @@
+"""Imported networks against the programs that published them, which made `tests/data` (see `benchmarks/originals`)."""
+
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+
+from pipelines.errors import UserError
+from sepnet import pretrained
+from sepnet.export.contract import read_contract
+from sepnet.importers.catalog import read_catalog
+from sepnet.separation.separator import Separator
+
+DATA = pathlib.Path(__file__).parents[2] / "data"
+# Networks whose STFT steps by a part of their window that is whole, or not, as published networks' does.
+FOLDERS = {"mdx-net-vocals": "mdx-net-6144", "uvr-kim-vocal-2": "mdx-net-7680"}
+# How the small networks there differ from the published ones of the same name.
+SMALL_WAVE_U_NET = {"model": {"depth": 4, "base_filters": 3}}
+SMALL = {
+    **{
+        f"wave-u-net-{name}": ({"files": ["*.index", "*.data-*"]}, SMALL_WAVE_U_NET)
+        for name in ("m1", "m4", "m5", "m6", "m5-highsr")
+    },
+    "mdx-net-vocals": ({}, {"n_fft": 384, "hop": 64}),
+    "uvr-kim-vocal-2": ({}, {"n_fft": 480, "hop": 64, "compensate": 1.035}),
+    **{f"spleeter-{number}stems": ({}, {"filters": [2, 3, 4, 5, 6, 7]}) for number in (2, 4, 5)},
+}
+
+
+@pytest.fixture(scope="module")
+def install(tmp_path_factory):
+    """Imports a small network by the command and returns the folder of its version; each once."""
+    known = {}
+
+    def run(name, weights=None):
+        if name not in known or weights:
+            entry, options = SMALL[name]
+            catalog = read_catalog()
+            changed = {**catalog[name], **entry, "options": {**catalog[name]["options"], **options}}
+            folder = tmp_path_factory.mktemp("saved_models")
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(pretrained, "read_catalog", lambda: {**catalog, name: changed})
+                place = DATA / FOLDERS.get(name, name)
+                archive = place / "weights.tar.gz"
+                place = weights or (archive if archive.exists() else place)
+                pretrained.main([name, "--weights", str(place), "--saved-models", str(folder)])
+            if weights:
+                return folder / name / "1"
+            known[name] = folder / name / "1"
+        return known[name]
+
+    return run
+
+
+def stretches(name):
+    """The mixture, its rate, and for each source stretches of the original's stem with the places where they begin."""
+    if name in FOLDERS:
+        mixture, rate = soundfile.read(DATA / FOLDERS[name] / "short.flac", dtype="float32", always_2d=True)
+        with np.load(DATA / FOLDERS[name] / "short.npz") as file:
+            vocals = file["vocals"]
+        return mixture, rate, {"vocals": [(0, vocals)], "accompaniment": [(0, mixture - vocals)]}
+    mixture, rate = soundfile.read(DATA / name / "mixture.flac", dtype="float32", always_2d=True)
+    with np.load(DATA / name / "stems.npz") as file:
+        stems = {key.removeprefix("whole_"): file[key] for key in file if key != "places"}
+        return mixture, rate, {source: list(zip(file["places"], stem, strict=True)) for source, stem in stems.items()}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_stems_are_those_of_the_original(install, name):
+    version = install(name)
+    mixture, rate, expected = stretches(name)
+    separator = Separator(version)
+    assert set(separator.sources) == set(expected) and separator.is_exact and separator.sample_rate == rate
+    # A small block, so that the song is put together from several.
+    for stems in (separator(mixture, rate), Separator(version, block_seconds=0.1)(mixture, rate)):
+        for source, pieces in expected.items():
+            for place, piece in pieces:
+                found = stems[source][place : place + len(piece)]
+                np.testing.assert_allclose(found, piece.reshape(found.shape), rtol=0, atol=1e-4)
+                assert np.abs(piece).max() > 0.01
+
+
+def test_the_contract_says_where_weights_are_from(install):
+    contract = read_contract(install("wave-u-net-m4"))
+    entry = read_catalog()["wave-u-net-m4"]
+    assert contract["published"] == {
+        "name": "wave-u-net-m4",
+        **{key: entry[key] for key in ("reference", "licence", "url")},
+    }
+    assert contract["parts"] == {"accompaniment": ["drums", "bass", "other"], "vocals": ["vocals"]}
+
+
+def test_another_network_is_refused_by_name(install, tmp_path):
+    with pytest.raises(UserError, match=r"holds separator/conv1d/kernel \[15, 2, 3\].* the network has \[15, 1, 3\]"):
+        install("wave-u-net-m1", DATA / "wave-u-net-m4")
+    with pytest.raises(UserError, match=r"holds separator/interp_0.* which the network does not have"):
+        install("wave-u-net-m4", DATA / "wave-u-net-m5")
+    with pytest.raises(UserError, match="has no tensor separator/interp_0"):
+        install("wave-u-net-m5", DATA / "wave-u-net-m4")
+
+
+@pytest.mark.parametrize("suffix", ["index", "data-00000-of-00001"])
+def test_a_checkpoint_that_is_cut_off_is_refused(install, tmp_path, suffix):
+    shutil.copytree(DATA / "wave-u-net-m4", tmp_path / "weights")
+    path = tmp_path / "weights" / f"model-1.{suffix}"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError, match="is damaged, or no checkpoint of TensorFlow"):
+        install("wave-u-net-m4", tmp_path / "weights")
+
+
+def onnx_file(path, *nodes, shape=("batch", 4, 128, 32), inputs=("input",)):
+    """An ONNX file of some nodes."""
+    from onnx import TensorProto, helper, save
+
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in inputs]
+    output = helper.make_tensor_value_info("output", TensorProto.FLOAT, shape)
+    made = [helper.make_node(kind, [source], [target], name=kind) for kind, source, target in nodes]
+    save(helper.make_model(helper.make_graph(made, "graph", values, [output])), path)
+
+
+def test_other_onnx_files_are_refused(install, tmp_path):
+    path = tmp_path / "model.onnx"
+    onnx_file(path, ("Relu", "input", "output"))
+    with pytest.raises(
+        UserError, match="another network than MDX-Net's: a Conv should take input, and Relu does"
+    ):
+        install("mdx-net-vocals", path)
+    onnx_file(path, ("Relu", "input", "output"), shape=("batch", 2, 128))
+    with pytest.raises(UserError, match=r"its input is \[0, 2, 128\], not \[batch, 4, bins, frames\]"):
+        install("mdx-net-vocals", path)
+    whole = (DATA / "mdx-net-6144" / "model.onnx").read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="is damaged, or no ONNX file"):
+        install("mdx-net-vocals", path)
+
+
+def test_tensors_in_other_files_are_not_read(install, tmp_path):
+    import onnx
+
+    model = onnx.load(DATA / "mdx-net-6144" / "model.onnx")
+    onnx.external_data_helper.convert_model_to_external_data(model, location="weights.bin", size_threshold=0)
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(UserError, match="it does not hold the tensor"):
+        install("mdx-net-vocals", tmp_path / "model.onnx")
+
+
+def test_the_list_says_what_is_here(install, capsys, tmp_path):
+    pretrained.main(["--saved-models", str(install("wave-u-net-m4").parents[1]), "--json"])
+    listed = json.loads(capsys.readouterr().out)
+    assert [name for name, entry in listed.items() if entry["installed"]] == ["wave-u-net-m4"]
+    pretrained.main(["--saved-models", str(tmp_path)])
+    assert "spleeter-4stems" in capsys.readouterr().out
+
+
+def test_names_that_cannot_be_had():
+    with pytest.raises(UserError, match="no pretrained model demucs; there are spleeter-2stems"):
+        pretrained.main(["demucs"])
+    with pytest.raises(UserError, match="no weights of wave-u-net-m1 are published; give --weights"):
+        pretrained.main(["wave-u-net-m1"])
