@@ -124,9 +124,7 @@ def onnx_file(path, *nodes, shape=("batch", 4, 128, 32), inputs=("input",)):
 def test_other_onnx_files_are_refused(install, tmp_path):
     path = tmp_path / "model.onnx"
     onnx_file(path, ("Relu", "input", "output"))
-    with pytest.raises(
-        UserError, match="another network than MDX-Net's: a Conv should take input, and Relu does"
-    ):
+    with pytest.raises(UserError, match="another network than MDX-Net's: a Conv should take input, and Relu does"):
         install("mdx-net-vocals", path)
     onnx_file(path, ("Relu", "input", "output"), shape=("batch", 2, 128))
     with pytest.raises(UserError, match=r"its input is \[0, 2, 128\], not \[batch, 4, bins, frames\]"):
