@@ -22,7 +22,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     if arguments.fit and arguments.weights:
         raise UserError("--weights gives what --fit finds; leave out one of them")
-    members = read_members(arguments.models)
+    sources = arguments.sources and [name.strip() for name in arguments.sources.split(",")]
+    members = read_members(arguments.models, sources)
     folder = arguments.saved_models / arguments.to
     check_writable(folder)
     if arguments.fit:
@@ -50,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="WEIGHTS",
         help="2,1 for all sources, a number for each model, or vocals=2,1 for one [as much of each]",
     )
+    parser.add_argument("--sources", metavar="NAMES", help="what the new model gives, as vocals,drums [all]")
     parser.add_argument("--fit", metavar="DATA", help="folder of songs on whose valid split the weights are found")
     parser.add_argument(
         "--saved-models", type=user_path, default=pathlib.Path("saved_models"), help="folder of models [saved_models]"

@@ -1,8 +1,8 @@
 """`python -m benchmarks.originals.compare NAME FOLDER AUDIO`: an imported network beside the stems of its original.
 
 FOLDER is what one of the scripts beside this one left: weights in the published format, and `stems.npz` of the whole
-song. The song is separated as `sepnet.separate` does it; printed is by how much the stems differ, full scale being 1, at
-the most and in the second in which they differ least.
+song. The song is separated as `sepnet.separate` does it; printed is by how much the stems differ, full scale being 1,
+at the most and in the second in which they differ least.
 """
 
 import argparse

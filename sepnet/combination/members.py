@@ -37,7 +37,7 @@ class Members:
         models: two or more.
         sample_rate: Hz, of all.
         num_channels: the most that any takes; those that take fewer run on groups of channels.
-        parts: the stems whose sum each source is, of all sources that any model has.
+        parts: the stems whose sum each source is, of all sources that are wanted.
     """
 
     models: tuple[Member, ...]
@@ -46,15 +46,16 @@ class Members:
     parts: dict[str, tuple[str, ...]]
 
 
-def read_members(paths: Sequence[pathlib.Path]) -> Members:
+def read_members(paths: Sequence[pathlib.Path], sources: Sequence[str] | None = None) -> Members:
     """Reads the contracts of models, without loading them.
 
     Args:
         paths: folders of two or more models, or of versions of them.
+        sources: those that are wanted, in order; None for all.
 
     Raises:
-        UserError: there is no SavedModel, or the models do not agree: in their rates, in which stems a source is, or in
-            numbers of channels of which one is no multiple of another.
+        UserError: there is no SavedModel, no model has a source, or the models do not agree: in their rates, in which
+            stems a source is, or in numbers of channels of which one is no multiple of another.
     """
     if len(paths) < 2:
         raise UserError(f"one model, {paths[0]}; a combination needs two or more")
@@ -73,6 +74,9 @@ def read_members(paths: Sequence[pathlib.Path]) -> Members:
                     f"{source} is {'+'.join(parts[source])} in one model and {'+'.join(stems)} in {model}; combine "
                     "models whose sources of one name are the same"
                 )
+    if missing := [source for source in sources or () if source not in parts]:
+        raise UserError(f"no model has {', '.join(missing)}; they have {', '.join(parts)}")
+    parts = {source: parts[source] for source in sources or parts}
     most_channels = max(model.contract["num_channels"] for model in models)
     return Members(models, models[0].contract["sample_rate"], most_channels, parts)
 

@@ -75,6 +75,7 @@ def expected_stems(models, names, weights, mixture):
             ["--weights", "3,1", "drums=0,2"],
             {"vocals": (0.75, 0.25), "drums": (0, 1), "bass": (0.75, 0.25)},
         ),
+        (["waves", "mono"], ["--sources", "choir, drums"], {"choir": (0, 1), "drums": (1, 0)}),
         (
             ["waves", "mono", "spectra"],
             ["--weights", "vocals=1,3,4"],
@@ -154,6 +155,7 @@ def test_fitted_weights_are_those_of_least_squares(models, combine, songs, capsy
     [
         (["waves"], [], "needs two or more"),
         (["waves", "none"], [], "no SavedModel in"),
+        (["waves", "spectra"], ["--sources", "kazoo,bass"], "no model has kazoo; they have vocals, drums, bass"),
         (["waves", "spectra"], ["--weights", "1"], "is not 2 numbers from 0"),
         (["waves", "spectra"], ["--weights", "1,nan"], "is not 2 numbers from 0"),
         (["waves", "spectra"], ["--weights", "0,0"], "is not 2 numbers from 0"),
