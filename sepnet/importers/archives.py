@@ -37,14 +37,14 @@ def unpacked(path: pathlib.Path, wanted: Sequence[str]) -> Iterator[pathlib.Path
         yield path
     elif not path.exists():
         raise UserError(f"{path} does not exist; give the published file, or the folder that was unpacked from it")
-    elif not (tarfile.is_tarfile(path) or zipfile.is_zipfile(path)):
-        if not _is_wanted(path.name, wanted):
-            raise UserError(f"{path} is no archive and no file of {' or '.join(wanted)}")
+    elif _is_wanted(path.name, wanted):
         with tempfile.TemporaryDirectory() as folder:
             # It alone, and the other files of one checkpoint; more may lie beside them.
             for file in path.resolve().parent.glob(f"{glob.escape(path.stem)}.*"):
                 pathlib.Path(folder, file.name).symlink_to(file)
             yield pathlib.Path(folder)
+    elif not (tarfile.is_tarfile(path) or zipfile.is_zipfile(path)):
+        raise UserError(f"{path} is no archive and no file of {' or '.join(wanted)}")
     else:
         with tempfile.TemporaryDirectory() as folder:
             try:

@@ -1,4 +1,4 @@
-"""MDX-Net as ONNX files (second version: Kim, Choi, Chung, Lee, Jung 2021, https://arxiv.org/abs/2111.12203)."""
+"""MDX-Net from ONNX files and PyTorch checkpoints (second version: Kim, Choi, Chung, Lee, Jung 2021, https://arxiv.org/abs/2111.12203)."""
 
 import pathlib
 from collections.abc import Mapping
@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.errors import UserError, check_packages
+from pipelines.errors import UserError
+from sepnet.importers.mdx_checkpoint import read_checkpoint
 from sepnet.importers.mdx_onnx import MdxWeights, Weighted, read_onnx
 from sepnet.importers.tensors import Imported
 from sepnet.models.bodies.tfc_tdf import TfcTdf
@@ -19,7 +20,7 @@ EPSILON = 1e-3
 
 
 def load(folder: pathlib.Path, options: Mapping[str, Any]) -> Imported:
-    """Builds the network of an ONNX file, with all that the programs which run such files do before and after it.
+    """Builds the network of a file, with all that the programs which run such files do before and after it.
 
     Deliberate difference: these programs cut a song into stretches of as many frames as the network was trained on,
     and know nothing around them but zeros; here a song is one, and its beginning lies as that of a stretch does. The
@@ -27,7 +28,7 @@ def load(folder: pathlib.Path, options: Mapping[str, Any]) -> Imported:
     in songs that are longer.
 
     Args:
-        folder: holds the file, `NAME.onnx`.
+        folder: holds the file, `NAME.onnx` or `NAME.ckpt`.
         options: `sources`, the stems of the source that the network gives and of what it leaves; `n_fft` and `hop`, its
             STFT in samples, which the file does not say; `compensate`, by which the source is multiplied;
             `zero_lowest`, how many of the lowest bins the network does not see.
@@ -37,11 +38,11 @@ def load(folder: pathlib.Path, options: Mapping[str, Any]) -> Imported:
     """
     from sepnet.models.network import Branch, finish
 
-    check_packages(["onnx"], "networks in ONNX files", "pretrained")
-    files = sorted(folder.glob("*.onnx"))
+    readers = {".onnx": read_onnx, ".ckpt": read_checkpoint}
+    files = [path for path in sorted(folder.iterdir()) if path.suffix in readers]
     if len(files) != 1:
-        raise UserError(f"{folder} must hold one file *.onnx; it holds {len(files)}")
-    weights = read_onnx(files[0])
+        raise UserError(f"{folder} must hold one file {' or '.join(readers)}; it holds {len(files)}")
+    weights = readers[files[0].suffix](files[0])
     parts = {source: tuple(stems) for source, stems in options["sources"].items()}
     branch = Branch(
         lambda mixture: _estimates(mixture, weights, options),

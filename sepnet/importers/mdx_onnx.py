@@ -5,7 +5,7 @@ import pathlib
 
 import numpy as np
 
-from pipelines.errors import UserError, one_line
+from pipelines.errors import UserError, check_packages, one_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +70,7 @@ def read_onnx(path: pathlib.Path) -> MdxWeights:
     Raises:
         UserError: the file is damaged, or holds another network.
     """
+    check_packages(["onnx"], "networks in ONNX files", "pretrained")
     import google.protobuf.message
     import onnx
 

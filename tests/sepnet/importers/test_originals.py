@@ -1,8 +1,11 @@
 """Imported networks against the programs that published them, which made `tests/data` (see `benchmarks/originals`)."""
 
 import json
+import os
 import pathlib
+import pickle
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -16,7 +19,7 @@ from sepnet.separation.separator import Separator
 
 DATA = pathlib.Path(__file__).parents[2] / "data"
 # Networks whose STFT steps by a part of their window that is whole, or not, as published networks' does.
-FOLDERS = {"mdx-net-vocals": "mdx-net-6144", "uvr-kim-vocal-2": "mdx-net-7680"}
+FOLDERS = {"mdx-net-vocals": "mdx-net-6144", "uvr-kim-vocal-2": "mdx-net-7680", "uvr-voc-ft": "mdx-net-checkpoint"}
 # How the small networks there differ from the published ones of the same name.
 SMALL_WAVE_U_NET = {"model": {"depth": 4, "base_filters": 3}}
 SMALL = {
@@ -26,6 +29,7 @@ SMALL = {
     },
     "mdx-net-vocals": ({}, {"n_fft": 384, "hop": 64}),
     "uvr-kim-vocal-2": ({}, {"n_fft": 480, "hop": 64, "compensate": 1.035}),
+    "uvr-voc-ft": ({}, {"n_fft": 384, "hop": 64, "compensate": 1.0, "zero_lowest": 0}),
     **{f"spleeter-{number}stems": ({}, {"filters": [2, 3, 4, 5, 6, 7]}) for number in (2, 4, 5)},
 }
 
@@ -133,6 +137,42 @@ def test_other_onnx_files_are_refused(install, tmp_path):
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match="is damaged, or no ONNX file"):
         install("mdx-net-vocals", path)
+
+
+class Hostile:
+    """A pickle of it would run a command where it is read."""
+
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+def write_torch(path, content):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model/data.pkl", pickle.dumps(content, protocol=2))
+
+
+def test_pickles_that_want_more_than_tensors_are_refused(install, tmp_path):
+    write_torch(tmp_path / "model.ckpt", {"state_dict": Hostile(f"touch {tmp_path / 'harm'}")})
+    with pytest.raises(UserError, match=r"asks for posix\.system, which tensors do not need, so it is not read"):
+        install("uvr-voc-ft", tmp_path / "model.ckpt")
+    assert not (tmp_path / "harm").exists()
+
+
+def test_other_checkpoints_are_refused(install, tmp_path):
+    path = tmp_path / "model.ckpt"
+    write_torch(path, {"weights": 1})
+    with pytest.raises(UserError, match="does not hold state_dict and hyper_parameters with dim_f and dim_t"):
+        install("uvr-voc-ft", path)
+    write_torch(path, {"state_dict": {}, "hyper_parameters": {"dim_f": 128, "dim_t": 32}})
+    with pytest.raises(UserError, match=r"has no tensor first_conv\.1\.weight"):
+        install("uvr-voc-ft", path)
+    whole = (DATA / "mdx-net-checkpoint" / "model.ckpt").read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"model\.ckpt is damaged, or no file of PyTorch"):
+        install("uvr-voc-ft", path)
 
 
 def test_tensors_in_other_files_are_not_read(install, tmp_path):
