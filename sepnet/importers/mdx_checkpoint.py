@@ -2,17 +2,19 @@
 
 import pathlib
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from pipelines.errors import UserError
 from sepnet.importers.mdx_onnx import Block, MdxWeights, Weighted
+from sepnet.importers.tensors import Tensors
 from sepnet.importers.torch_files import read_torch
 
 # PyTorch's own.
 EPSILON = 1e-5
 SETTINGS = ("dim_f", "dim_t")
+# The STFT's own, and counters.
+IGNORED = ("window", "freq_pad", "*.num_batches_tracked")
 
 
 def read_checkpoint(path: pathlib.Path) -> MdxWeights:
@@ -30,56 +32,34 @@ def read_checkpoint(path: pathlib.Path) -> MdxWeights:
         or not all(key in settings for key in SETTINGS)
     ):
         raise UserError(f"{path} does not hold state_dict and hyper_parameters with {' and '.join(SETTINGS)}")
-    state = {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
-    for unused in ("window", "freq_pad"):
-        state.pop(unused, None)
-    taken = _Taken(path, state)
-    num_levels = len({name.split(".")[1] for name in state if name.startswith("ds.")})
+    tensors = Tensors(path, {name: np.shape(tensor) for name, tensor in state.items()}, state.__getitem__, IGNORED)
+    levels = range(len({name.split(".")[1] for name in state if name.startswith("ds.")}))
     weights = MdxWeights(
         settings["dim_f"],
         settings["dim_t"],
-        taken.convolution("first_conv.0", "first_conv.1"),
-        tuple(taken.block(f"encoding_blocks.{level}") for level in range(num_levels)),
-        tuple(taken.convolution(f"ds.{level}.0", f"ds.{level}.1") for level in range(num_levels)),
-        taken.block("bottleneck_block"),
-        tuple(taken.convolution(f"us.{level}.0", f"us.{level}.1") for level in range(num_levels)),
-        tuple(taken.block(f"decoding_blocks.{level}") for level in range(num_levels)),
-        Weighted(taken("final_conv.0.weight"), taken("final_conv.0.bias")),
+        _convolution(tensors, "first_conv.0", "first_conv.1"),
+        tuple(_block(tensors, f"encoding_blocks.{level}") for level in levels),
+        tuple(_convolution(tensors, f"ds.{level}.0", f"ds.{level}.1") for level in levels),
+        _block(tensors, "bottleneck_block"),
+        tuple(_convolution(tensors, f"us.{level}.0", f"us.{level}.1") for level in levels),
+        tuple(_block(tensors, f"decoding_blocks.{level}") for level in levels),
+        Weighted(tensors.take("final_conv.0.weight"), tensors.take("final_conv.0.bias")),
     )
-    taken.check_all()
+    tensors.check_all_taken()
     return weights
 
 
-class _Taken:
-    """The tensors of a `state_dict`, each of which is to be taken."""
+def _convolution(tensors: Tensors, name: str, norm: str, change=lambda kernel: kernel) -> Weighted:
+    bias = tensors.take(f"{name}.bias") if f"{name}.bias" in tensors.names else None
+    statistics = tuple(tensors.take(f"{norm}.{each}") for each in ("weight", "bias", "running_mean", "running_var"))
+    return Weighted(change(tensors.take(f"{name}.weight")), bias, statistics, EPSILON)
 
-    def __init__(self, path: pathlib.Path, state: Mapping[str, Any]):
-        self._path, self._state, self._left = path, state, set(state)
 
-    def __call__(self, name: str) -> np.ndarray:
-        if name not in self._state:
-            raise UserError(f"{self._path} has no tensor {name}; it holds another network, or not all of one")
-        self._left.discard(name)
-        return np.asarray(self._state[name], np.float32)
-
-    def convolution(self, name: str, norm: str, kernel=lambda kernel: kernel) -> Weighted:
-        bias = self(f"{name}.bias") if f"{name}.bias" in self._state else None
-        statistics = tuple(self(f"{norm}.{each}") for each in ("weight", "bias", "running_mean", "running_var"))
-        return Weighted(kernel(self(f"{name}.weight")), bias, statistics, EPSILON)
-
-    def block(self, name: str) -> Block:
-        count = len({each.split(".H.")[1].split(".")[0] for each in self._state if each.startswith(f"{name}.tfc.H.")})
-        convolutions = (
-            self.convolution(f"{name}.tfc.H.{index}.0", f"{name}.tfc.H.{index}.1") for index in range(count)
-        )
-        matrices = (
-            self.convolution(f"{name}.tdf.{index}", f"{name}.tdf.{index + 1}", np.transpose) for index in (0, 3)
-        )
-        return Block(tuple(convolutions), tuple(matrices))
-
-    def check_all(self) -> None:
-        if self._left:
-            raise UserError(
-                f"{self._path} holds {', '.join(sorted(self._left)[:3])}, which the network does not have; it is "
-                "another network"
-            )
+def _block(tensors: Tensors, name: str) -> Block:
+    place = f"{name}.tfc.H."
+    count = len({each.removeprefix(place).split(".")[0] for each in tensors.names if each.startswith(place)})
+    convolutions = (_convolution(tensors, f"{place}{index}.0", f"{place}{index}.1") for index in range(count))
+    matrices = (
+        _convolution(tensors, f"{name}.tdf.{index}", f"{name}.tdf.{index + 1}", np.transpose) for index in (0, 3)
+    )
+    return Block(tuple(convolutions), tuple(matrices))

@@ -9,7 +9,7 @@ import numpy as np
 from pipelines.errors import UserError
 from sepnet.importers.mdx_checkpoint import read_checkpoint
 from sepnet.importers.mdx_onnx import MdxWeights, Weighted, read_onnx
-from sepnet.importers.tensors import Imported
+from sepnet.importers.tensors import Imported, assign
 from sepnet.models.bodies.tfc_tdf import TfcTdf
 
 SAMPLE_RATE, NUM_CHANNELS = 44_100, 2
@@ -103,19 +103,11 @@ def _estimates(mixture, weights: MdxWeights, options: Mapping[str, Any]):
 
 
 def _fill(model, weights: MdxWeights, path: pathlib.Path) -> None:
-    def assign(variable, value: np.ndarray, name: str) -> None:
-        if tuple(value.shape) != tuple(variable.shape):
-            raise UserError(
-                f"{path} holds {list(value.shape)} at {name}, and the network has {list(variable.shape)} there; it is "
-                "another network"
-            )
-        variable.assign(value)
-
     def fill(layer_name: str, kernel, norm, weighted: Weighted, change=lambda kernel: kernel) -> None:
-        assign(kernel, change(weighted.kernel), layer_name)
+        assign(kernel, change(weighted.kernel), path, layer_name)
         variables = norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance
         for variable, value in zip(variables, _norm(weighted), strict=True):
-            assign(variable, value, f"{layer_name}'s normalisation")
+            assign(variable, value, path, f"{layer_name}'s normalisation")
 
     def fill_convolution(name: str, weighted: Weighted, order=slice(None)) -> None:
         layer = model.get_layer(name)
@@ -138,8 +130,8 @@ def _fill(model, weights: MdxWeights, path: pathlib.Path) -> None:
         fill(f"decoder_{level}_upsample", layer.kernel, norm.normalization, up, _keras)
         fill_block(f"decoder_{level}", block)
     last = model.get_layer("stems")
-    assign(last.kernel, _keras(weights.last.kernel)[..., CHANNEL_ORDER], "stems")
-    assign(last.bias, weights.last.offset[list(CHANNEL_ORDER)], "stems")
+    assign(last.kernel, _keras(weights.last.kernel)[..., CHANNEL_ORDER], path, "stems")
+    assign(last.bias, weights.last.offset[list(CHANNEL_ORDER)], path, "stems")
 
 
 def _keras(kernel: np.ndarray) -> np.ndarray:

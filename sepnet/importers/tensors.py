@@ -51,23 +51,29 @@ class Tensors:
         self._where, self._shapes, self._read = where, shapes, read
         self._left = {name for name in shapes if not any(fnmatch.fnmatchcase(name, each) for each in ignored)}
 
+    @property
+    def names(self) -> list[str]:
+        """The names of all tensors."""
+        return list(self._shapes)
+
+    def take(self, name: str) -> np.ndarray:
+        """Gives a tensor, float32.
+
+        Raises:
+            UserError: there is none of this name.
+        """
+        if name not in self._shapes:
+            raise UserError(f"{self._where} has no tensor {name}; it holds another network, or not all of one")
+        self._left.discard(name)
+        return np.asarray(self._read(name), np.float32)
+
     def into(self, variable, *names: str, change: Callable[..., np.ndarray] = lambda tensor: tensor) -> None:
         """Assigns a tensor to a variable of Keras, or what a function makes of several.
 
         Raises:
             UserError: there is no such tensor, or it has another shape than the variable.
         """
-        for name in names:
-            if name not in self._shapes:
-                raise UserError(f"{self._where} has no tensor {name}; it holds another network, or not all of one")
-        value = change(*map(self._read, names))
-        if tuple(value.shape) != tuple(variable.shape):
-            shapes = ", ".join(f"{name} {list(self._shapes[name])}" for name in names)
-            raise UserError(
-                f"{self._where} holds {shapes}, and the network has {list(variable.shape)} there; it is another network"
-            )
-        self._left.difference_update(names)
-        variable.assign(value)
+        assign(variable, change(*map(self.take, names)), self._where, " and ".join(names))
 
     def leave(self, *names: str) -> None:
         """Passes over tensors that the published network has and does not use."""
@@ -82,6 +88,20 @@ class Tensors:
                 f"{self._where} holds {', '.join(names[:3])}{more}, which the network does not have; it is another "
                 "network"
             )
+
+
+def assign(variable, value: np.ndarray, where: pathlib.Path | str, name: str) -> None:
+    """Assigns a value to a variable of Keras; errors call it by the file and the name that it has there.
+
+    Raises:
+        UserError: it has another shape.
+    """
+    if tuple(value.shape) != tuple(variable.shape):
+        raise UserError(
+            f"{where} holds {list(value.shape)} as {name}, and the network has {list(variable.shape)} there; it is "
+            "another network"
+        )
+    variable.assign(value)
 
 
 def read_checkpoint(folder: pathlib.Path, ignored: Sequence[str]) -> Tensors:

@@ -69,13 +69,18 @@ def expected_stems(models, names, weights, mixture):
 @pytest.mark.parametrize(
     ("names", "flags", "weights"),
     [
-        (["waves", "spectra"], [], dict.fromkeys(SOURCES, (0.5, 0.5))),
+        pytest.param(["waves", "spectra"], [], dict.fromkeys(SOURCES, (0.5, 0.5)), marks=pytest.mark.slow),
         (
             ["waves", "spectra"],
             ["--weights", "3,1", "drums=0,2"],
             {"vocals": (0.75, 0.25), "drums": (0, 1), "bass": (0.75, 0.25)},
         ),
-        (["waves", "mono"], ["--sources", "choir, drums"], {"choir": (0, 1), "drums": (1, 0)}),
+        pytest.param(
+            ["waves", "mono"],
+            ["--sources", "choir, drums"],
+            {"choir": (0, 1), "drums": (1, 0)},
+            marks=pytest.mark.slow,
+        ),
         (
             ["waves", "mono", "spectra"],
             ["--weights", "vocals=1,3,4"],

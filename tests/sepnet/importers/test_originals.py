@@ -72,7 +72,11 @@ def stretches(name):
         return mixture, rate, {source: list(zip(file["places"], stem, strict=True)) for source, stem in stems.items()}
 
 
-@pytest.mark.parametrize("name", SMALL)
+# Of these, others have the same parts.
+SLOW = ("wave-u-net-m5", "spleeter-4stems")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in SMALL])
 def test_stems_are_those_of_the_original(install, name):
     version = install(name)
     mixture, rate, expected = stretches(name)
@@ -98,7 +102,9 @@ def test_the_contract_says_where_weights_are_from(install):
 
 
 def test_another_network_is_refused_by_name(install, tmp_path):
-    with pytest.raises(UserError, match=r"holds separator/conv1d/kernel \[15, 2, 3\].* the network has \[15, 1, 3\]"):
+    with pytest.raises(
+        UserError, match=r"holds \[15, 2, 3\] as separator/conv1d/kernel, and the network has \[15, 1, 3\]"
+    ):
         install("wave-u-net-m1", DATA / "wave-u-net-m4")
     with pytest.raises(UserError, match=r"holds separator/interp_0.* which the network does not have"):
         install("wave-u-net-m4", DATA / "wave-u-net-m5")
