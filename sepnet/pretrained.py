@@ -13,6 +13,7 @@ from sepnet.export.write import versions
 from sepnet.importers.archives import unpacked
 from sepnet.importers.catalog import read_catalog
 from sepnet.importers.fetch import fetch
+from sepnet.models.keras_settings import load_keras, precision
 from sepnet.options.registry import load
 from sepnet.reports.tables import print_table
 
@@ -38,10 +39,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"licence:     {entry['licence'] or 'that of whoever trained them'}")
     with unpacked(weights, entry["files"]) as place:
         # TensorFlow takes seconds to load: only after everything that can be refused without it.
+        load_keras()
+        import keras
+
+        if keras.config.backend() != "tensorflow":
+            raise UserError(f"models are exported by TensorFlow; leave out KERAS_BACKEND={keras.config.backend()}")
         from sepnet.importers import IMPORTERS
         from sepnet.importers.export import export_imported
 
-        imported = load(IMPORTERS, entry["format"], "format")(place, entry["options"])
+        with precision("float32"):
+            imported = load(IMPORTERS, entry["format"], "format")(place, entry["options"])
         version = export_imported(imported, folder, arguments.name, entry)
     print(f"SavedModel:  {version}")
     print(f"next:        python -m sepnet.separate SONG --model {folder}")

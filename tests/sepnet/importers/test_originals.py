@@ -204,3 +204,12 @@ def test_names_that_cannot_be_had():
         pretrained.main(["demucs"])
     with pytest.raises(UserError, match="no weights of wave-u-net-m1 are published; give --weights"):
         pretrained.main(["wave-u-net-m1"])
+
+
+def test_another_back_end_is_refused(run, tmp_path):
+    weights = DATA / "wave-u-net-m4"
+    flags = ["--weights", weights, "--saved-models", tmp_path / "models"]
+    outcome = run("sepnet.pretrained", "wave-u-net-m4", *flags, KERAS_BACKEND="jax")
+    assert outcome.status == 2
+    assert outcome.stderr == "error: models are exported by TensorFlow; leave out KERAS_BACKEND=jax\n"
+    assert not (tmp_path / "models").exists()
