@@ -16,8 +16,11 @@ from sepnet.combine import main
 from sepnet.export.contract import read_contract
 from sepnet.export.saved_model import SavedModel
 from sepnet.export.write import export_model
+from sepnet.separation.remote_model import RemoteModel
 from sepnet.separation.separator import Separator
+from sepnet.serving.engine.options import ServeOptions
 from tests.sepnet.helpers import SAMPLE_RATE, SOURCES, contract_of, noise, small_network
+from tests.sepnet.serving.conftest import running
 
 TENSORFLOW_ALONE = """
 import sys
@@ -97,10 +100,12 @@ def test_a_combination_is_the_weighted_sum(models, combine, tmp_path, names, fla
     for source, stem in expected.items():
         np.testing.assert_allclose(stems[source], stem, rtol=0, atol=1e-6)
 
-    # Block by block, from TensorFlow alone, and in OpenVINO.
+    # Block by block, by a server, from TensorFlow alone, and in OpenVINO.
     separator = Separator(version, block_seconds=0.01)
     assert separator.is_exact
     song = separator(mixture[0], SAMPLE_RATE)
+    with running(ServeOptions(saved_models=tmp_path, poll_seconds=600)) as server:
+        served = Separator(RemoteModel(server.url, "both"))(mixture[0], SAMPLE_RATE)
     np.save(tmp_path / "mixture.npy", mixture)
     command = [sys.executable, "-I", "-c", TENSORFLOW_ALONE, str(version)]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
@@ -110,6 +115,7 @@ def test_a_combination_is_the_weighted_sum(models, combine, tmp_path, names, fla
         for source, stem in expected.items():
             np.testing.assert_allclose(alone[source], stem, rtol=0, atol=1e-6)
             np.testing.assert_allclose(song[source], stem[0], rtol=0, atol=1e-5)
+            np.testing.assert_allclose(served[source], stem[0], rtol=0, atol=1e-5)
             np.testing.assert_allclose(portable[source], stem, rtol=0, atol=1e-5)
 
 
