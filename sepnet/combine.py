@@ -1,7 +1,6 @@
 """`python -m sepnet.combine MODEL MODEL...`: makes one model of several, a weighted mean of what they estimate."""
 
 import argparse
-import pathlib
 from collections.abc import Sequence
 
 from pipelines.errors import CommandParser, UserError, folder_name, run_command, user_path
@@ -10,6 +9,7 @@ from sepnet.combination.members import read_members
 from sepnet.combination.tables import print_fits, print_weights
 from sepnet.combination.weights import fit_weights, given_weights
 from sepnet.config.data import Data
+from sepnet.config.flags import add_saved_models
 from sepnet.config.songs import config_tracks, data_of, data_root
 
 
@@ -53,9 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--sources", metavar="NAMES", help="what the new model gives, as vocals,drums [all]")
     parser.add_argument("--fit", metavar="DATA", help="folder of songs on whose valid split the weights are found")
-    parser.add_argument(
-        "--saved-models", type=user_path, default=pathlib.Path("saved_models"), help="folder of models [saved_models]"
-    )
+    add_saved_models(parser)
     return parser
 
 

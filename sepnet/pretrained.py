@@ -9,6 +9,7 @@ from typing import Any
 from pipelines.cache import cache_path
 from pipelines.errors import CommandParser, UserError, run_command, user_path
 from pipelines.files import check_writable
+from sepnet.config.flags import add_saved_models
 from sepnet.export.write import versions
 from sepnet.importers.archives import unpacked
 from sepnet.importers.catalog import read_catalog
@@ -94,9 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         "--weights", type=user_path, metavar="FILE", help="published file or folder that you have, instead of fetching"
     )
     parser.add_argument("--json", action="store_true", help="list for programs")
-    parser.add_argument(
-        "--saved-models", type=user_path, default=pathlib.Path("saved_models"), help="folder of models [saved_models]"
-    )
+    add_saved_models(parser)
     return parser
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from pipelines.errors import CommandParser, folder_name, run_command, user_path
 from sepnet.config.config import Config
-from sepnet.config.flags import add_flags, config_from_flags, refuse_config_flags
+from sepnet.config.flags import add_flags, add_saved_models, config_from_flags, refuse_config_flags
 from sepnet.config.run_folder import Run
 from sepnet.models.keras_settings import load_keras
 from sepnet.reports.tables import print_table
@@ -107,12 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(prog="python -m sepnet.train", description=__doc__.partition(": ")[2], allow_abbrev=False)
     parser.add_argument("--name", type=folder_name, help="of the run and the model (default: family and depth)")
     parser.add_argument("--runs", type=user_path, default=pathlib.Path("runs"), help="folder of runs [runs]")
-    parser.add_argument(
-        "--saved-models",
-        type=user_path,
-        default=pathlib.Path("saved_models"),
-        help="folder of models [saved_models]",
-    )
+    add_saved_models(parser)
     parser.add_argument("--resume", type=user_path, metavar="RUN", help="go on with runs/NAME, whatever ended it")
     add_flags(parser)
     return parser

@@ -11,7 +11,7 @@ from typing import Any
 from pipelines.errors import CommandParser, UserError, one_line, positive, run_command, user_path
 from sepnet.config.config import Config
 from sepnet.config.depths import parse_depths
-from sepnet.config.flags import add_flags, config_from_flags
+from sepnet.config.flags import add_flags, add_saved_models, config_from_flags
 from sepnet.measures.memory import available_bytes, counted_device, parse_memory
 from sepnet.models import FAMILIES, family_class
 from tuner.reporting.analysis import COSTS, DEFAULT_COST
@@ -273,12 +273,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=EXPORTS,
         help="write SavedModels of the best models, of the front, all, or the front's blend",
     )
-    add(
-        "--saved-models",
-        type=user_path,
-        default=pathlib.Path("saved_models"),
-        help="folder of models [saved_models]",
-    )
+    add_saved_models(parser)
     add("--no-audio", action="store_true", help="leave the song out of the report")
     add_flags(parser)
     return parser

@@ -1,9 +1,10 @@
 """Flags of a whole config, and of single sections, on a command line."""
 
 import argparse
+import pathlib
 from collections.abc import Sequence
 
-from pipelines.errors import UserError
+from pipelines.errors import UserError, user_path
 from sepnet.config.config import Config
 from sepnet.config.data import Data
 from sepnet.config.presets import preset_names, read_preset
@@ -79,4 +80,11 @@ def _config_names() -> list[str]:
             for section in sections
             for name in (*section.any_options(), *(field.name for field in section.chosen_fields()))
         )
+    )
+
+
+def add_saved_models(parser: argparse.ArgumentParser) -> None:
+    """Adds `--saved-models`, the folder in which models are written."""
+    parser.add_argument(
+        "--saved-models", type=user_path, default=pathlib.Path("saved_models"), help="folder of models [saved_models]"
     )
