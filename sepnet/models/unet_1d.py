@@ -13,8 +13,8 @@ class Unet1D(Unet):
     """U-Net on the waveform (Wave-U-Net: Stoller, Ewert, Dixon 2018, https://arxiv.org/abs/1806.03185).
 
     Deliberate differences from the paper: the output is linear instead of tanh, and any length goes in and the same
-    length comes out. With zero padding, upsampling holds the last value, so that it does not move the grid with the
-    length; without padding the sizes are the paper's.
+    length comes out. Upsampling is its published program's, in which the last value is held with zero padding; without
+    padding the sizes are the paper's.
 
     >>> from sepnet.models.unet_1d import Unet1D
     >>> network = Unet1D(depth=2, base_filters=4).build(sources=("vocals", "other"), num_channels=2, sample_rate=8000)

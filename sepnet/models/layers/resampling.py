@@ -77,8 +77,7 @@ class Upsample(PlainLayer):
         learned: the mean has weights of its own for each feature, `w` and `1 - w` with `w` from a sigmoid
             (Wave-U-Net's learned interpolation); else they are equal.
         is_valid: without padding, so that an axis of `n` becomes one of `2 * n - 1`; else the last value is held and
-            it becomes one of `2 * n`. (Wave-U-Net resizes with aligned corners there, which moves the grid with the
-            length.)
+            it becomes one of `2 * n`.
     """
 
     def __init__(self, learned: bool, is_valid: bool, **kwargs):
