@@ -81,7 +81,7 @@ HEAVY = [
         on("songs", "--depth", "14", *UNET_1D),
         "depth 14 does not fit .*8000 Hz.* depth of unet_1d is 13",
     ),
-    ("sepnet.train", on("songs", "--depth", "6"), "depth 6 does not fit .*8000 Hz.* depth of unet_2d is 4"),
+    ("sepnet.train", on("songs", "--depth", "7"), "depth 7 does not fit .*8000 Hz.* depth of unet_2d is 6"),
     ("sepnet.train", on("songs", "--frame-step", "4096", "--depth", "1"), "frame_step is 4096"),
     ("sepnet.train", on("songs", "--depth", "1", "--source-weights", "1,2"), "--source-weights"),
     ("sepnet.train", ["--resume", "{songs}"], "config.json"),

@@ -72,8 +72,8 @@ def stretches(name):
         return mixture, rate, {source: list(zip(file["places"], stem, strict=True)) for source, stem in stems.items()}
 
 
-# Of these, others have the same parts.
-SLOW = ("wave-u-net-m5", "spleeter-4stems")
+# Others have the same parts, but for the softmax of five stems, which takes long.
+SLOW = ("wave-u-net-m5", "spleeter-4stems", "spleeter-5stems")
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in SMALL])
