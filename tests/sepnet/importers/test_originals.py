@@ -192,7 +192,10 @@ def test_tensors_in_other_files_are_not_read(install, tmp_path):
 
 
 def test_the_list_says_what_is_here(install, capsys, tmp_path):
-    pretrained.main(["--saved-models", str(install("wave-u-net-m4").parents[1]), "--json"])
+    folder = install("wave-u-net-m4").parents[1]
+    # What installing it says.
+    capsys.readouterr()
+    pretrained.main(["--saved-models", str(folder), "--json"])
     listed = json.loads(capsys.readouterr().out)
     assert [name for name, entry in listed.items() if entry["installed"]] == ["wave-u-net-m4"]
     pretrained.main(["--saved-models", str(tmp_path)])
