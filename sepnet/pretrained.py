@@ -36,6 +36,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = arguments.saved_models / arguments.name
     check_writable(folder)
     weights = arguments.weights or _fetched(arguments.name, entry)
+    try:
+        version = _export(weights, folder, arguments.name, entry)
+    except UserError:
+        # Where no SHA-256 tells, this does that the address gives something else: the next call is to fetch it again.
+        if not arguments.weights and entry["sha256"] is None:
+            weights.unlink()
+        raise
+    print(f"SavedModel:  {version}")
+    print(f"next:        python -m sepnet.separate SONG --model {folder}")
+
+
+def _export(weights: pathlib.Path, folder: pathlib.Path, name: str, entry: Mapping[str, Any]) -> pathlib.Path:
     print(f"reference:   {entry['reference']}")
     print(f"licence:     {entry['licence'] or 'that of whoever trained them'}")
     with unpacked(weights, entry["files"]) as place:
@@ -50,9 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         with precision("float32"):
             imported = load(IMPORTERS, entry["format"], "format")(place, entry["options"])
-        version = export_imported(imported, folder, arguments.name, entry)
-    print(f"SavedModel:  {version}")
-    print(f"next:        python -m sepnet.separate SONG --model {folder}")
+        return export_imported(imported, folder, name, entry)
 
 
 def _fetched(name: str, entry: Mapping[str, Any]) -> pathlib.Path:

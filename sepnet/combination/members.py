@@ -7,7 +7,7 @@ from typing import Any
 
 from pipelines.errors import UserError
 from sepnet.export.contract import check_contract, read_contract
-from sepnet.export.saved_model import read_parts
+from sepnet.export.saved_model import parts_of
 from sepnet.export.write import newest_version
 
 
@@ -84,4 +84,4 @@ def read_members(paths: Sequence[pathlib.Path], sources: Sequence[str] | None = 
 def _read_member(path: pathlib.Path) -> Member:
     version = newest_version(path)
     contract = check_contract(read_contract(version), str(version))
-    return Member(version, contract, read_parts(version))
+    return Member(version, contract, parts_of(contract, version))

@@ -101,7 +101,9 @@ class Products:
     def squared_errors(self, weights: np.ndarray, songs=slice(None)) -> np.ndarray:
         """The sum over the samples of each of the songs."""
         squares = np.einsum("skl,k,l->s", self.estimates[songs], weights, weights)
-        return squares - 2 * self.crossed[songs] @ weights + self.source[songs]
+        errors = squares - 2 * self.crossed[songs] @ weights + self.source[songs]
+        # Rounding can take them to zero and below, of which there is no ratio.
+        return np.maximum(errors, np.finfo(np.float64).tiny)
 
     def best_weights(self, songs: np.ndarray) -> np.ndarray:
         """Non-negative weights with the least squared error over songs, given as booleans."""
@@ -109,6 +111,8 @@ class Products:
 
         # Rows with these products: what NNLS asks for, without the samples.
         values, vectors = np.linalg.eigh(self.estimates[songs].sum(axis=0))
+        if not values.max() > 0:
+            return np.zeros(len(values))
         seen = values > values.max() * 1e-12
         roots = np.sqrt(values[seen])
         rows = roots[:, None] * vectors[:, seen].T
@@ -125,12 +129,19 @@ def fit_weights(members: Members, tracks: Sequence[Track]) -> dict[str, Fit]:
         tracks: two songs or more that hold the stems of all sources.
 
     Raises:
-        UserError: there is one song, or none.
+        UserError: there is one song, or none, or silence is the best estimate of a source.
     """
     check_packages(["scipy"], "fitted weights", "evaluate")
     if len(tracks) < 2:
         raise UserError(f"{len(tracks)} songs to fit weights on; at least 2 are needed")
-    return {source: _fit(products, _has(members, source)) for source, products in _products(members, tracks).items()}
+    products = _products(members, tracks)
+    fits = {source: _fit(each, _has(members, source)) for source, each in products.items()}
+    if unheard := [source for source, fit in fits.items() if not any(fit.weights)]:
+        raise UserError(
+            f"on these songs silence is better than what any model gives of {', '.join(unheard)}; leave it out by "
+            "--sources, or give --weights"
+        )
+    return fits
 
 
 def _products(members: Members, tracks: Sequence[Track]) -> dict[str, Products]:

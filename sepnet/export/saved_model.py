@@ -1,7 +1,7 @@
 """A SavedModel, loaded: its contract, and stems for a batch of waveforms."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -90,20 +90,22 @@ def read_models(paths: Sequence[pathlib.Path]) -> tuple[dict[str, pathlib.Path],
     names = [path.resolve().name for path in paths]
     short = len(set(names)) == len(paths)
     models = {name if short else str(path): newest_version(path) for name, path in zip(names, paths, strict=True)}
-    parts = [read_parts(version) for version in models.values()]
+    parts = [
+        parts_of(check_contract(read_contract(version), str(version / CONTRACT_FILE)), version)
+        for version in models.values()
+    ]
     if any(other != parts[0] for other in parts):
         listed = " and ".join(", ".join(names) for names in parts)
         raise UserError(f"the models have different sources ({listed}); compare those that have the same")
     return models, parts[0]
 
 
-def read_parts(version: pathlib.Path) -> dict[str, tuple[str, ...]]:
-    """The stems whose sum each source of a model is, by the contract of its version.
+def parts_of(contract: Mapping[str, Any], version: pathlib.Path) -> dict[str, tuple[str, ...]]:
+    """The stems whose sum each source of a model is, by its contract.
 
     Raises:
-        UserError: it is no SavedModel of this project, or does not say.
+        UserError: the contract, of this version, does not say.
     """
-    contract = check_contract(read_contract(version), str(version / CONTRACT_FILE))
     if "parts" in contract:
         return {source: tuple(stems) for source, stems in contract["parts"].items()}
     # Models of earlier versions say it in their runs' config alone.

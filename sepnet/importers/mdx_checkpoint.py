@@ -5,14 +5,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from pipelines.errors import UserError
+from pipelines.errors import UserError, one_line
 from sepnet.importers.mdx_onnx import Block, MdxWeights, Weighted
 from sepnet.importers.tensors import Tensors
 from sepnet.importers.torch_files import read_torch
 
 # PyTorch's own.
 EPSILON = 1e-5
-SETTINGS = ("dim_f", "dim_t")
+SETTINGS = ("dim_f", "dim_t", "n_fft")
 # The STFT's own, and counters.
 IGNORED = ("window", "freq_pad", "*.num_batches_tracked")
 
@@ -26,25 +26,27 @@ def read_checkpoint(path: pathlib.Path) -> MdxWeights:
     content = read_torch(path)
     state = content.get("state_dict") if isinstance(content, Mapping) else None
     settings = content.get("hyper_parameters") if isinstance(content, Mapping) else None
-    if (
-        not isinstance(state, Mapping)
-        or not isinstance(settings, Mapping)
-        or not all(key in settings for key in SETTINGS)
-    ):
-        raise UserError(f"{path} does not hold state_dict and hyper_parameters with {' and '.join(SETTINGS)}")
+    if not isinstance(state, Mapping) or not isinstance(settings, Mapping):
+        raise UserError(f"{path} does not hold state_dict and hyper_parameters")
+    if faulty := [key for key in SETTINGS if type(settings.get(key)) is not int or settings[key] < 1]:
+        raise UserError(f"{path} has no numbers above 0 as {' and '.join(faulty)} in its hyper_parameters")
     tensors = Tensors(path, {name: np.shape(tensor) for name, tensor in state.items()}, state.__getitem__, IGNORED)
     levels = range(len({name.split(".")[1] for name in state if name.startswith("ds.")}))
-    weights = MdxWeights(
-        settings["dim_f"],
-        settings["dim_t"],
-        _convolution(tensors, "first_conv.0", "first_conv.1"),
-        tuple(_block(tensors, f"encoding_blocks.{level}") for level in levels),
-        tuple(_convolution(tensors, f"ds.{level}.0", f"ds.{level}.1") for level in levels),
-        _block(tensors, "bottleneck_block"),
-        tuple(_convolution(tensors, f"us.{level}.0", f"us.{level}.1") for level in levels),
-        tuple(_block(tensors, f"decoding_blocks.{level}") for level in levels),
-        Weighted(tensors.take("final_conv.0.weight"), tensors.take("final_conv.0.bias")),
-    )
+    try:
+        weights = MdxWeights(
+            settings["dim_f"],
+            settings["dim_t"],
+            _convolution(tensors, "first_conv.0", "first_conv.1"),
+            tuple(_block(tensors, f"encoding_blocks.{level}") for level in levels),
+            tuple(_convolution(tensors, f"ds.{level}.0", f"ds.{level}.1") for level in levels),
+            _block(tensors, "bottleneck_block"),
+            tuple(_convolution(tensors, f"us.{level}.0", f"us.{level}.1") for level in levels),
+            tuple(_block(tensors, f"decoding_blocks.{level}") for level in levels),
+            Weighted(tensors.take("final_conv.0.weight"), tensors.take("final_conv.0.bias")),
+            settings["n_fft"],
+        )
+    except ValueError as error:
+        raise UserError(f"{path} holds another network than MDX-Net's: {one_line(error)}") from error
     tensors.check_all_taken()
     return weights
 

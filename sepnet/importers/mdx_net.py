@@ -43,6 +43,8 @@ def load(folder: pathlib.Path, options: Mapping[str, Any]) -> Imported:
     if len(files) != 1:
         raise UserError(f"{folder} must hold one file {' or '.join(readers)}; it holds {len(files)}")
     weights = readers[files[0].suffix](files[0])
+    if weights.n_fft not in (None, options["n_fft"]):
+        raise UserError(f"{files[0]} has windows of {weights.n_fft} samples; here {options['n_fft']} are expected")
     parts = {source: tuple(stems) for source, stems in options["sources"].items()}
     branch = Branch(
         lambda mixture: _estimates(mixture, weights, options),

@@ -24,6 +24,14 @@ class Weighted:
     norm: tuple[np.ndarray, ...] | None = None
     epsilon: float = 0.0
 
+    def check(self, rank: int) -> None:
+        """Raises a `ValueError` unless the kernel has this rank, and what belongs to features is as long for all."""
+        vectors = [*(self.norm or ()), *(() if self.offset is None else (self.offset,))]
+        lengths = {vector.shape for vector in vectors}
+        if self.kernel.ndim != rank or not self.kernel.size or len(lengths) > 1 or vectors[0].ndim != 1:
+            shapes = [list(each.shape) for each in (self.kernel, *vectors)]
+            raise ValueError(f"shapes {shapes} do not belong together")
+
 
 @dataclasses.dataclass(frozen=True)
 class Block:
@@ -40,6 +48,10 @@ class MdxWeights:
     Attributes:
         num_bins: that the network sees.
         num_frames: that it is given at a time.
+        n_fft: window of the STFT in samples; None where the file does not say.
+
+    Raises:
+        ValueError: shapes that no such network has.
     """
 
     num_bins: int
@@ -51,6 +63,17 @@ class MdxWeights:
     ups: tuple[Weighted, ...]
     decoders: tuple[Block, ...]
     last: Weighted
+    n_fft: int | None = None
+
+    def __post_init__(self):
+        blocks = [*self.encoders, self.bottleneck, *self.decoders]
+        for weighted in (self.first, *self.downs, *self.ups, self.last, *(c for b in blocks for c in b.convolutions)):
+            weighted.check(rank=4)
+        for weighted in (matrix for block in blocks for matrix in block.matrices):
+            weighted.check(rank=2)
+        grid = 2 ** len(self.encoders)
+        if self.num_bins % grid or self.num_frames % grid or self.last.offset is None:
+            raise ValueError(f"{self.num_bins} bins and {self.num_frames} frames do not go through {grid}")
 
     @property
     def num_filters(self) -> int:

@@ -65,7 +65,10 @@ class Tensors:
         if name not in self._shapes:
             raise UserError(f"{self._where} has no tensor {name}; it holds another network, or not all of one")
         self._left.discard(name)
-        return np.asarray(self._read(name), np.float32)
+        try:
+            return np.asarray(self._read(name), np.float32)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{self._where} does not hold numbers as {name}; it is another network") from error
 
     def into(self, variable, *names: str, change: Callable[..., np.ndarray] = lambda tensor: tensor) -> None:
         """Assigns a tensor to a variable of Keras, or what a function makes of several.

@@ -189,3 +189,13 @@ def test_what_cannot_be_combined_is_refused(models, combine, tmp_path, names, fl
     with pytest.raises(UserError, match=message):
         combine(*names, flags=flags)
     assert not (tmp_path / "both").exists()
+
+
+def test_a_source_of_which_no_model_has_anything(gain_model, songs, tmp_path):
+    """Estimates that are the mixture upside down: silence is nearer."""
+    gains = dict.fromkeys(SOURCES, -1.0)
+    members = [gain_model(gains, sample_rate=SAMPLE_RATE) for _ in range(2)]
+    flags = ["--to", "both", "--saved-models", str(tmp_path / "models"), "--fit", str(songs)]
+    with pytest.raises(UserError, match="silence is better than what any model gives of vocals, drums, bass"):
+        main([*map(str, members), *flags])
+    assert not (tmp_path / "models").exists()

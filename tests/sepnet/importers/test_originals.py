@@ -170,15 +170,48 @@ def test_pickles_that_want_more_than_tensors_are_refused(install, tmp_path):
 def test_other_checkpoints_are_refused(install, tmp_path):
     path = tmp_path / "model.ckpt"
     write_torch(path, {"weights": 1})
-    with pytest.raises(UserError, match="does not hold state_dict and hyper_parameters with dim_f and dim_t"):
+    with pytest.raises(UserError, match="does not hold state_dict and hyper_parameters"):
         install("uvr-voc-ft", path)
-    write_torch(path, {"state_dict": {}, "hyper_parameters": {"dim_f": 128, "dim_t": 32}})
+    write_torch(path, {"state_dict": {}, "hyper_parameters": {"dim_f": 128, "dim_t": "32"}})
+    with pytest.raises(UserError, match="no numbers above 0 as dim_t and n_fft"):
+        install("uvr-voc-ft", path)
+    settings = {"dim_f": 128, "dim_t": 32, "n_fft": 384}
+    write_torch(path, {"state_dict": {"first_conv.1.weight": "x"}, "hyper_parameters": settings})
+    with pytest.raises(UserError, match=r"does not hold numbers as first_conv\.1\.weight"):
+        install("uvr-voc-ft", path)
+    write_torch(path, {"state_dict": {}, "hyper_parameters": settings})
     with pytest.raises(UserError, match=r"has no tensor first_conv\.1\.weight"):
         install("uvr-voc-ft", path)
     whole = (DATA / "mdx-net-checkpoint" / "model.ckpt").read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match=r"model\.ckpt is damaged, or no file of PyTorch"):
         install("uvr-voc-ft", path)
+
+
+def test_a_network_of_another_window_is_refused(install):
+    with pytest.raises(UserError, match="has windows of 384 samples; here 480 are expected"):
+        install("uvr-kim-vocal-2", DATA / "mdx-net-checkpoint" / "model.ckpt")
+
+
+def test_shapes_that_do_not_belong_together_are_refused(install, tmp_path):
+    import onnx
+
+    model = onnx.load(DATA / "mdx-net-6144" / "model.onnx")
+    last = model.graph.node[-1]
+    for tensor in model.graph.initializer:
+        if tensor.name == last.input[1]:
+            tensor.dims[:] = [4, 3]
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(UserError, match=r"shapes \[\[4, 3\], \[4\]\] do not belong together"):
+        install("mdx-net-vocals", tmp_path / "model.onnx")
+
+
+def test_a_page_in_place_of_the_file_does_not_stay(monkeypatch, tmp_path):
+    monkeypatch.setenv("SEPNET_CACHE", str(tmp_path))
+    monkeypatch.setattr(pretrained, "fetch", lambda url, path, sha256: (path.parent.mkdir(), path.write_text("<html>")))
+    with pytest.raises(UserError, match="is no archive and no file of"):
+        pretrained.main(["wave-u-net-m4", "--saved-models", str(tmp_path / "models")])
+    assert list((tmp_path / "pretrained").iterdir()) == []
 
 
 def test_tensors_in_other_files_are_not_read(install, tmp_path):
