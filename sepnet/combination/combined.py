@@ -37,6 +37,7 @@ def export_combination(
     models = [SavedModel(members.models[place].path) for place in heard]
     kept = {source: [values[place] for place in heard] for source, values in weights.items()}
     contexts = [model.contract["context_samples"] for model in models]
+    blocks = [model.contract["block_samples"] for model in models if model.contract.get("block_samples")]
     contract = make_contract(
         name=folder.name,
         sources=list(weights),
@@ -53,6 +54,7 @@ def export_combination(
             }
             for place, model in enumerate(models)
         ],
+        **({"block_samples": min(blocks)} if blocks else {}),
         **({"fits": {source: dataclasses.asdict(fit) for source, fit in fits.items()}} if fits else {}),
     )
 

@@ -32,8 +32,9 @@ def make_contract(
         num_channels: audio channels in and out.
         grid_samples: see `sepnet.models.network.Network`.
         context_samples: the network's `reach_samples`.
-        **details: plain values for JSON, for whoever compares models: `parts`, the stems whose sum each source is, and
-            those of a run's summary and its `config`.
+        **details: plain values for JSON: `block_samples`, what a model that looks at all it is given was trained on;
+            and for whoever compares models `parts`, the stems whose sum each source is, and those of a run's summary
+            and its `config`.
 
     Raises:
         UserError: no model can have such a contract.
@@ -94,6 +95,9 @@ def _fault(contract: Any) -> str:
     context = contract.get("context_samples", "missing")
     if context is not None and not _is_whole(context, 0):
         return f"context_samples is {context!r:.40}; expected a whole number from 0, or null"
+    block = contract.get("block_samples")
+    if block is not None and not _is_whole(block, *NUMBER_RANGES["grid_samples"]):
+        return f"block_samples is {block!r:.40}; expected a whole number, or null"
     sources = contract.get("sources")
     if not (isinstance(sources, list) and sources and all(map(_is_name, sources)) and len({*sources}) == len(sources)):
         return f"sources is {sources!r:.40}; expected a list of names that differ"

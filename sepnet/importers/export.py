@@ -32,6 +32,7 @@ def export_imported(imported: Imported, folder: pathlib.Path, name: str, entry: 
         grid_samples=imported.network.grid_samples,
         context_samples=imported.network.reach_samples,
         parts=imported.parts,
+        **({"block_samples": imported.block_samples} if imported.block_samples else {}),
         published={"name": name, **{key: entry[key] for key in ("reference", "licence", "url")}},
     )
     return export_model(imported.network.model, folder, contract)

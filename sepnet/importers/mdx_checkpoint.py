@@ -31,7 +31,7 @@ def read_checkpoint(path: pathlib.Path) -> MdxWeights:
     if faulty := [key for key in SETTINGS if type(settings.get(key)) is not int or settings[key] < 1]:
         raise UserError(f"{path} has no numbers above 0 as {' and '.join(faulty)} in its hyper_parameters")
     tensors = Tensors(path, {name: np.shape(tensor) for name, tensor in state.items()}, state.__getitem__, IGNORED)
-    levels = range(len({name.split(".")[1] for name in state if name.startswith("ds.")}))
+    levels = range(tensors.count("ds."))
     try:
         weights = MdxWeights(
             settings["dim_f"],
@@ -59,8 +59,9 @@ def _convolution(tensors: Tensors, name: str, norm: str, change=lambda kernel: k
 
 def _block(tensors: Tensors, name: str) -> Block:
     place = f"{name}.tfc.H."
-    count = len({each.removeprefix(place).split(".")[0] for each in tensors.names if each.startswith(place)})
-    convolutions = (_convolution(tensors, f"{place}{index}.0", f"{place}{index}.1") for index in range(count))
+    convolutions = (
+        _convolution(tensors, f"{place}{index}.0", f"{place}{index}.1") for index in range(tensors.count(place))
+    )
     matrices = (
         _convolution(tensors, f"{name}.tdf.{index}", f"{name}.tdf.{index + 1}", np.transpose) for index in (0, 3)
     )

@@ -113,7 +113,13 @@ def _fill(model, weights: MdxWeights, path: pathlib.Path) -> None:
 
     def fill_convolution(name: str, weighted: Weighted, order=slice(None)) -> None:
         layer = model.get_layer(name)
-        fill(name, layer.convolution.kernel, layer.normalization, weighted, lambda kernel: _keras(kernel)[:, :, order])
+        fill(
+            name,
+            layer.convolution.kernel,
+            layer.normalization,
+            weighted,
+            lambda kernel: keras_kernel(kernel)[:, :, order],
+        )
 
     def fill_block(name: str, block) -> None:
         for index, weighted in enumerate(block.convolutions):
@@ -129,14 +135,14 @@ def _fill(model, weights: MdxWeights, path: pathlib.Path) -> None:
     fill_block("bottleneck", weights.bottleneck)
     for level, (up, block) in enumerate(zip(reversed(weights.ups), reversed(weights.decoders), strict=True)):
         layer, norm = model.get_layer(f"decoder_{level}_upsample"), model.get_layer(f"decoder_{level}_norm")
-        fill(f"decoder_{level}_upsample", layer.kernel, norm.normalization, up, _keras)
+        fill(f"decoder_{level}_upsample", layer.kernel, norm.normalization, up, keras_kernel)
         fill_block(f"decoder_{level}", block)
     last = model.get_layer("stems")
-    assign(last.kernel, _keras(weights.last.kernel)[..., CHANNEL_ORDER], path, "stems")
+    assign(last.kernel, keras_kernel(weights.last.kernel)[..., CHANNEL_ORDER], path, "stems")
     assign(last.bias, weights.last.offset[list(CHANNEL_ORDER)], path, "stems")
 
 
-def _keras(kernel: np.ndarray) -> np.ndarray:
+def keras_kernel(kernel: np.ndarray) -> np.ndarray:
     """A convolution's kernel `[out, in, frames, bins]`, or a transposed one's `[in, out, ...]`, in Keras' order."""
     return kernel.transpose(2, 3, 1, 0)
 

@@ -23,12 +23,14 @@ class Imported:
         parts: the stems of MUSDB18 whose sum each source is.
         sample_rate: Hz.
         num_channels: audio channels in and out.
+        block_samples: what it is given of a song at once, for one that looks at all that it is given.
     """
 
     network: "Network"
     parts: dict[str, tuple[str, ...]]
     sample_rate: int
     num_channels: int
+    block_samples: int | None = None
 
 
 class Tensors:
@@ -55,6 +57,21 @@ class Tensors:
     def names(self) -> list[str]:
         """The names of all tensors."""
         return list(self._shapes)
+
+    def shape(self, name: str, num_axes: int) -> tuple[int, ...]:
+        """The shape of a tensor, which has so many axes.
+
+        Raises:
+            UserError: there is none of this name, or it has more or fewer.
+        """
+        found = tuple(self._shapes.get(name, ()))
+        if len(found) != num_axes:
+            raise UserError(f"{self._where} has no tensor {name} of {num_axes} axes; it holds another network")
+        return found
+
+    def count(self, place: str) -> int:
+        """How many different parts follow a place in the tensors' names, which dots divide."""
+        return len({name.removeprefix(place).split(".")[0] for name in self._shapes if name.startswith(place)})
 
     def take(self, name: str) -> np.ndarray:
         """Gives a tensor, float32.

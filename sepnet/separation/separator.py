@@ -28,7 +28,8 @@ class Model(Protocol):
 
     Attributes:
         name: what it is called.
-        contract: `sources`, `sample_rate`, `num_channels`, `grid_samples` and `context_samples` are read.
+        contract: `sources`, `sample_rate`, `num_channels`, `grid_samples`, `context_samples` and, if it is there,
+            `block_samples` are read.
     """
 
     name: str
@@ -39,7 +40,11 @@ class Model(Protocol):
 
 
 def block_and_context(
-    grid_samples: int, context_samples: int | None, sample_rate: int, block_seconds: float | None = None
+    grid_samples: int,
+    context_samples: int | None,
+    sample_rate: int,
+    block_seconds: float | None = None,
+    block_samples: int | None = None,
 ) -> tuple[int, int | None]:
     """Chooses the block and the context in which a song is cut.
 
@@ -48,14 +53,17 @@ def block_and_context(
         context_samples: likewise.
         sample_rate: Hz.
         block_seconds: wanted length of a block; None takes one that is long against the context.
+        block_samples: the block that a model was trained on, if it looks at all that it is given.
 
     Returns:
-        Samples of a block, a multiple of the grid, and of the context on either side of it: None where the model looks
-        further than a block can be large.
+        Samples of a block, a multiple of the grid if it is not `block_samples`, and of the context on either side of
+        it: None where the model looks further than a block can be large.
     """
     is_exact = context_samples is not None and context_samples <= MOST_CONTEXT_SECONDS * sample_rate
     context = context_samples if is_exact else None
     if block_seconds is None:
+        if block_samples and not is_exact:
+            return block_samples, None
         wanted = max(BLOCK_CONTEXTS * (context or 0), BLOCK_SECONDS * sample_rate)
     else:
         wanted = max(round(block_seconds * sample_rate), 1)
@@ -104,7 +112,9 @@ class Separator:
         self.sources: list[str] = list(self.contract["sources"])
         self.sample_rate: int = self.contract["sample_rate"]
         self._block, context = block_and_context(
-            self.contract["grid_samples"], self.contract["context_samples"], self.sample_rate, block_seconds
+            *(self.contract[key] for key in ("grid_samples", "context_samples", "sample_rate")),
+            block_seconds,
+            self.contract.get("block_samples"),
         )
         self.is_exact = context is not None
         self._context = context or 0

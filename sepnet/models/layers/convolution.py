@@ -15,6 +15,8 @@ BATCH_MOMENTUM = 0.9
 # The bounds that Ioffe 2017 (arXiv 1702.03275) lets its corrections grow to; from the first step on, since averages
 # with this momentum are worth something after ten steps.
 RENORM_CLIPPING = {"rmin": 1 / 3, "rmax": 3.0, "dmax": 5.0}
+# PyTorch's. It cannot be made up for in other weights, so published networks need the same.
+INSTANCE_EPSILON = 1e-5
 NORMALIZATIONS = {
     "none": lambda filters: None,
     "renorm": lambda filters: keras.layers.BatchNormalization(
@@ -22,7 +24,7 @@ NORMALIZATIONS = {
     ),
     "batch": lambda filters: keras.layers.BatchNormalization(momentum=BATCH_MOMENTUM),
     "group": lambda filters: keras.layers.GroupNormalization(math.gcd(filters, MAX_GROUPS)),
-    "instance": lambda filters: keras.layers.GroupNormalization(filters),
+    "instance": lambda filters: keras.layers.GroupNormalization(filters, epsilon=INSTANCE_EPSILON),
     "frame": lambda filters: FrameNormalization(),
 }
 # Their statistics are those of the whole input.

@@ -52,12 +52,15 @@ class PadMargin(PlainLayer):
     def call(self, inputs):
         return ops.pad(inputs, [(0, 0), (self.margin, self.margin + self._missing(ops.shape(inputs)[1])), (0, 0)])
 
-    def _missing(self, num_samples):
-        steps = ops.maximum(num_samples - self.first_length + self.grid - 1, 0) // self.grid
+    def _missing(self, num_samples, maximum=ops.maximum):
+        steps = maximum(num_samples - self.first_length + self.grid - 1, 0) // self.grid
         return self.first_length + steps * self.grid - num_samples
 
     def compute_output_shape(self, input_shape):
-        return (input_shape[0], None, input_shape[2])
+        batch, length, channels = input_shape
+        if length is not None:
+            length += 2 * self.margin + self._missing(length, max)
+        return (batch, length, channels)
 
     def get_config(self):
         sizes = {"margin": self.margin, "first_length": self.first_length, "grid": self.grid}

@@ -45,7 +45,8 @@ class LoadedVersion:
             num_samples = round(WARMUP_SECONDS * self.contract["sample_rate"])
             self._model(np.zeros((1, num_samples, self.contract["num_channels"]), np.float32))
             block, context = block_and_context(
-                self.contract["grid_samples"], self.contract["context_samples"], self.contract["sample_rate"]
+                *(self.contract[key] for key in ("grid_samples", "context_samples", "sample_rate")),
+                block_samples=self.contract.get("block_samples"),
             )
             self._window_samples = block + 2 * (context or 0)
         except (OSError, KeyError, TypeError, tf.errors.OpError) as error:
