@@ -1,7 +1,8 @@
 """`python -m benchmarks.separate`: how fast songs are separated, in how much memory, and with what beside the model.
 
 Every figure comes from a process of its own that separates a WAV of noise, from file to files, with an untrained
-model.
+model. `--models` measures SavedModels instead, such as those of published weights; `--spleeter` puts Spleeter itself
+beside them, run by the Python of an environment that has it (`benchmarks/originals/spleeter_reference.py`).
 """
 
 import argparse
@@ -31,12 +32,13 @@ SMALL_2D = {"filter_growth": "add", **SHORT_WINDOW}
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A measurement: a model, and minutes of a song."""
+    """A measurement: an untrained model, or the folder of one, and minutes of a song."""
 
     family: str
-    depth: int
+    depth: int | None
     minutes: int
     options: dict = dataclasses.field(default_factory=dict)
+    folder: str = ""
 
 
 CASES = [
@@ -51,32 +53,41 @@ CASES = [
 def main(argv=None) -> None:
     """Runs the benchmark; with `--case N`, one of its processes."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.separate", description=__doc__.partition(": ")[2])
-    parser.add_argument("--case", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--models", nargs="+", type=pathlib.Path, default=[], help="SavedModels to measure instead")
+    parser.add_argument("--spleeter", metavar="PYTHON", help="Python of an environment with Spleeter")
+    parser.add_argument("--spleeter-weights", metavar="FOLDER", help="a checkpoint of it, of four stems")
+    parser.add_argument("--case", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if arguments.case is not None:
-        print(json.dumps(measure(CASES[arguments.case])))
+        print(json.dumps(measure(Case(**json.loads(arguments.case)))))
         return
+    models = [Case(folder.name, None, SPEED_MINUTES, folder=str(folder)) for folder in arguments.models]
+    cases = [dataclasses.asdict(case) for case in models or CASES]
+    commands = [[sys.executable, "-m", "benchmarks.separate", "--case", json.dumps(case)] for case in cases]
+    if arguments.spleeter:
+        cases.append(dataclasses.asdict(Case("Spleeter itself", None, SPEED_MINUTES)))
+        script = "benchmarks/originals/spleeter_speed.py"
+        commands.append([arguments.spleeter, script, arguments.spleeter_weights, str(60 * SPEED_MINUTES)])
     figures = []
-    with progress_bar("measuring", total=len(CASES), unit="songs") as advance:
-        for index, case in enumerate(CASES):
-            command = [sys.executable, "-m", "benchmarks.separate", "--case", str(index)]
+    with progress_bar("measuring", total=len(cases), unit="songs") as advance:
+        for case, command in zip(cases, commands, strict=True):
             answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-            figures.append({**dataclasses.asdict(case), **json.loads(answer.stdout.splitlines()[-1])})
+            figures.append({**case, **json.loads(answer.stdout.splitlines()[-1])})
             advance(1)
     rows = [
         (
-            f"{figure['family']} {figure['depth']}",
+            f"{figure['family']} {figure['depth'] or ''}".strip(),
             f"{figure['minutes']} min",
             f"{figure['audio_seconds'] / figure['seconds']:.1f}",
-            f"{1 - figure['model_seconds'] / figure['seconds']:.1%}",
+            f"{1 - figure['model_seconds'] / figure['seconds']:.1%}" if "model_seconds" in figure else "",
             f"{figure['peak_bytes'] / 1e6:,.0f} MB",
-            "joined" if figure["is_exact"] else "faded",
+            {True: "joined", False: "faded", None: "cut"}[figure.get("is_exact")],
         )
         for figure in figures
     ]
     headings = ("model", "song", "s of audio per s", "outside of the model", "peak memory", "blocks")
     print_table(headings, rows, title="separating, from WAV to WAVs")
-    write_json(RESULT, {"cases": figures})
+    write_json(RESULT if not models else RESULT.with_name("separate_models.json"), {"cases": figures})
 
 
 def measure(case: Case) -> dict:
@@ -89,8 +100,9 @@ def measure(case: Case) -> dict:
 
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        export_in_process(case, folder / "model")
-        model = Timed(SavedModel(folder / "model"))
+        if not case.folder:
+            export_in_process(case, folder / "model")
+        model = Timed(SavedModel(case.folder or folder / "model"))
         separator = Separator(model)
         song = folder / "song.wav"
         write_noise(song, case.minutes * 60)

@@ -3,12 +3,15 @@
 import argparse
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from pipelines.errors import CommandParser, UserError, run_command
+from pipelines.errors import CommandParser, UserError, run_command, user_path
 from sepnet.config.config import Config
 from sepnet.config.depths import parse_depths
 from sepnet.config.flags import add_flags, config_from_flags
+from sepnet.export.contract import read_contract
+from sepnet.export.write import newest_version
 from sepnet.measures.memory import UNITS, counted_device, parse_memory
 from sepnet.models.keras_settings import load_keras
 from sepnet.reports.tables import make_console, print_table
@@ -25,6 +28,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         UserError: the options do not go together, or a depth does not fit the segment.
     """
     arguments = _parser().parse_args(argv)
+    if arguments.models:
+        models = {folder.name: read_contract(newest_version(folder)) for folder in arguments.models}
+        print(json.dumps(models, indent=2)) if arguments.json else print_models(models)
+        return
     load_keras()
     config, memory_bytes = config_from_flags(arguments), parse_memory(arguments.memory)
     sample_rate = config.data.sample_rate or SAMPLE_RATE
@@ -151,6 +158,34 @@ def print_plan(plan: dict, memory: str) -> None:
     print_table(headings, rows, title=title, texts=(0, 3), boxed=False, console=console)
 
 
+def print_models(models: Mapping[str, Mapping[str, Any]]) -> None:
+    """Prints what separating with SavedModels costs.
+
+    Args:
+        models: contracts by name.
+
+    Raises:
+        UserError: a contract does not say.
+    """
+    rows = []
+    for name, contract in models.items():
+        costs = contract.get("costs", {})
+        if "separation_bytes" not in costs:
+            raise UserError(f"{name} does not say what it costs; only models of `python -m sepnet.pretrained` do")
+        field = costs["receptive_field_samples"]
+        rows.append(
+            (
+                name,
+                _shown(costs["parameters"]),
+                f"{costs['flops_per_second'] / 1e9:,.1f}",
+                f"{1000 * field / contract['sample_rate']:,.0f}" if field else "all",
+                f"{costs['separation_bytes'] / 1e9:,.2f} GB",
+            )
+        )
+    headings = ("", "parameters", "GFLOP/s\nof audio", "receptive\nfield, ms", "separating\na block")
+    print_table(headings, rows, boxed=False, console=make_console(WIDTH))
+
+
 def _shown(parameters: int) -> str:
     return f"{parameters / 1e6:,.2f} M"
 
@@ -171,6 +206,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--device", choices=("cpu", "gpu"), help="count what the process takes, or the GPU (default: what is here)"
+    )
+    parser.add_argument(
+        "--models",
+        type=user_path,
+        nargs="+",
+        metavar="FOLDER",
+        help="SavedModels of published weights, instead of depths: what separating with them costs",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     add_flags(parser)

@@ -14,6 +14,7 @@ from sepnet.export.write import versions
 from sepnet.importers.archives import unpacked
 from sepnet.importers.catalog import read_catalog
 from sepnet.importers.fetch import fetch
+from sepnet.measures.memory import counted_device
 from sepnet.models.keras_settings import load_keras, precision
 from sepnet.options.registry import load
 from sepnet.reports.tables import print_table
@@ -59,10 +60,14 @@ def _export(weights: pathlib.Path, folder: pathlib.Path, name: str, entry: Mappi
             raise UserError(f"models are exported by TensorFlow; leave out KERAS_BACKEND={keras.config.backend()}")
         from sepnet.importers import IMPORTERS
         from sepnet.importers.export import export_imported
+        from sepnet.planning.costs import count_separation
+        from sepnet.planning.step_memory import block_samples
 
         with precision("float32"):
             imported = load(IMPORTERS, entry["format"], "format")(place, entry["options"])
-        return export_imported(imported, folder, name, entry)
+        block = block_samples(imported.network, imported.sample_rate, imported.block_samples)
+        costs = count_separation(imported.network, imported.sample_rate, block, counted_device())
+        return export_imported(imported, folder, name, entry, costs)
 
 
 def _fetched(name: str, entry: Mapping[str, Any]) -> pathlib.Path:

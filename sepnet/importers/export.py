@@ -9,7 +9,9 @@ from sepnet.export.write import export_model
 from sepnet.importers.tensors import Imported
 
 
-def export_imported(imported: Imported, folder: pathlib.Path, name: str, entry: Mapping[str, Any]) -> pathlib.Path:
+def export_imported(
+    imported: Imported, folder: pathlib.Path, name: str, entry: Mapping[str, Any], costs: Mapping[str, Any]
+) -> pathlib.Path:
     """Exports an imported network as a new version of a model.
 
     Args:
@@ -17,6 +19,8 @@ def export_imported(imported: Imported, folder: pathlib.Path, name: str, entry: 
         folder: `saved_models/<name>`.
         name: in the catalogue.
         entry: of the catalogue; the contract keeps its `reference`, `licence` and `url`.
+
+        costs: of `sepnet.planning.costs.count_separation`.
 
     Returns:
         Folder of the new version.
@@ -33,6 +37,7 @@ def export_imported(imported: Imported, folder: pathlib.Path, name: str, entry: 
         context_samples=imported.network.reach_samples,
         parts=imported.parts,
         **({"block_samples": imported.block_samples} if imported.block_samples else {}),
+        costs=dict(costs),
         published={"name": name, **{key: entry[key] for key in ("reference", "licence", "url")}},
     )
     return export_model(imported.network.model, folder, contract)

@@ -8,7 +8,7 @@ import dataclasses
 
 from sepnet.config.config import Config
 from sepnet.models.network import Network
-from sepnet.planning.step_memory import core_calls, separation_bytes, training_bytes
+from sepnet.planning.step_memory import block_bytes, core_calls, separation_bytes, training_bytes
 from sepnet.planning.untrained import untrained
 
 
@@ -31,6 +31,23 @@ class Costs:
     receptive_field_samples: int | None
     training_bytes: int
     separation_bytes: int
+
+
+def count_separation(network: Network, sample_rate: int, block: int, device: str = "gpu") -> dict[str, float | None]:
+    """What separating with a network costs whose config is not known: those fields of `Costs` that say so.
+
+    Args:
+        network: with weights or without.
+        sample_rate: Hz.
+        block: samples that it is given at once, with what lies around them.
+        device: as for `count_costs`.
+    """
+    return {
+        "parameters": network.model.count_params(),
+        "flops_per_second": flops(network, block) * sample_rate / block,
+        "receptive_field_samples": network.receptive_field_samples,
+        "separation_bytes": block_bytes(network, block, device),
+    }
 
 
 def count_costs(config: Config, sample_rate: int, device: str = "gpu", network: Network | None = None) -> Costs:

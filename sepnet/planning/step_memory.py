@@ -68,8 +68,12 @@ def training_bytes(config: Config, sample_rate: int, device: str = "gpu", networ
 def separation_bytes(config: Config, sample_rate: int, device: str = "gpu", network: Network | None = None) -> int:
     """Peak memory of separating a block of a song, as `sepnet.Separator` cuts it; arguments as for `training_bytes`."""
     network = network or untrained(config, sample_rate)
-    num_samples = network.training_samples(block_samples(network, sample_rate))
-    layers = core_calls(network, 1, num_samples, config.training.precision)
+    return block_bytes(network, block_samples(network, sample_rate), device, config.training.precision)
+
+
+def block_bytes(network: Network, block: int, device: str, precision: str = "float32") -> int:
+    """The same for any network, given so many samples at once."""
+    layers = core_calls(network, 1, network.training_samples(block), precision)
     last_use = {tensor.key: index for index, call in enumerate(layers) for tensor in call.inputs}
     live = peak = 4 * network.model.count_params()
     for index, call in enumerate(layers):
@@ -86,9 +90,15 @@ def core_calls(network: Network, batch_size: int, num_samples: int, precision: s
     return calls(network.core, shape, half=precision != "float32")
 
 
-def block_samples(network: Network, sample_rate: int) -> int:
-    """Samples of a song that the model sees at once when it is separated: a block with what lies around it."""
-    block, context = block_and_context(network.grid_samples, network.reach_samples, sample_rate)
+def block_samples(network: Network, sample_rate: int, usual: int | None = None) -> int:
+    """Samples of a song that the model sees at once when it is separated: a block with what lies around it.
+
+    Args:
+        network: of any family.
+        sample_rate: Hz.
+        usual: as `block_samples` of `block_and_context`.
+    """
+    block, context = block_and_context(network.grid_samples, network.reach_samples, sample_rate, block_samples=usual)
     return block + 2 * (context or 0)
 
 

@@ -13,8 +13,8 @@ import soundfile
 
 from pipelines.audio.reading import read_streams
 from pipelines.errors import UserError
-from sepnet import pretrained
-from sepnet.export.contract import read_contract
+from sepnet import plan, pretrained
+from sepnet.export.contract import CONTRACT_FILE, read_contract
 from sepnet.importers.catalog import read_catalog
 from sepnet.separation.separator import Separator
 
@@ -162,6 +162,23 @@ def test_the_contract_says_where_weights_are_from(install):
         **{key: entry[key] for key in ("reference", "licence", "url")},
     }
     assert contract["parts"] == {"accompaniment": ["drums", "bass", "other"], "vocals": ["vocals"]}
+
+
+def test_the_plan_has_a_row_for_each(install, capsys, tmp_path):
+    folders = [install("wave-u-net-m4").parent, install("mdx23c-musdb").parent]
+    capsys.readouterr()
+    plan.main(["--models", *map(str, folders), "--json"])
+    costs = {name: contract["costs"] for name, contract in json.loads(capsys.readouterr().out).items()}
+    kernels = np.prod([15, 2, 3]) + 3 + np.prod([15, 3, 6]) + 6
+    assert costs["wave-u-net-m4"]["parameters"] > kernels and costs["wave-u-net-m4"]["flops_per_second"] > 1e6
+    assert costs["mdx23c-musdb"]["receptive_field_samples"] is None
+    plan.main(["--models", *map(str, folders)])
+    assert "mdx23c-musdb" in capsys.readouterr().out
+    shutil.copytree(folders[0], tmp_path / "other")
+    path = tmp_path / "other" / "1" / CONTRACT_FILE
+    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "costs"}))
+    with pytest.raises(UserError, match="other does not say what it costs"):
+        plan.main(["--models", str(tmp_path / "other")])
 
 
 def test_another_network_is_refused_by_name(install, tmp_path):
