@@ -7,6 +7,8 @@ from typing import Any
 from pipelines.errors import UserError
 
 CAPTION_KEYS = ("caption", "text")
+# Of files beside a song; where there are several, the first is taken.
+CAPTION_SUFFIXES = ("txt", "json")
 
 
 def caption_text(value: Any, where: str) -> str:
@@ -18,18 +20,19 @@ def caption_text(value: Any, where: str) -> str:
     return value
 
 
-def caption_beside(name: str, content: bytes) -> str:
+def caption_beside(suffix: str, content: bytes, name: str) -> str:
     """Returns the caption in a file that lies beside a song.
 
     Args:
-        name: the file's; one that ends in ".json" holds an object with a key of `CAPTION_KEYS`, another is the caption.
-        content: of that file, UTF-8.
+        suffix: one of `CAPTION_SUFFIXES`. A "json" holds an object with a key of `CAPTION_KEYS`.
+        content: of the file, UTF-8.
+        name: of the file, for errors.
 
     Raises:
         UserError: it is neither.
     """
     try:
-        if not name.lower().endswith(".json"):
+        if suffix == "txt":
             return content.decode("utf-8-sig").strip()
         record = json.loads(content)
     except ValueError as error:

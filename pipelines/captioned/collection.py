@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from pipelines.audio.reading import SUFFIXES
-from pipelines.captioned.captions import caption_beside
+from pipelines.captioned.captions import CAPTION_SUFFIXES, caption_beside
 from pipelines.captioned.manifests import READERS, read_manifest
-from pipelines.captioned.shards import CAPTION_SUFFIXES, read_shards
+from pipelines.captioned.shards import read_shards
 from pipelines.captioned.songs import CaptionedSong
 from pipelines.errors import UserError, check_packages, one_line
 from pipelines.songs.files_below import SYSTEM_FOLDERS, SYSTEM_PREFIXES, files_below, without_suffix
@@ -112,7 +112,9 @@ def _songs_with_captions(
     contents = dict(zip(files, found, strict=True))
     for name, short in plain.items():
         file = beside[name]
-        caption = caption_beside(address_of(system, folder + file), contents[file]) if file else ""
+        caption = (
+            caption_beside(file.rpartition(".")[2], contents[file], address_of(system, folder + file)) if file else ""
+        )
         address = address_of(system, folder + name)
         yield address, CaptionedSong(one_line(short), caption, address, posixpath.splitext(name)[1])
 

@@ -1,8 +1,8 @@
 """Manifests: tables with a path and a caption for each song."""
 
+import codecs
 import contextlib
 import csv
-import io
 import json
 import math
 import pathlib
@@ -103,7 +103,7 @@ def _json_lines(file: BinaryIO, name: str) -> Iterator[tuple[str, dict[str, Any]
 
 def _csv(file: BinaryIO, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
     # A byte order mark is what spreadsheets begin with.
-    reader = csv.DictReader(io.TextIOWrapper(file, "utf-8-sig", newline=""), strict=True)
+    reader = csv.DictReader(codecs.iterdecode(file, "utf-8-sig"), strict=True)
     try:
         for row in reader:
             where = f"line {reader.line_num} of {name}"

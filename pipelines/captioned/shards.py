@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from pipelines.audio.reading import SUFFIXES
-from pipelines.captioned.captions import caption_beside
+from pipelines.captioned.captions import CAPTION_SUFFIXES, caption_beside
 from pipelines.captioned.songs import CaptionedSong
 from pipelines.errors import UserError, one_line
 from pipelines.songs.files_below import SYSTEM_FOLDERS, SYSTEM_PREFIXES
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 # Enough for the headers and the captions between two songs, and little beside a song.
 BLOCK_BYTES = 1 << 16
-CAPTION_SUFFIXES = ("txt", "json")
 
 
 def read_shards(
@@ -85,5 +84,5 @@ def _song_in(key: str, sample: dict[str, tarfile.TarInfo | bytes], address: str)
         what = f"the audio files {', '.join(f'{key}.{suffix}' for suffix in audio)}" if audio else "no audio"
         raise UserError(f"{address} holds {what} beside the caption of {key!r}; expected one, like {key}.flac")
     beside = next((suffix for suffix in CAPTION_SUFFIXES if suffix in sample), None)
-    caption = caption_beside(f"{key}.{beside} in {address}", sample[beside]) if beside else ""
+    caption = caption_beside(beside, sample[beside], f"{key}.{beside} in {address}") if beside else ""
     return f".{audio[0]}", sample[audio[0]].offset_data, sample[audio[0]].size, caption

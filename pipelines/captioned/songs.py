@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pipelines.errors import UserError
 from pipelines.storage import is_local, open_place, reaching
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 23
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +48,10 @@ class CaptionedSong:
             with contextlib.ExitStack() as stack:
                 file = stack.enter_context(copy.open("wb"))
                 with reaching(self.address):
-                    source = stack.enter_context(system.open(path, "rb"))
-                    source.seek(self.offset)
+                    # Without a cache: it would fetch more than is asked for.
+                    source = stack.enter_context(system.open(path, "rb", cache_type="none"))
+                    if self.offset:
+                        source.seek(self.offset)
                 while chunk := self._read(source, file.tell()):
                     file.write(chunk)
             yield copy
