@@ -26,10 +26,9 @@ from sepnet.stem_sets.stem_set import StemSet
 from tests.sepnet.stem_sets.clips import CAPTION, clips, failures, row, run_python, samples, settings, tree, write
 
 NUM_CLIPS = 15
-FORMS = [(layout, audio) for layout in ("webdataset", "folder") for audio in ("flac", "opus")]
 
 
-@pytest.fixture(scope="module", params=FORMS, ids="-".join)
+@pytest.fixture(scope="module", params=[("webdataset", "flac"), ("folder", "opus")], ids="-".join)
 def whole(request, tmp_path_factory):
     """The settings of a set, and its files as an undisturbed run writes them."""
     layout, audio_format = request.param
@@ -118,11 +117,9 @@ def killed(folder: pathlib.Path, chosen: StemSetSettings, program: str) -> list[
     return list(tree(folder))
 
 
-@pytest.mark.parametrize("end", [0, 1, 4, 6])
+@pytest.mark.parametrize("end", [0, 4, 6])
 def test_a_run_that_is_killed_between_clips_goes_on(whole, tmp_path, end):
     chosen, files = whole
-    if chosen.audio_format == "opus" and end != 4:
-        pytest.skip("formats and layouts differ in no more")
     program = f"[stem_set.write_shard(s, clips(s, {end} if s else None), failures(s)) for s in (0, 1)]"
     left = killed(tmp_path / "set", chosen, program)
     assert any(name.startswith(".sepnet-working-") for name in left)
@@ -133,11 +130,9 @@ def test_a_run_that_is_killed_between_clips_goes_on(whole, tmp_path, end):
     assert tree(tmp_path / "set") == files
 
 
-@pytest.mark.parametrize("num_moves", [0, 1, 2, 3, 9, 10])
+@pytest.mark.parametrize("num_moves", [1, 2, 3, 10])
 def test_a_run_that_is_killed_between_files_goes_on(whole, tmp_path, num_moves):
     chosen, files = whole
-    if chosen.audio_format == "opus" and num_moves != 9:
-        pytest.skip("formats and layouts differ in no more")
     # Each file takes its place by one move, but for the settings, which stand already.
     program = (
         "import pathlib\nmoves, replace = [], pathlib.Path.replace\n"
@@ -211,19 +206,22 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
 
 def test_memory_does_not_grow_with_the_number_of_clips(tmp_path):
     program = (
-        "import resource\nimport numpy as np\nfrom tests.sepnet.stem_sets.clips import row\n"
-        "noise = np.random.default_rng(0).uniform(-1, 1, (44_100, 2)).astype('f')\n"
-        "made = ((row(0, clip), noise) for clip in range(int(sys.argv[2])))\n"
-        "StemSet.create_or_continue(sys.argv[1], settings()).write_shard(0, made, [])\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        "import numpy as np, psutil\nfrom tests.sepnet.stem_sets.clips import row\n"
+        "noise, held = np.random.default_rng(0).uniform(-1, 1, (44_100, 2)).astype('f'), []\n"
+        "def made():\n"
+        "    for clip in range(int(sys.argv[2])):\n"
+        "        yield row(0, clip), noise\n"
+        "        held.append(psutil.Process().memory_info().rss)\n"
+        "StemSet.create_or_continue(sys.argv[1], settings()).write_shard(0, made(), [])\n"
+        "print(max(held))"
     )
-    kilobytes = []
+    most_bytes = []
     for count in (20, 400):
         outcome = run_python(program, str(tmp_path / f"{count}"), f"{count}")
         assert outcome.returncode == 0, outcome.stderr
-        kilobytes.append(int(outcome.stdout))
+        most_bytes.append(int(outcome.stdout))
     assert (tmp_path / "400" / "data" / "shard-00000.tar").stat().st_size > 60e6
-    assert kilobytes[1] - kilobytes[0] < 15_000
+    assert most_bytes[1] - most_bytes[0] < 20e6, most_bytes
 
 
 @pytest.mark.parametrize(
