@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import uuid
 
 import numpy as np
 import pytest
@@ -122,3 +123,35 @@ def audio_sources(tmp_path_factory, real_track):
     folder = tmp_path_factory.mktemp("sources")
     write_sources(folder, real_track)
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """A local server of S3's protocol, whose address and keys stand in the environment while the tests run."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "key")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("NO_PROXY", "*")
+        yield
+    server.stop()
+
+
+@pytest.fixture(params=["local", "memory", "s3"])
+def anywhere(request, tmp_path):
+    """The address of a new empty folder on this machine, in memory, and in a bucket."""
+    if request.param == "local":
+        return str(tmp_path / "anywhere")
+    name = f"test-{uuid.uuid4().hex}"
+    if request.param == "s3":
+        request.getfixturevalue("s3_server")
+        import s3fs
+
+        s3fs.S3FileSystem().mkdir(name)
+    return f"{request.param}://{name}"

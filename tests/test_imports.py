@@ -19,6 +19,7 @@ ROOMS = {
     "pipelines.songs": ("pipelines.audio",),
     "pipelines.copies": ("pipelines.audio", "pipelines.songs"),
     "pipelines.batches": ("pipelines.audio", "pipelines.songs"),
+    "pipelines.captioned": ("pipelines.audio", "pipelines.songs"),
     "sepnet.measures": (),
     "sepnet.reports": (),
     "sepnet.options": (),
@@ -28,6 +29,7 @@ ROOMS = {
     "sepnet.config": ("sepnet.models", "sepnet.options"),
     "sepnet.export": ("sepnet.config", "sepnet.models"),
     "sepnet.separation": ("sepnet.export",),
+    "sepnet.stem_sets": ("sepnet.separation",),
     "sepnet.training": ("sepnet.config", "sepnet.measures", "sepnet.models", "sepnet.options", "sepnet.reports"),
     "sepnet.planning": (
         "sepnet.config",

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 
 from pipelines.errors import UserError
 from pipelines.files import working_folder
-from sepnet.separation.song_files import SongFile, identity
+from pipelines.songs.files_below import identity
+from sepnet.separation.song_files import SongFile
 from sepnet.separation.stem_files import STEM_MP4
 
 TEMPLATE_FIELDS = ("song", "stem", "model")

@@ -1,5 +1,6 @@
 """The files that a song's stems are written to: formats, one common gain, whole or not at all."""
 
+import dataclasses
 import fractions
 import io
 import pathlib
@@ -20,6 +21,8 @@ FLOAT_ENCODINGS = ("FLOAT", "DOUBLE")
 OPUS_RATES = (8000, 12_000, 16_000, 24_000, 48_000)
 STEM_MP4 = STEM_SUFFIX.removeprefix(".")
 AAC_BITS_PER_SECOND = 256_000
+# For each channel.
+OPUS_BITS_PER_SECOND = 64_000
 
 
 class Format(NamedTuple):
@@ -169,6 +172,42 @@ def stream_wav(file: BinaryIO, info: AudioInfo, blocks: Iterable[np.ndarray]) ->
     output.check()
 
 
+def encode_clip(samples: np.ndarray, sample_rate: int, format_name: str) -> tuple[bytes, int]:
+    """Encodes a clip in memory: the same samples give the same bytes.
+
+    Args:
+        samples: float32 `[num_samples, num_channels]`, full scale ±1; FLAC cuts what is louder.
+        sample_rate: Hz.
+        format_name: "flac", which has 16 bits, or "opus".
+
+    Returns:
+        The file, and its rate in Hz, which is another one where Opus does not know the clip's.
+
+    Raises:
+        UserError: there are more than 2 channels, of which Opus files keep no plain order.
+    """
+    import av
+
+    info = AudioInfo(sample_rate, samples.shape[1], len(samples), "PCM_16", format_name.upper())
+    file = io.BytesIO()
+    if format_name != "opus":
+        kind = FORMATS[format_name]
+        _write_sound(file, info, kind.container, kind.encoding_for(info.encoding), 0, [samples])
+        return file.getvalue(), sample_rate
+    if info.num_channels > 2:
+        raise UserError(f"clips in Opus have 1 or 2 channels, and these {info.num_channels}; take flac")
+    if sample_rate not in OPUS_RATES:
+        blocks = list(resample([samples], sample_rate, OPUS_RATES[-1], info.num_channels))
+        samples = np.concatenate(blocks)
+        info = dataclasses.replace(info, sample_rate=OPUS_RATES[-1])
+    # libsndfile's Ogg begins with a number that is drawn by the clock.
+    with av.open(file, "w", format="ogg", options={"fflags": "+bitexact"}) as container:
+        track = _Track(container, "libopus", info, OPUS_BITS_PER_SECOND * info.num_channels, "flt")
+        track.write(samples)
+        track.close()
+    return file.getvalue(), info.sample_rate
+
+
 def _write_sound(
     file: BinaryIO, info: AudioInfo, container: str, encoding: str, num_bytes: int, blocks: Iterable[np.ndarray]
 ) -> None:
@@ -222,12 +261,21 @@ def _write_stem_mp4(file: BinaryIO, info: AudioInfo, stems: Mapping[str, Iterabl
 class _Track:
     """An audio stream of a container that PyAV writes."""
 
-    def __init__(self, container, codec: str, info: AudioInfo, bits_per_second: int | None = None):
+    def __init__(
+        self,
+        container,
+        codec: str,
+        info: AudioInfo,
+        bits_per_second: int | None = None,
+        sample_format: str | None = None,
+    ):
         self._container = container
         self._layout = {1: "mono", 2: "stereo"}.get(info.num_channels, f"{info.num_channels} channels")
         self._rate = info.sample_rate
         self._num_samples = 0
         self.stream = container.add_stream(codec, rate=info.sample_rate, layout=self._layout)
+        if sample_format:
+            self.stream.format = sample_format
         self._format = self.stream.format.name
         if bits_per_second:
             self.stream.bit_rate = bits_per_second
