@@ -46,8 +46,9 @@ def fill(template: str, values: Mapping[str, str]) -> str:
         template: as of `check_template`.
         values: by the field; `caption` is the song's.
     """
-    text = template.format_map(values)
-    return text if values["caption"].strip() else text.lstrip(JOINERS)
+    if values["caption"].strip():
+        return template.format_map(values)
+    return template.format_map({**values, "caption": ""}).lstrip(JOINERS)
 
 
 def spoken(names: Sequence[str]) -> str:
@@ -87,13 +88,10 @@ def load_hook(name: str) -> Hook:
         try:
             text = function(facts)
         except Exception as error:
-            raise UserError(
-                f"{name} fails for song {one_line(facts['song'])!r} ({_shown(error)}); mend the function"
-            ) from error
+            raise UserError(f"{name} fails for song {facts['song']!r} ({_shown(error)}); mend the function") from error
         if not isinstance(text, str) or not text.strip():
             raise UserError(
-                f"{name} returns {text!r:.60} for song {one_line(facts['song'])!r}; expected a caption, a text that is "
-                "not empty"
+                f"{name} returns {text!r:.60} for song {facts['song']!r}; expected a caption, a text that is not empty"
             )
         return text
 

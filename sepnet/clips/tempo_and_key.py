@@ -1,13 +1,17 @@
 """Tempo and key of a stretch of music, and whether two stretches go together."""
 
 import dataclasses
+import warnings
 
 import numpy as np
 
+from sepnet.clips.measures import silence
 from sepnet.clips.recipes import ClipRecipe
 
 ANALYSIS_RATE = 22_050
 HOP_SAMPLES = 256
+# librosa's filters for low notes are long.
+SHORTEST_SECONDS = 3.0
 SLOWEST_BPM, FASTEST_BPM = 40.0, 240.0
 # The tempo that is likeliest to be heard, and by how many octaves others may be away from it, as librosa has them.
 USUAL_BPM, SPREAD_OCTAVES = 120.0, 1.0
@@ -30,9 +34,9 @@ class TempoAndKey:
     """Estimates of one stretch.
 
     Attributes:
-        tempo_bpm: beats a minute, to 0.1, 40 to 240, perhaps half or twice what a listener taps; None if nothing recurs.
+        tempo_bpm: beats a minute, 40 to 240, perhaps half or twice what a listener taps; None if it cannot be told.
         tempo_confidence: correlation of the onsets with themselves one beat later, 0 to 1.
-        key: such as "C# minor"; None if no note stands out.
+        key: such as "C# minor"; None if it cannot be told.
         key_confidence: correlation of the notes' strengths with the profile of that key, 0 to 1.
     """
 
@@ -43,14 +47,16 @@ class TempoAndKey:
 
 
 def tempo_and_key(mixture: np.ndarray, sample_rate: int) -> TempoAndKey:
-    """Estimates tempo and key.
+    """Estimates tempo and key; neither can be told of silence, or of less than 3 s.
 
     Args:
-        mixture: float32 `[num_samples, num_channels]`; 5 s or longer, better 10.
+        mixture: float32 `[num_samples, num_channels]`, better 10 s than 5.
         sample_rate: Hz.
     """
     import librosa
 
+    if len(mixture) < SHORTEST_SECONDS * sample_rate or silence(mixture, sample_rate) == 1:
+        return TempoAndKey(None, 0.0, None, 0.0)
     mono = librosa.resample(mixture.mean(axis=1), orig_sr=sample_rate, target_sr=ANALYSIS_RATE)
     return TempoAndKey(*_tempo(mono), *_key(mono))
 
@@ -123,13 +129,16 @@ def _key(mono: np.ndarray) -> tuple[str | None, float]:
     """The key whose profile the strengths of the twelve notes correlate with most."""
     import librosa
 
-    chroma = librosa.feature.chroma_cqt(
-        y=mono,
-        sr=ANALYSIS_RATE,
-        norm=None,
-        fmin=librosa.note_to_hz(LOWEST_NOTE),
-        n_octaves=NUM_OCTAVES,
-    )
+    with warnings.catch_warnings():
+        # Where nothing but the lowest notes sounds, librosa takes A to be at 440 Hz, and says so.
+        warnings.filterwarnings("ignore", message="Trying to estimate tuning")
+        chroma = librosa.feature.chroma_cqt(
+            y=mono,
+            sr=ANALYSIS_RATE,
+            norm=None,
+            fmin=librosa.note_to_hz(LOWEST_NOTE),
+            n_octaves=NUM_OCTAVES,
+        )
     strengths = chroma.mean(axis=1)
     if not strengths.std() > 0:
         return None, 0.0
