@@ -47,6 +47,7 @@ ROOMS = {
         "sepnet.separation",
     ),
     "sepnet.evaluation": ("sepnet.config", "sepnet.measures", "sepnet.reports", "sepnet.separation"),
+    "sepnet.clips": ("sepnet.options",),
     "sepnet.combination": ("sepnet.config", "sepnet.export", "sepnet.reports", "sepnet.separation"),
     "sepnet.importers": (
         "sepnet.config",

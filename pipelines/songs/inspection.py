@@ -192,7 +192,7 @@ def _listen(job: _Listening, advance: Advance) -> SongReport:
             peak = float(magnitudes.max(initial=0.0))
             if math.isfinite(peak):
                 peaks[stem] = max(peaks[stem], peak)
-                clipped[stem] += _count_clipped(magnitudes)
+                clipped[stem] += count_clipped(magnitudes)
             else:
                 broken.add(stem)
         if has_sum and not broken:
@@ -216,7 +216,7 @@ def _listen(job: _Listening, advance: Advance) -> SongReport:
     return report
 
 
-def _count_clipped(magnitudes: np.ndarray) -> int:
+def count_clipped(magnitudes: np.ndarray) -> int:
     """Counts samples that end a run of `CLIPPED_RUN` at full scale, in `[num_samples, num_channels]`."""
     full = magnitudes >= LARGEST_16_BIT
     if not full.any():
