@@ -12,6 +12,7 @@ import soundfile
 from pipelines.errors import UserError
 from sepnet.clips.measures import Measures, bleed, clipping, cross_powers, loudness_lufs, silence
 from sepnet.clips.quality import Limits, gate
+from tests.sepnet.clips.conftest import read_stems
 
 RATE = 44_100
 SOURCES = ("drums", "bass", "other", "vocals")
@@ -160,6 +161,16 @@ def test_bleed_puts_masked_stems_in_their_true_order(stems):
             weights[place] = 0
             true.append(np.square(columns @ weights).sum() / np.square(estimate).sum())
     assert scipy.stats.spearmanr(found, true).statistic > 0.9
+    # What docs/augment.md says of the ratio mask, whose exponent is 1.
+    ratio = slice(2 * len(stems), 3 * len(stems))
+    assert (min(found[ratio]), max(found[ratio])) == pytest.approx((0.10, 0.33), abs=0.01)
+    assert (min(true[ratio]), max(true[ratio])) == pytest.approx((0.02, 0.07), abs=0.005)
+
+
+def test_true_stems_of_music_have_little_bleed(openmsx):
+    """Of the songs there, this is the one with the most."""
+    stems = read_stems(openmsx / "test" / "boogi_marabi_redfarn.stem.mp4")
+    assert max(estimated_bleed(stems, source) for source in stems) < 0.09
 
 
 def test_where_bleed_cannot_be_told():
