@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pyarrow
 
-KINDS = ("stem", "without", "together", "remix")
 # What two runs measure differently, and lists that may be empty: readers guess columns by the first clips.
 NOT_BESIDE_AUDIO = ("reasons", "separation_seconds", "shard", "file")
 
@@ -23,18 +22,26 @@ def clip_schema() -> "pyarrow.Schema":
             _column("song_id", text, "id of the song"),
             _column("other_song_id", text, "of a remix, id of the other song", nullable=True),
             _column("start_seconds", number, "where in the song the clip begins", "s"),
+            _column("other_start_seconds", number, "of a remix, where in the other song", "s", True),
             _column("duration_seconds", number, "length of the clip", "s"),
             _column("sample_rate", pa.int32(), "of the audio file", "Hz"),
             _column("num_channels", pa.int32(), "of the audio file"),
-            _column("kind", text, "one stem, the mixture without some, some together, or a remix: " + ", ".join(KINDS)),
-            _column("sources", names, "stems that sound in the clip"),
+            _column("kind", text, "what the recipe calls it: stem, without, together or remix"),
+            _column("sources", names, "stems of the song that the clip holds"),
+            _column("other_sources", names, "of a remix, stems of the other song", nullable=True),
             _column("song_caption", text, "caption of the song, empty if it has none"),
             _column("caption", text, "caption of the clip"),
-            _column("loudness_lufs", number, "integrated loudness by EBU R 128, null of silence", "LUFS", True),
-            _column("silence", number, "share of the clip that is silent", "0 to 1"),
-            _column("bleed", number, "estimate of what other stems have left in the clip", "0 to 1", True),
-            _column("clipping", number, "share of samples at full scale", "0 to 1"),
-            _column("gain_db", number, "gain of the clip against the song", "dB"),
+            _column("loudness_lufs", number, "integrated loudness by EBU R 128", "LUFS", True),
+            _column("silence", number, "share of the time that is silent", "0 to 1"),
+            _column(
+                "bleed",
+                number,
+                "estimated share of the energy that comes from sources which it should not hold",
+                "0 to 1",
+                True,
+            ),
+            _column("clipping", number, "share of the samples in runs at full scale", "0 to 1"),
+            _column("gain_db", number, "applied so that nothing exceeds full scale", "dB"),
             _column("passes", pa.bool_(), "whether the clip passes the quality gate"),
             _column("reasons", names, "why it does not"),
             _column("tempo_bpm", number, "estimated tempo of the song", "beats per minute", True),
@@ -56,7 +63,7 @@ def clip_schema() -> "pyarrow.Schema":
 
 @functools.cache
 def failed_schema() -> "pyarrow.Schema":
-    """The columns of `failed.parquet`, a row for each song of which there are no clips because something went wrong."""
+    """The columns of `failed.parquet`, a row for each song that went wrong."""
     import pyarrow as pa
 
     return pa.schema(

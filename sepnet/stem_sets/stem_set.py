@@ -28,8 +28,6 @@ MANIFEST, FAILED = "manifest.parquet", "failed.parquet"
 PART_SUFFIX, FAILED_SUFFIX = ".parquet", ".failed.parquet"
 LAYOUTS = ("webdataset", "folder")
 AUDIO_FORMATS = ("flac", "opus")
-# The columns of a clip that `write_shard` fills itself.
-FILLED = frozenset({"shard", "file", "member", "sha256", "num_channels"})
 # Those that wait in memory: of a shard, and of all shards, where they become a row group that readers take as one.
 ROWS_OF_SHARD = 1 << 10
 ROWS_OF_SET = 1 << 16
@@ -112,9 +110,9 @@ class StemSet:
 
         Args:
             shard: its number.
-            clips: the columns of each clip but for those in `FILLED`, and its audio, float32
-                `[num_samples, num_channels]` at the row's `sample_rate`. Its `id` is the song's, `/` and a name without
-                `/`. They are taken one by one.
+            clips: each with its columns but for `num_channels`, `shard`, `file`, `member` and `sha256`, and its audio,
+                float32 `[num_samples, num_channels]` at the row's `sample_rate`. Its `id` is the song's, `/` and a name
+                without `/`. They are taken one by one.
             failed: `song_id` and `reason` of the songs that went wrong; read when there are no more clips.
 
         Raises:
