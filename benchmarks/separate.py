@@ -96,13 +96,14 @@ def measure(case: Case) -> dict:
     from sepnet.separate import Outputs, separate_songs
     from sepnet.separation.separator import Separator
     from sepnet.separation.song_files import SongFile
+    from sepnet.separation.timed import TimedModel
     from sepnet.training.measure import peak_bytes
 
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         if not case.folder:
             export_in_process(case, folder / "model")
-        model = Timed(SavedModel(case.folder or folder / "model"))
+        model = TimedModel(SavedModel(case.folder or folder / "model"))
         separator = Separator(model)
         song = folder / "song.wav"
         write_noise(song, case.minutes * 60)
@@ -119,21 +120,6 @@ def measure(case: Case) -> dict:
         "peak_bytes": peak_bytes(),
         "is_exact": separator.is_exact,
     }
-
-
-class Timed:
-    """A model, and how long it ran."""
-
-    def __init__(self, model):
-        self.name, self.contract = model.name, model.contract
-        self.seconds = 0.0
-        self._model = model
-
-    def __call__(self, mixture):
-        begin = time.perf_counter()
-        stems = self._model(mixture)
-        self.seconds += time.perf_counter() - begin
-        return stems
 
 
 def export_in_process(case: Case, folder: pathlib.Path) -> None:

@@ -48,6 +48,14 @@ ROOMS = {
     ),
     "sepnet.evaluation": ("sepnet.config", "sepnet.measures", "sepnet.reports", "sepnet.separation"),
     "sepnet.clips": ("sepnet.options",),
+    "sepnet.augmentation": (
+        "sepnet.clips",
+        "sepnet.export",
+        "sepnet.measures",
+        "sepnet.reports",
+        "sepnet.separation",
+        "sepnet.stem_sets",
+    ),
     "sepnet.combination": ("sepnet.config", "sepnet.export", "sepnet.reports", "sepnet.separation"),
     "sepnet.importers": (
         "sepnet.config",

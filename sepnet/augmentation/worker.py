@@ -106,20 +106,16 @@ class _Made:
         for song in songs:
             try:
                 yield from self._song(song, loudest)
-            except (UserError, OSError) as error:
+            except UserError as error:
                 loudest.pop(song.id, None)
                 self.failed.append({"song_id": song.id, "reason": str(error)})
         yield from self._remixes(list(loudest.values()))
 
-    def _song(
-        self, song: CaptionedSong, loudest: dict[str, Placed]
-    ) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+    def _song(self, song: CaptionedSong, loudest: dict[str, Placed]) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
         worker, recipe = self._worker, self._worker._job.recipe
         seconds, joules = worker._model.seconds, worker._meter.joules
         most = -1.0
-        for placed in excerpts(
-            song, worker._separator, recipe.clip_seconds, with_tempo=recipe.needs_tempo_and_key
-        ):
+        for placed in excerpts(song, worker._separator, recipe.clip_seconds, with_tempo=recipe.needs_tempo_and_key):
             clips = list(clips_of(placed.excerpt, recipe, worker._hook))
             # The clips of an excerpt share what it took.
             spent = (worker._model.seconds - seconds, worker._meter.joules - joules)

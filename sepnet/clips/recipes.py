@@ -92,6 +92,11 @@ class Recipe:
         return any(clip.needs_tempo_and_key for clip in self.clips)
 
     @property
+    def has_remixes(self) -> bool:
+        """Whether stems of different songs are mixed."""
+        return any(clip.kind == ClipKind.REMIX for clip in self.clips)
+
+    @property
     def digest(self) -> str:
         """SHA-256, hexadecimal, of what is made: comments, layout and the order of keys make no difference."""
         values = json.dumps(dataclasses.asdict(self), sort_keys=True)

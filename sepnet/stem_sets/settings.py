@@ -17,6 +17,7 @@ class StemSetSettings:
         model_version: its version.
         model_sha256: of its files.
         recipe_sha256: of the recipe.
+        hook: the user's function that makes captions, as `module:function`; empty for none.
         clip_seconds: length of a clip.
         audio_format: "flac" or "opus".
         layout: "webdataset", or "folder" for plain files.
@@ -29,6 +30,7 @@ class StemSetSettings:
     model_version: str
     model_sha256: str
     recipe_sha256: str
+    hook: str
     clip_seconds: float
     audio_format: str
     layout: str

@@ -23,7 +23,7 @@ from sepnet.stem_sets.settings import StemSetSettings
 if TYPE_CHECKING:
     import pyarrow
 
-SETTINGS = "settings.json"
+SETTINGS, SUMMARY = "settings.json", "summary.json"
 MANIFEST, FAILED = "manifest.parquet", "failed.parquet"
 PART_SUFFIX, FAILED_SUFFIX = ".parquet", ".failed.parquet"
 LAYOUTS = ("webdataset", "folder")
@@ -151,6 +151,13 @@ class StemSet:
             self.destination.put(failed, FAILED)
             self.destination.put(manifest, MANIFEST)
         return totals
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Writes plain values about the run that wrote the set last."""
+        with self.destination.working_folder() as folder:
+            file = folder / SUMMARY
+            file.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+            self.destination.put(file, SUMMARY)
 
     def _totals(self, failed: pathlib.Path, manifest: pathlib.Path) -> Totals:
         import pyarrow.compute

@@ -24,6 +24,7 @@ def settings(**changes) -> StemSetSettings:
             "model_version": "3",
             "model_sha256": "ab" * 32,
             "recipe_sha256": "cd" * 32,
+            "hook": "",
             "clip_seconds": 0.25,
             "audio_format": "flac",
             "layout": "webdataset",

@@ -1,0 +1,124 @@
+"""Workers on one machine or a cluster, by Ray Data: each holds a model and makes one shard after the other."""
+
+import logging
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pipelines.errors import UserError, check_packages, one_line
+from sepnet.augmentation.worker import Job, Worker
+
+# For small rows and the model; Ray takes a third of the memory otherwise.
+STORE_BYTES = 80 << 20
+CONNECT_SECONDS = 5
+# A shard that a worker is to make next waits with it, so that no worker waits for the driver.
+SHARDS_AT_WORKER = 2
+
+
+def start_ray(address: str | None, workers: int | None, model_bytes: int) -> int:
+    """Starts Ray on this machine, or joins a cluster, and returns the number of workers.
+
+    Args:
+        address: `HOST:PORT` of a cluster's head node; None for this machine alone.
+        workers: how many are wanted; None for one for each GPU or, where there is none, each machine.
+        model_bytes: size of the model that the workers are to have.
+
+    Raises:
+        UserError: Ray is not installed, or nothing answers.
+    """
+    check_packages(["ray"], "sepnet.augment", "scale")
+    # Ray reads it when it is imported.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # It warns of what is lost with the driver; the driver is lost with it.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    import ray
+    from ray.exceptions import RayError
+
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        store = STORE_BYTES + 2 * model_bytes
+        ray.init("local", include_dashboard=False, object_store_memory=store, **quiet)
+    else:
+        host, _, port = address.rpartition(":")
+        try:
+            # Ray itself would wait for minutes, and end the process.
+            socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+            ray.init(address, **quiet)
+        except (OSError, ValueError, RuntimeError, RayError) as error:
+            raise UserError(
+                f"no Ray cluster answers at {address!r} ({one_line(error)[:100]}); give HOST:PORT of its head node"
+            ) from error
+    if workers is None:
+        workers = int(ray.cluster_resources().get("GPU", 0)) or sum(node["Alive"] for node in ray.nodes())
+    return workers
+
+
+def threads_per_worker(workers: int) -> int:
+    """The cores of a worker on a cluster whose machines are alike."""
+    import ray
+
+    return max(int(ray.cluster_resources()["CPU"]) // workers, 1)
+
+
+def make_shards(job: Job, model: Mapping[str, bytes], shards: Sequence[int], workers: int) -> Iterator[dict[str, Any]]:
+    """Makes shards and yields what `Worker.make` says of each, with its number as `shard`, as they end.
+
+    A worker that dies is started again, with the shards that it had.
+
+    Raises:
+        UserError: a worker cannot write, or cannot go on.
+    """
+    import ray
+    from ray.exceptions import RayError
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = False
+    for name in ("ray.data", "ray.data.dataset"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    shared = ray.put(job), ray.put(dict(model))
+    has_gpus = ray.cluster_resources().get("GPU", 0) > 0
+    resources = {"num_gpus": 1} if has_gpus else {"num_cpus": job.num_threads}
+    made = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards)).map_batches(
+        ShardWorker,
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(
+            size=min(workers, len(shards)), max_tasks_in_flight_per_actor=SHARDS_AT_WORKER
+        ),
+        fn_constructor_args=shared,
+        **resources,
+    )
+    try:
+        for row in made.iter_rows():
+            if row["error"]:
+                raise UserError(row["error"])
+            yield row
+    except RayError as error:
+        reason = one_line(str(error).strip().splitlines()[-1])[:200]
+        raise UserError(f"the workers ended ({reason}); what is done is kept: start again to go on") from error
+
+
+class ShardWorker:
+    """A `Worker` as Ray Data calls it.
+
+    What a user can mend comes back in a row: an exception would come wrapped in three tracebacks. For the same reason
+    the model is loaded with the first shard.
+    """
+
+    def __init__(self, job: Any, model: Any):
+        self._references, self._worker = (job, model), None
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, list]:
+        """Makes the shard of a batch of one."""
+        import ray
+
+        shard, row = int(batch["shard"][0]), {}
+        try:
+            self._worker = self._worker or Worker(*ray.get(list(self._references)))
+            row = self._worker.make(shard)
+            error = ""
+        except UserError as mistake:
+            error = str(mistake)
+        empty = {"audio_seconds": 0.0, "joules": 0.0, "seconds": 0.0, "model_seconds": 0.0}
+        return {name: [value] for name, value in {"shard": shard, "error": error, **empty, **row}.items()}
