@@ -1,7 +1,7 @@
 """`python -m benchmarks.augment MODEL`: how fast stem sets are made, in what memory, and beside `sepnet.separate`.
 
-The songs are synthesised. Each row is `sepnet.augment` as a user runs it, or `sepnet.separate` to FLAC of the same songs.
-Ray's own processes count in the peak, which is the most that all of them take together.
+The songs are synthesised. Each row is `sepnet.augment` as a user runs it, or `sepnet.separate` to FLAC of the same
+songs. Ray's own processes count in the peak, which is the most that all of them take together.
 """
 
 import argparse

@@ -75,6 +75,9 @@ def print_summary(summary: dict[str, Any]) -> None:
         ("clips", f"{whole['num_clips']:,}", f"{whole['clip_seconds'] / 3600:.2f} h, {whole['num_passing']:,} pass"),
         *(("", f"{count:,}", f"do not pass: {reason}") for reason, count in whole["reasons"].items()),
     ]
+    for source, (before, after) in whole["snr_db"].items():
+        if before is not None and after is not None:
+            rows.append((source, f"{after:.1f}", f"dB over the rest, {before:.1f} in the mixture, by estimates"))
     if "rates" in summary:
         rates, many = summary["rates"], summary["million_songs"]
         rows += [

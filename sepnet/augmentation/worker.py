@@ -15,7 +15,8 @@ from pipelines.errors import UserError
 from sepnet.augmentation.excerpts import Placed, excerpts
 from sepnet.clips.captions import Hook, load_hook
 from sepnet.clips.make import Clip, clips_of, remixes_of
-from sepnet.clips.recipes import Recipe
+from sepnet.clips.measures import ratio_db
+from sepnet.clips.recipes import ClipKind, Recipe
 from sepnet.stem_sets.stem_set import StemSet
 
 
@@ -143,6 +144,12 @@ class _Made:
         if other:
             others = [song.id for song in job.songs]
             name += f"-{others.index(clip.other_song):06d}"
+        before = after = None
+        if clip.kind == ClipKind.STEM:
+            [stem] = (placed.excerpt.estimates[source] for source in clip.sources)
+            before = ratio_db(*(float(np.square(each).sum()) for each in (stem, placed.excerpt.mixture - stem)))
+            if clip.measures.bleed is not None:
+                after = ratio_db(1 - clip.measures.bleed, clip.measures.bleed)
         return {
             "id": f"{clip.song}/{name}",
             "song_id": clip.song,
@@ -157,6 +164,8 @@ class _Made:
             "song_caption": placed.excerpt.caption,
             "caption": clip.caption,
             **dataclasses.asdict(clip.measures),
+            "snr_before_db": before,
+            "snr_after_db": after,
             "gain_db": clip.gain_db,
             "passes": not clip.reasons,
             "reasons": list(clip.reasons),

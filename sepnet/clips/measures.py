@@ -156,3 +156,8 @@ def bleed(crossed: CrossPowers, weights: Sequence[float], others: Sequence[int])
     explained = float(np.einsum("...i,...ij,...j", shared.conj(), inverse, shared).real.sum()) / clip_power
     by_chance = crossed.num_frames / (crossed.num_frames - len(others))
     return round(min(max(1 - (1 - explained) * by_chance, 0.0), 1.0), 4)
+
+
+def ratio_db(wanted: float, unwanted: float) -> float | None:
+    """Ratio of two energies, dB; None where one of them is nothing."""
+    return round(10 * math.log10(wanted / unwanted), 2) if wanted > 0 < unwanted else None

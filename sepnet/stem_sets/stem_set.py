@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SETTINGS, SUMMARY = "settings.json", "summary.json"
 MANIFEST, FAILED = "manifest.parquet", "failed.parquet"
+SNR = ("snr_before_db", "snr_after_db")
 PART_SUFFIX, FAILED_SUFFIX = ".parquet", ".failed.parquet"
 LAYOUTS = ("webdataset", "folder")
 AUDIO_FORMATS = ("flac", "opus")
@@ -43,6 +44,7 @@ class Totals:
         num_clips: all clips, and `num_passing` those of them that pass the quality gate.
         clip_seconds: length of all clips together.
         reasons: how many clips do not pass, by reason; a clip may have several.
+        snr_db: of the clips of one source, by source, the means of `snr_before_db` and `snr_after_db`.
         separation_seconds: time that was spent on the clips.
         separation_joules: energy, of the clips for which it was measured; None without any.
     """
@@ -53,6 +55,7 @@ class Totals:
     num_passing: int
     clip_seconds: float
     reasons: dict[str, int]
+    snr_db: dict[str, tuple[float | None, float | None]]
     separation_seconds: float
     separation_joules: float | None
 
@@ -171,6 +174,11 @@ class StemSet:
             sums.update({name: pyarrow.compute.sum(batch[name]).as_py() for name in summed})
             reasons.update(batch["reasons"].flatten().to_pylist())
             joules.append(pyarrow.compute.sum(batch["separation_joules"]).as_py())
+        snr = pyarrow.parquet.read_table(
+            manifest, columns=["sources", *SNR], filters=pyarrow.compute.field("kind") == "stem"
+        )
+        snr = snr.set_column(0, "source", pyarrow.compute.list_element(snr["sources"], 0))
+        means = snr.group_by("source").aggregate([(name, "mean") for name in SNR]).sort_by("source").to_pylist()
         measured = [value for value in joules if value is not None]
         return Totals(
             num_songs=self.settings.num_songs,
@@ -179,6 +187,7 @@ class StemSet:
             num_passing=sums["passes"],
             clip_seconds=float(sums["duration_seconds"]),
             reasons=dict(sorted(reasons.items())),
+            snr_db={row["source"]: tuple(row[f"{name}_mean"] for name in SNR) for row in means},
             separation_seconds=float(sums["separation_seconds"]),
             separation_joules=sum(measured) if measured else None,
         )

@@ -55,6 +55,8 @@ def row(song: int, clip: int, **changes) -> dict[str, Any]:
         "loudness_lufs": -23.5 if is_late else None,
         "silence": 0,
         "bleed": 0.125 if is_late else None,
+        "snr_before_db": -3.0 if is_late else None,
+        "snr_after_db": 8.5 if is_late else None,
         "clipping": 0.0,
         "gain_db": -1,
         "passes": not is_late,
