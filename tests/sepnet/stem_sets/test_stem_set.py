@@ -104,6 +104,7 @@ def test_totals_count_what_is_there(tmp_path):
         "num_passing": 6,
         "clip_seconds": 0.25 * NUM_CLIPS,
         "reasons": {"bleed": 9},
+        "snr_db": {"vocals": (-2.0, 8.5)},
         "separation_seconds": 0.5 * NUM_CLIPS,
         "separation_joules": 2.0 * 9,
     }
