@@ -38,9 +38,9 @@ def start_ray(address: str | None, workers: int | None, model_bytes: int) -> int
 
     settings = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
-        store = STORE_BYTES + 2 * model_bytes
+        store, cores = STORE_BYTES + 2 * model_bytes, max(os.cpu_count() or 1, workers or 1)
         with _without_greeting():
-            ray.init("local", include_dashboard=False, object_store_memory=store, **settings)
+            ray.init("local", num_cpus=cores, include_dashboard=False, object_store_memory=store, **settings)
     else:
         host, _, port = address.rpartition(":")
         try:
@@ -52,8 +52,12 @@ def start_ray(address: str | None, workers: int | None, model_bytes: int) -> int
             raise UserError(
                 f"no Ray cluster answers at {address!r} ({one_line(error)[:100]}); give HOST:PORT of its head node"
             ) from error
+    has = ray.cluster_resources()
     if workers is None:
-        workers = int(ray.cluster_resources().get("GPU", 0)) or sum(node["Alive"] for node in ray.nodes())
+        return int(has.get("GPU", 0)) or sum(node["Alive"] for node in ray.nodes())
+    room = int(has.get("GPU", 0) or has["CPU"])
+    if workers > room:
+        raise UserError(f"--workers is {workers}; the cluster has room for {room}")
     return workers
 
 
