@@ -86,7 +86,7 @@ def main(argv=None) -> None:
         for figure in figures
     ]
     headings = ("model", "song", "s of audio per s", "outside of the model", "peak memory", "blocks")
-    print_table(headings, rows, title="separating, from WAV to WAVs")
+    print_table(headings, rows, title="separating, from WAV to WAVs", boxed=False)
     write_json(RESULT if not models else RESULT.with_name("separate_models.json"), {"cases": figures})
 
 
