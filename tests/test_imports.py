@@ -29,7 +29,7 @@ ROOMS = {
     "sepnet.config": ("sepnet.models", "sepnet.options"),
     "sepnet.export": ("sepnet.config", "sepnet.models"),
     "sepnet.separation": ("sepnet.export",),
-    "sepnet.stem_sets": ("sepnet.separation",),
+    "sepnet.stem_sets": ("sepnet.reports", "sepnet.separation"),
     "sepnet.training": ("sepnet.config", "sepnet.measures", "sepnet.models", "sepnet.options", "sepnet.reports"),
     "sepnet.planning": (
         "sepnet.config",

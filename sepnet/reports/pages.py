@@ -25,7 +25,8 @@ tr.marked { background: var(--soft); }
 figure { margin: 1.5rem 0; } figcaption, .note { font-size: .9rem; opacity: .85; }
 img { width: 100%; height: auto; background: #fff; border-radius: 4px; }
 audio { width: 100%; height: 2.4rem; }
-.players { display: grid; grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr)); gap: .4rem 1rem; }
+.players, .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr)); gap: .4rem 1rem; }
+.figures figure { margin: .5rem 0; }
 .players > div { font-size: .9rem; }
 pre { overflow-x: auto; background: var(--soft); padding: .6rem; font-size: .85rem; }
 """
@@ -47,6 +48,11 @@ def figure(uri: str, alternative: str, caption: str) -> str:
     """A picture with its description for those who do not see it, and its caption."""
     picture = f'<img alt="{escape(alternative)}" src="{uri}">'
     return f"<figure>{picture}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def figures(pictures: Iterable[tuple[str, str, str]]) -> str:
+    """Figures beside each other, where there is room: of each what `figure` takes."""
+    return f'<div class="figures">{"".join(figure(*picture) for picture in pictures)}</div>'
 
 
 def players(clips: Sequence[tuple[str, str]], label: str) -> str:

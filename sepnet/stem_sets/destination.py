@@ -58,10 +58,10 @@ class Destination:
         return sorted(name for name in names if not name.startswith("."))
 
     @contextlib.contextmanager
-    def open(self, name: str) -> Iterator[BinaryIO]:
-        """Opens a file for reading."""
+    def open(self, name: str, block_bytes: int | None = None) -> Iterator[BinaryIO]:
+        """Opens a file for reading; of one elsewhere so much more is read each time than is asked for, or as usual."""
         system, path = open_place(self.address_of(name))
-        with reaching(self.address), system.open(path, "rb") as file:
+        with reaching(self.address), system.open(path, "rb", block_size=block_bytes) as file:
             yield file
 
     def put(self, file: pathlib.Path, name: str) -> None:
