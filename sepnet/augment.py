@@ -64,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 spent.add(row, len(job.songs_of(row["shard"])))
                 spent.seconds = time.perf_counter() - begin
                 advance(len(job.songs_of(row["shard"])))
+    else:
+        print(f"nothing to do: all {settings.num_shards} shards are there")
     totals = stem_set.finish()
     summary = summarize(totals, spent, workers, arguments.cluster)
     if "rates" in summary:

@@ -66,7 +66,7 @@ def openmsx():
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run():
     """Runs `python -m MODULE ARGUMENTS...` and returns its `Outcome`; keywords set environment variables."""
 

@@ -1,0 +1,418 @@
+"""`sepnet.augment`: what it writes against other tools, and the same again under kills."""
+
+import collections
+import contextlib
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tarfile
+
+import numpy as np
+import psutil
+import pytest
+import soundfile
+
+from pipelines.audio.reading import read_streams
+from tests.conftest import REPOSITORY
+
+# Its words are part of the set, so that a caption which does not survive is seen.
+CAPTION = 'A "slow" song\nin two lines, with \\ and 🎸'
+HOOK = "tests.sepnet.gated_captions:caption"
+MEASURED = ["separation_seconds", "separation_joules"]
+RECIPE = """
+clip_seconds = 1
+[[clip]]
+kind = "stem"
+caption = "{caption}, {source} only"
+[[clip]]
+kind = "without"
+caption = "{caption}, without {source}"
+sources = ["drums"]
+"""
+REMIXES = """
+clip_seconds = 5
+[[clip]]
+kind = "remix"
+sources = [["vocals"]]
+caption = "{caption}, its {sources}, with the {other_sources} of: {other_caption}"
+tempo_tolerance = 0.02
+same_key = true
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def environment(tmp_path_factory):
+    """A home for what Ray leaves there, and a folder for gates."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("GATES", str(tmp_path_factory.mktemp("gates")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def saved_models(tmp_path_factory):
+    """A folder with a small untrained model, whose stems are silent where the song is."""
+    from sepnet.export.write import export_model
+    from tests.sepnet.helpers import contract_of, small_network
+
+    folder, network = tmp_path_factory.mktemp("saved_models"), small_network("unet_2d")
+    export_model(network.model, folder / "small", contract_of(network))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def mixture(real_track):
+    """A real song, 6 s at 44.1 kHz in stereo."""
+    return np.concatenate([streams[0] for streams in read_streams(real_track)])
+
+
+@pytest.fixture(scope="module")
+def songs(tmp_path_factory, mixture):
+    """The manifest of six stretches of a song, 3 s each, of silence, and of a file that is cut off."""
+    folder = tmp_path_factory.mktemp("songs")
+    stretches = {f"song{number}": mixture[number * 20_000 :][: 3 * 44_100] for number in range(6)}
+    for name, samples in {**stretches, "silent": np.zeros_like(stretches["song0"])}.items():
+        soundfile.write(folder / f"{name}.flac", samples, 44_100)
+    (folder / "damaged.flac").write_bytes((folder / "song0.flac").read_bytes()[:30])
+    rows = [{"path": file.name, "caption": f"{CAPTION} {file.stem}"} for file in sorted(folder.glob("*.flac"))]
+    (folder / "songs.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return folder / "songs.jsonl"
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    file = tmp_path_factory.mktemp("recipe") / "recipe.toml"
+    file.write_text(RECIPE, encoding="utf-8")
+    return file
+
+
+@pytest.fixture(scope="module")
+def flags(saved_models, songs, recipe):
+    """The command's arguments behind SOURCE and DEST."""
+    return ["--model", "small", "--saved-models", saved_models, "--recipe", recipe, "--hook", HOOK] + [
+        "--songs-per-shard",
+        "2",
+    ]
+
+
+@pytest.fixture(scope="module")
+def finished(run, songs, flags, tmp_path_factory):
+    """The set of a run that nothing befell, and what the command said. Do not change it."""
+    folder = tmp_path_factory.mktemp("finished") / "set"
+    outcome = run("sepnet.augment", songs, folder, *flags)
+    assert outcome.status == 0, outcome.stderr
+    return folder, outcome
+
+
+def table(folder, name="manifest"):
+    import pyarrow.parquet
+
+    return pyarrow.parquet.read_table(folder / f"{name}.parquet")
+
+
+def files(folder):
+    """The contents of a folder's files, but for hidden ones."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found if not path.name.startswith(".")}
+
+
+def audio_of(folder, row):
+    with tarfile.open(folder / row["file"]) as tar:
+        return tar.extractfile(row["member"]).read()
+
+
+def assert_same_sets(folder, expected):
+    """That sets differ in nothing but what was measured of the runs. The first shard has no clips, and no tar."""
+    assert table(folder).drop(MEASURED).equals(table(expected).drop(MEASURED))
+    assert table(folder, "failed").equals(table(expected, "failed"))
+    shards = [
+        {name: content for name, content in files(each).items() if name.endswith(".tar")} for each in (folder, expected)
+    ]
+    assert shards[0] == shards[1] and len(shards[0]) == 3
+    ids = table(folder)["id"].to_pylist()
+    assert len(set(ids)) == len(ids)
+
+
+def test_the_manifest_is_what_the_shards_hold(finished):
+    folder, _ = finished
+    rows = table(folder).to_pylist()
+    found = {}
+    for path in (folder / "data").iterdir():
+        with tarfile.open(path) as tar:
+            for member in tar:
+                found[f"data/{path.name}", member.name] = tar.extractfile(member).read()
+    audio = {place: content for place, content in found.items() if place[1].endswith(".flac")}
+    assert {(row["file"], row["member"]) for row in rows} == set(audio) and len(rows) == len(audio)
+    assert len({row["id"] for row in rows}) == len(rows)
+    for row in rows:
+        content = audio[row["file"], row["member"]]
+        assert row["sha256"] == hashlib.sha256(content).hexdigest()
+        info = soundfile.info(io.BytesIO(content))
+        assert (info.samplerate, info.channels, info.frames) == (44_100, 2, 44_100)
+        assert (row["sample_rate"], row["num_channels"], row["duration_seconds"]) == (44_100, 2, 1)
+        beside = json.loads(found[row["file"], row["member"].replace(".flac", ".json")])
+        assert (beside["id"], beside["caption"]) == (row["id"], row["caption"])
+    # Six songs of three stretches, each of which gives three stems and what is left without one.
+    assert collections.Counter(row["song_id"] for row in rows) == {f"song{number}": 12 for number in range(6)}
+    assert collections.Counter(row["start_seconds"] for row in rows) == {0: 24, 1: 24, 2: 24}
+
+
+def test_captions_survive_as_they_are(finished):
+    captions = {row["id"]: (row["song_caption"], row["caption"]) for row in table(finished[0]).to_pylist()}
+    whole = f"{CAPTION} song3"
+    assert captions["song3/00001000-01-stem"] == (whole, f"{whole}, drums only")
+    assert captions["song3/00001000-03-without"] == (whole, f"{whole}, without drums")
+
+
+def test_loudness_is_ffmpegs(finished):
+    if not shutil.which("ffmpeg"):
+        pytest.skip("ffmpeg is not installed")
+    folder, _ = finished
+    for row in table(folder).to_pylist()[::9]:
+        measured = subprocess.run(
+            ["ffmpeg", "-nostdin", "-v", "error", "-i", "-"]
+            + ["-af", "ebur128=metadata=1,ametadata=print:key=lavfi.r128.I:file=-", "-f", "null", "-"],
+            input=audio_of(folder, row),
+            capture_output=True,
+            check=True,
+        )
+        last = float(re.findall(rb"lavfi\.r128\.I=(\S+)", measured.stdout)[-1])
+        assert row["loudness_lufs"] == pytest.approx(last, abs=0.1), row["id"]
+
+
+def test_clips_are_cut_from_what_the_separator_gives(finished, saved_models, songs):
+    from sepnet.separation.separator import Separator
+
+    folder, _ = finished
+    mixture, rate = soundfile.read(songs.parent / "song2.flac", dtype="float32")
+    stems = Separator(saved_models / "small" / "1")(mixture, rate)
+    rows = [row for row in table(folder).to_pylist() if row["song_id"] == "song2"]
+    for row in rows:
+        begin = round(row["start_seconds"] * rate)
+        if row["kind"] == "stem":
+            [source] = row["sources"]
+            expected = stems[source]
+        else:
+            assert row["sources"] == ["vocals", "bass"]
+            expected = mixture - stems["drums"]
+        found, _ = soundfile.read(io.BytesIO(audio_of(folder, row)), dtype="float32")
+        gain = 10 ** (row["gain_db"] / 20)
+        np.testing.assert_allclose(found, gain * expected[begin : begin + rate], rtol=2e-3, atol=1.5 / 32_768)
+        assert np.abs(found).max() > 0.01
+
+
+def test_a_damaged_song_is_listed_and_a_silent_one_gives_nothing(finished):
+    [row] = table(finished[0], "failed").to_pylist()
+    assert row["song_id"] == "damaged" and row["shard"] == 0 and "cannot decode damaged" in row["reason"]
+
+
+def test_the_summary_is_printed_and_kept(finished, songs):
+    folder, outcome = finished
+    summary, rows = json.loads((folder / "summary.json").read_text()), table(folder).to_pylist()
+    whole, run, rates, million = (summary[key] for key in ("set", "run", "rates", "million_songs"))
+    assert (whole["num_songs"], whole["num_failed"], whole["num_clips"]) == (8, 1, len(rows))
+    assert whole["clip_seconds"] == len(rows) and whole["num_passing"] == sum(row["passes"] for row in rows)
+    assert whole["separation_seconds"] == pytest.approx(sum(row["separation_seconds"] for row in rows))
+    assert run["songs"] == 8 and run["audio_seconds"] == 7 * 3 and run["workers"] == 1
+    assert 0 < run["model_seconds"] < run["worker_seconds"] < 1.05 * run["seconds"]
+    assert rates["audio_hours_per_hour"] == pytest.approx(21 / run["seconds"])
+    assert rates["joules_per_audio_hour"] == pytest.approx(run["joules"] / 21 * 3600)
+    assert million["days_here"] == pytest.approx(1e6 * run["seconds"] / 8 / 86_400)
+    assert million["days_on_cluster"] == pytest.approx(million["days_here"] / 100)
+    assert re.search(r"songs +8 +1 could not be used: failed\.parquet", outcome.stdout)
+    assert re.search(rf"clips +{len(rows)} ", outcome.stdout) and "hours of audio an hour" in outcome.stdout
+    assert outcome.stdout.endswith(f"stem set:  {folder}\nnext:      python -m sepnet.preview {folder}\n")
+
+
+def test_once_more_changes_nothing(run, finished, songs, flags):
+    folder, _ = finished
+    before = files(folder)
+    outcome = run("sepnet.augment", songs, folder, *flags)
+    assert outcome.status == 0 and not outcome.stderr
+    assert "nothing to do: all 4 shards are there" in outcome.stdout
+    assert files(folder) == before
+
+
+def start(*arguments):
+    """Starts the command. What it says is lost: of a killed one, workers may hold the pipe for a while."""
+    command = [sys.executable, "-m", "sepnet.augment", *map(str, arguments)]
+    return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+@contextlib.contextmanager
+def gates(*names):
+    """Halts workers at songs; gives pipes by song."""
+    pipes = [os.path.join(os.environ["GATES"], name) for name in names]
+    for pipe in pipes:
+        os.mkfifo(pipe)
+    try:
+        yield pipes
+    finally:
+        for pipe in pipes:
+            os.unlink(pipe)
+
+
+def halted_at(pipe, process):
+    """Waits until a worker stands at a gate, and returns the end that holds it there."""
+    while True:
+        # Without a reader there is an error.
+        with contextlib.suppress(OSError):
+            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            pytest.fail(f"the command ended with {process.wait(0.02)}")
+
+
+def parts(folder):
+    return {path.name for path in (folder / "parts").glob("shard-*.parquet") if "failed" not in path.name}
+
+
+def kill_at(song, folder, songs, flags):
+    """Kills the command with SIGKILL while a worker is at a song, and returns the workers."""
+    with gates(song) as [pipe]:
+        process = start(songs, folder, *flags)
+        held = halted_at(pipe, process)
+    descendants = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    # The worker goes on until it finds out that it is alone.
+    os.close(held)
+    return [child for child in descendants if child.is_running()]
+
+
+def test_killed_and_started_again_it_gives_the_same(run, finished, songs, flags, tmp_path):
+    folder = tmp_path / "set"
+    workers = kill_at("song1", folder, songs, flags)
+    assert parts(folder) and not (folder / "manifest.parquet").exists()
+    outcome = run("sepnet.augment", songs, folder, *flags)
+    assert outcome.status == 0, outcome.stderr
+    assert_same_sets(folder, finished[0])
+    psutil.wait_procs(workers)
+
+
+@pytest.mark.slow
+def test_killed_three_times_it_gives_the_same(run, finished, songs, flags, tmp_path):
+    folder = tmp_path / "set"
+    for song in ("song0", "song2", "song5"):
+        kill_at(song, folder, songs, flags)
+    outcome = run("sepnet.augment", songs, folder, *flags)
+    assert outcome.status == 0, outcome.stderr
+    assert_same_sets(folder, finished[0])
+
+
+@pytest.mark.slow
+def test_a_node_that_dies_changes_nothing(finished, songs, flags, tmp_path):
+    from ray.cluster_utils import Cluster
+
+    folder, memory = tmp_path / "set", {"object_store_memory": 80 << 20}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, **memory})
+    try:
+        node = cluster.add_node(num_cpus=1, **memory)
+        # One song of each shard that has clips, so that both workers come to halt.
+        with gates("song0", "song2", "song4") as pipes:
+            process = start(songs, folder, *flags, "--ray-address", cluster.address)
+            held = {}
+            while len(held) < 2:
+                for pipe in set(pipes) - set(held):
+                    with contextlib.suppress(OSError):
+                        held[pipe] = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    pytest.fail(f"the command ended with {process.wait(0.02)}")
+        assert parts(folder) <= {"shard-00000.parquet"}
+        cluster.remove_node(node, allow_graceful=False)
+        for pipe in held.values():
+            os.close(pipe)
+        assert process.wait() == 0
+    finally:
+        cluster.shutdown()
+    assert_same_sets(folder, finished[0])
+
+
+@pytest.fixture(scope="module")
+def remixed(run, saved_models, mixture, tmp_path_factory):
+    """The set of remixes of a song, the same song, and the song a quarter faster."""
+    from scipy.signal import resample
+
+    folder = tmp_path_factory.mktemp("remixed")
+    (folder / "songs").mkdir()
+    (folder / "recipe.toml").write_text(REMIXES)
+    for name, samples in (("first", mixture), ("second", mixture), ("third", resample(mixture, len(mixture) * 6 // 7))):
+        soundfile.write(folder / "songs" / f"{name}.flac", samples, 44_100)
+        (folder / "songs" / f"{name}.txt").write_text(f"The {name} song")
+    flags = ["--model", "small", "--saved-models", saved_models, "--recipe", folder / "recipe.toml"]
+    outcome = run("sepnet.augment", folder / "songs", folder / "set", *flags)
+    assert outcome.status == 0, outcome.stderr
+    return folder
+
+
+def test_songs_alike_are_remixed(remixed, saved_models):
+    from sepnet.separation.separator import Separator
+
+    rows = table(remixed / "set").to_pylist()
+    assert [(row["song_id"], row["other_song_id"]) for row in rows] == [("first", "second"), ("second", "first")]
+    first, _ = rows
+    assert first["sources"] == ["vocals"] and first["other_sources"] == ["drums", "bass"]
+    assert first["caption"] == "The first song, its vocals, with the drums and bass of: The second song"
+    assert first["tempo_bpm"] and first["key"] and first["start_seconds"] == first["other_start_seconds"] == 0
+    stems = Separator(saved_models / "small" / "1")(*soundfile.read(remixed / "songs" / "first.flac", dtype="float32"))
+    expected = sum(stems.values())[: 5 * 44_100] * 10 ** (first["gain_db"] / 20)
+    found, _ = soundfile.read(io.BytesIO(audio_of(remixed / "set", first)), dtype="float32")
+    np.testing.assert_allclose(found, expected, rtol=2e-3, atol=1.5 / 32_768)
+
+
+def assert_one_line(outcome, expected):
+    assert outcome.status == 2, outcome.stdout + outcome.stderr
+    [line] = outcome.stderr.splitlines()
+    assert line.startswith("error: ") and expected in line, line
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        (["--model", "nothing"], "nothing"),
+        (["--hook", "nowhere.at_all:caption"], "nowhere.at_all, which should hold the function for captions, cannot"),
+        (["--hook", "json:nothing"], "json has no function 'nothing'"),
+    ],
+)
+def test_wrong_names_are_one_line(run, songs, flags, tmp_path, wrong, expected):
+    assert_one_line(run("sepnet.augment", songs, tmp_path / "set", *flags, *wrong), expected)
+    assert not (tmp_path / "set").exists()
+
+
+def test_a_stem_that_the_model_does_not_know_is_one_line(run, songs, flags, tmp_path):
+    (tmp_path / "recipe.toml").write_text(RECIPE.replace('["drums"]', '["flute"]'))
+    outcome = run("sepnet.augment", songs, tmp_path / "set", *flags, "--recipe", tmp_path / "recipe.toml")
+    assert_one_line(outcome, "names the source 'flute'; the model has vocals, drums, bass")
+
+
+def test_a_song_that_is_not_there_is_one_line(run, flags, tmp_path):
+    (tmp_path / "songs.csv").write_text("path,caption\nnowhere.flac,A song\n")
+    outcome = run("sepnet.augment", tmp_path / "songs.csv", tmp_path / "set", *flags)
+    assert_one_line(outcome, f"songs.csv: there is no file {tmp_path / 'nowhere.flac'}; correct the path, or add it")
+
+
+def test_other_settings_are_named(run, finished, songs, flags):
+    folder, _ = finished
+    before = files(folder)
+    outcome = run("sepnet.augment", songs, folder, *flags, "--format", "opus")
+    assert_one_line(outcome, "was made with other settings (audio_format was 'flac' and is 'opus')")
+    assert files(folder) == before
+
+
+def test_an_address_where_nothing_answers_is_one_line(run, songs, flags, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    outcome = run("sepnet.augment", songs, tmp_path / "set", *flags, "--ray-address", address)
+    assert_one_line(outcome, f"no Ray cluster answers at '{address}'")
+
+
+def test_a_place_that_cannot_be_written_is_one_line(run, songs, flags):
+    if not os.path.isdir("/proc/self"):
+        pytest.skip("only Linux has /proc")
+    assert_one_line(run("sepnet.augment", songs, "/proc/nowhere/set", *flags), "/proc/nowhere")
