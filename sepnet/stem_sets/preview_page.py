@@ -26,10 +26,11 @@ def preview_page(name: str, overview: Overview, audio: Mapping[str, bytes]) -> s
     """
     num_passing = sum(count for (_, passes), count in overview.num_clips.items() if passes)
     models = sorted({f"{row['model']} (version {row['model_version']})" for row in overview.sample})
+    made_with = f" Made with {' and '.join(models)}." if models else ""
     sections = [
         f"<h1>{escape(name)}</h1>",
         f'<p class="answer">{overview.num_clips.total():,} clips, {overview.seconds / 3600:,.2f} h; '
-        f"{num_passing:,} of them pass. Made with {escape(' and '.join(models))}.</p>",
+        f"{num_passing:,} of them pass.{escape(made_with)}</p>",
         "<h2>All clips</h2>",
         table("Clips by kind", ["kind", "clips", "pass", "do not"], _kind_rows(overview.num_clips), texts=(0,)),
     ]
@@ -67,7 +68,7 @@ def _draw(target: io.BytesIO, counts: np.ndarray, edges: np.ndarray, label: str)
     axes.stairs(passing, edges, fill=True, color="C0", label="pass")
     axes.stairs(passing + failing, edges, baseline=passing, fill=True, color="C1", label="do not pass")
     axes.set(xlabel=label, ylabel="clips", xlim=(edges[0], edges[-1]))
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, max(1.05 * counts.sum(axis=0).max(), 1))
     axes.yaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside upper center", ncols=2, fontsize="small")
