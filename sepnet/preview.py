@@ -4,7 +4,7 @@ import argparse
 import pathlib
 from collections.abc import Sequence
 
-from pipelines.errors import CommandParser, UserError, positive, run_command, user_path
+from pipelines.errors import CommandParser, UserError, one_line, positive, run_command, user_path
 from pipelines.files import check_writable, whole_file
 from pipelines.storage import address_of, is_local, open_place
 from sepnet.stem_sets.destination import Destination
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # matplotlib, which draws the pictures, takes a while: only for a set that can be read.
     from sepnet.stem_sets.preview_page import preview_page
 
-    text = preview_page(root.rstrip("/").rpartition("/")[2], overview, audio)
+    text = preview_page(one_line(root.rstrip("/").rpartition("/")[2]), overview, audio)
     with whole_file(path) as file:
         file.write_text(text, encoding="utf-8")
     print(f"page:      {path}")

@@ -10,7 +10,8 @@ import numpy as np
 STYLE = """
 :root { color-scheme: light dark; --line: #8886; --soft: #8881; --mark: #2a78d6; }
 * { box-sizing: border-box; }
-body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; padding: 1rem; max-width: 62rem; }
+body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; padding: 1rem; max-width: 62rem;
+  overflow-wrap: break-word; }
 h1 { line-height: 1.2; } h2 { margin-top: 2.5rem; } h3 { margin-bottom: .3rem; }
 .answer { border-left: 4px solid var(--mark); background: var(--soft); padding: .6rem 1rem .6rem 2rem; }
 .scroll { overflow-x: auto; margin-bottom: 1.2rem; }

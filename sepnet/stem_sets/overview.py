@@ -146,8 +146,10 @@ def _overview(manifest: Any, num_sampled: int, seed: int) -> Overview:
     return dataclasses.replace(overview, seconds=seconds)
 
 
-def _contents(destination: Destination, file: str, wanted: Mapping[str | None, Any]) -> Iterator[tuple[str, bytes]]:
-    """The contents of a file by their names in it: of a tar what is wanted, and of audio itself the whole under None."""
+def _contents(
+    destination: Destination, file: str, wanted: Mapping[str | None, Any]
+) -> Iterator[tuple[str | None, bytes]]:
+    """What is wanted of a tar, with the names in it; of an audio file all, with None for its name."""
     with destination.open(file, BLOCK_BYTES) as opened:
         if None in wanted:
             yield None, opened.read()
@@ -156,7 +158,7 @@ def _contents(destination: Destination, file: str, wanted: Mapping[str | None, A
         try:
             with tarfile.open(fileobj=opened, mode="r:") as tar:
                 while left and (member := tar.next()):
-                    if member.name in left:
+                    if member.name in left and member.isfile():
                         left.remove(member.name)
                         yield member.name, tar.extractfile(member).read()
         except tarfile.TarError as error:

@@ -24,17 +24,15 @@ def preview_page(name: str, overview: Overview, audio: Mapping[str, bytes]) -> s
         overview: what it holds.
         audio: files of the sample's clips by their ids.
     """
-    num_clips, num_passing = (
-        overview.num_clips.total(),
-        sum(overview.num_clips[key] for key in overview.num_clips if key[1]),
-    )
-    models = sorted({f"{row['model']}, version {row['model_version']}" for row in overview.sample})
+    num_passing = sum(count for (_, passes), count in overview.num_clips.items() if passes)
+    models = sorted({f"{row['model']} (version {row['model_version']})" for row in overview.sample})
+    made_with = f" Made with {' and '.join(models)}." if models else ""
     sections = [
         f"<h1>{escape(name)}</h1>",
-        f'<p class="answer">{num_clips:,} clips, {overview.seconds / 3600:,.2f} h; {num_passing:,} of them pass. '
-        f"{escape('; '.join(models))}</p>",
+        f'<p class="answer">{overview.num_clips.total():,} clips, {overview.seconds / 3600:,.2f} h; '
+        f"{num_passing:,} of them pass.{escape(made_with)}</p>",
         "<h2>All clips</h2>",
-        table("Clips by kind", ["kind", "clips", "pass", "do not"], _kind_rows(overview), texts=(0,)),
+        table("Clips by kind", ["kind", "clips", "pass", "do not"], _kind_rows(overview.num_clips), texts=(0,)),
     ]
     if overview.reasons:
         rows = [(reason, f"{count:,}") for reason, count in sorted(overview.reasons.items())]
@@ -42,23 +40,15 @@ def preview_page(name: str, overview: Overview, audio: Mapping[str, bytes]) -> s
             table("Clips that do not pass; some for several reasons", ["reason", "clips"], rows, texts=(0,))
         )
     pictures = [_distribution(overview, name) for name in EDGES]
-    sections += [figures(pictures), f"<h2>{len(overview.sample)} of them, by chance</h2>"]
+    sections += [figures(pictures), f"<h2>{len(overview.sample)} of them, chosen by chance</h2>"]
     sections += [_clip(row, audio[row["id"]]) for row in overview.sample]
     return page(name, sections)
 
 
-def _kind_rows(overview: Overview) -> list[tuple[str, ...]]:
-    counts = overview.num_clips
-    return [
-        (
-            kind,
-            *(
-                f"{count:,}"
-                for count in (counts[kind, True] + counts[kind, False], counts[kind, True], counts[kind, False])
-            ),
-        )
-        for kind in sorted({kind for kind, _ in counts})
-    ]
+def _kind_rows(num_clips: Mapping[tuple[str, bool], int]) -> list[tuple[str, ...]]:
+    kinds = sorted({kind for kind, _ in num_clips})
+    counts = [(kind, num_clips[kind, True], num_clips[kind, False]) for kind in kinds]
+    return [(kind, f"{passing + failing:,}", f"{passing:,}", f"{failing:,}") for kind, passing, failing in counts]
 
 
 def _distribution(overview: Overview, name: str) -> tuple[str, str, str]:
@@ -78,7 +68,7 @@ def _draw(target: io.BytesIO, counts: np.ndarray, edges: np.ndarray, label: str)
     axes.stairs(passing, edges, fill=True, color="C0", label="pass")
     axes.stairs(passing + failing, edges, baseline=passing, fill=True, color="C1", label="do not pass")
     axes.set(xlabel=label, ylabel="clips", xlim=(edges[0], edges[-1]))
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, max(1.05 * counts.sum(axis=0).max(), 1))
     axes.yaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside upper center", ncols=2, fontsize="small")
@@ -87,7 +77,7 @@ def _draw(target: io.BytesIO, counts: np.ndarray, edges: np.ndarray, label: str)
 
 def _clip(row: Mapping[str, Any], content: bytes) -> str:
     """A clip: caption, where it is from, player, scores."""
-    place = f"{_place(row['song_id'], row['start_seconds'], row['sources'])}"
+    place = _place(row["song_id"], row["start_seconds"], row["sources"])
     if row["other_song_id"] is not None:
         place += f" + {_place(row['other_song_id'], row['other_start_seconds'], row['other_sources'])}"
     suffix = (row["member"] or row["file"]).rpartition(".")[2]
