@@ -277,9 +277,10 @@ def kill_at(song, folder, songs, flags):
     with gates(song) as [pipe]:
         process = start(songs, folder, *flags)
         held = halted_at(pipe, process)
-    # The processes beside them take a minute to end.
+    # Ray's agents, beside them, take a minute to end.
     descendants = psutil.Process(process.pid).children(recursive=True)
-    workers = [child for child in descendants if "ray::" in "".join(child.cmdline())]
+    titles = {child: " ".join(child.cmdline()) for child in descendants}
+    workers = [child for child, title in titles.items() if "ray::" in title and "Agent" not in title]
     process.kill()
     process.wait()
     # The worker goes on until it finds out that it is alone.
