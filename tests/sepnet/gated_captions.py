@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import resource
 from typing import Any
 
 
@@ -10,4 +11,10 @@ def caption(facts: dict[str, Any]) -> str:
     gate = pathlib.Path(os.environ["GATES"], facts["song"])
     if gate.is_fifo():
         gate.read_bytes()
+    return facts["template_caption"]
+
+
+def caption_on_a_full_disk(facts: dict[str, Any]) -> str:
+    """The caption of the template. From then on a limit on the size of files stands for a full disk."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     return facts["template_caption"]

@@ -277,12 +277,15 @@ def kill_at(song, folder, songs, flags):
     with gates(song) as [pipe]:
         process = start(songs, folder, *flags)
         held = halted_at(pipe, process)
+    # Ray's agents, beside them, take a minute to end.
     descendants = psutil.Process(process.pid).children(recursive=True)
+    titles = {child: " ".join(child.cmdline()) for child in descendants}
+    workers = [child for child, title in titles.items() if "ray::" in title and "Agent" not in title]
     process.kill()
     process.wait()
     # The worker goes on until it finds out that it is alone.
     os.close(held)
-    return [child for child in descendants if child.is_running()]
+    return workers
 
 
 def test_killed_and_started_again_it_gives_the_same(run, finished, songs, flags, tmp_path):
@@ -292,6 +295,7 @@ def test_killed_and_started_again_it_gives_the_same(run, finished, songs, flags,
     outcome = run("sepnet.augment", songs, folder, *flags)
     assert outcome.status == 0, outcome.stderr
     assert_same_sets(folder, finished[0])
+    assert workers
     psutil.wait_procs(workers)
 
 
@@ -416,3 +420,13 @@ def test_a_place_that_cannot_be_written_is_one_line(run, songs, flags):
     if not os.path.isdir("/proc/self"):
         pytest.skip("only Linux has /proc")
     assert_one_line(run("sepnet.augment", songs, "/proc/nowhere/set", *flags), "/proc/nowhere")
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_up_is_named(run, songs, flags, tmp_path):
+    outcome = run("sepnet.augment", songs, tmp_path / "set", *flags, "--hook", f"{HOOK}_on_a_full_disk")
+    assert outcome.status == 2, outcome.stdout
+    # Ray says a line of its own.
+    line = outcome.stderr.splitlines()[-1]
+    assert line.startswith("error: ") and "cannot write" in line and "make room, or choose another folder" in line
+    assert parts(tmp_path / "set") == {"shard-00000.parquet"} and not list(tmp_path.rglob("*.tar"))
