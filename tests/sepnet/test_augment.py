@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import pathlib
 import re
 import shutil
 import socket
@@ -245,52 +246,65 @@ def start(*arguments):
     return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-@contextlib.contextmanager
-def gates(*names):
-    """Halts workers at songs; gives pipes by song."""
-    pipes = [os.path.join(os.environ["GATES"], name) for name in names]
-    for pipe in pipes:
-        os.mkfifo(pipe)
-    try:
-        yield pipes
-    finally:
-        for pipe in pipes:
-            os.unlink(pipe)
+class Gates:
+    """Pipes at which workers halt until they are let through: one in the midst of each shard that has clips."""
 
+    def __init__(self, process):
+        self._process, self._folder = process, pathlib.Path(os.environ["GATES"])
+        self.held = []
 
-def halted_at(pipe, process):
-    """Waits until a worker stands at a gate, and returns the end that holds it there."""
-    while True:
-        # Without a reader there is an error.
-        with contextlib.suppress(OSError):
-            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            pytest.fail(f"the command ended with {process.wait(0.02)}")
+    def __enter__(self):
+        for name in ("song1", "song3", "song5"):
+            os.mkfifo(self._folder / name)
+        return self
+
+    def __exit__(self, *exception):
+        for pipe in self._folder.iterdir():
+            pipe.unlink()
+        self.let_through()
+
+    def wait(self):
+        """Waits until one more worker has halted."""
+        while True:
+            for pipe in self._folder.iterdir():
+                # Without a reader there is an error.
+                with contextlib.suppress(OSError):
+                    self.held.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+                    pipe.unlink()
+                    return
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                pytest.fail(f"the command ended with {self._process.wait(0.02)}")
+
+    def let_through(self):
+        """Lets the workers go on that have halted."""
+        while self.held:
+            os.close(self.held.pop())
 
 
 def parts(folder):
     return {path.name for path in (folder / "parts").glob("shard-*.parquet") if "failed" not in path.name}
 
 
-def kill_at(song, folder, songs, flags):
-    """Kills the command with SIGKILL while a worker is at a song, and returns the workers."""
-    with gates(song) as [pipe]:
-        process = start(songs, folder, *flags)
-        held = halted_at(pipe, process)
-    # Ray's agents, beside them, take a minute to end.
-    descendants = psutil.Process(process.pid).children(recursive=True)
-    titles = {child: " ".join(child.cmdline()) for child in descendants}
-    workers = [child for child, title in titles.items() if "ray::" in title and "Agent" not in title]
-    process.kill()
-    process.wait()
-    # The worker goes on until it finds out that it is alone.
-    os.close(held)
-    return workers
+def kill_after(num_parts, folder, songs, flags):
+    """Kills the command with SIGKILL in the midst of a shard, when so many are done, and returns the workers."""
+    process = start(songs, folder, *flags)
+    with Gates(process) as gates:
+        gates.wait()
+        while len(parts(folder)) < num_parts:
+            gates.let_through()
+            gates.wait()
+        descendants = psutil.Process(process.pid).children(recursive=True)
+        # Ray's agents, beside them, take a minute to end.
+        titles = {child: " ".join(child.cmdline()) for child in descendants}
+        process.kill()
+        process.wait()
+        # The worker goes on, until it finds out that it is alone.
+    return [child for child, title in titles.items() if "ray::" in title and "Agent" not in title]
 
 
 def test_killed_and_started_again_it_gives_the_same(run, finished, songs, flags, tmp_path):
     folder = tmp_path / "set"
-    workers = kill_at("song1", folder, songs, flags)
+    workers = kill_after(1, folder, songs, flags)
     assert parts(folder) and not (folder / "manifest.parquet").exists()
     outcome = run("sepnet.augment", songs, folder, *flags)
     assert outcome.status == 0, outcome.stderr
@@ -300,10 +314,12 @@ def test_killed_and_started_again_it_gives_the_same(run, finished, songs, flags,
 
 
 @pytest.mark.slow
-def test_killed_three_times_it_gives_the_same(run, finished, songs, flags, tmp_path):
+def test_killed_twice_it_gives_the_same(run, finished, songs, flags, tmp_path):
     folder = tmp_path / "set"
-    for song in ("song0", "song2", "song5"):
-        kill_at(song, folder, songs, flags)
+    workers = kill_after(0, folder, songs, flags)
+    # They may end a shard yet.
+    psutil.wait_procs(workers)
+    kill_after(2, folder, songs, flags)
     outcome = run("sepnet.augment", songs, folder, *flags)
     assert outcome.status == 0, outcome.stderr
     assert_same_sets(folder, finished[0])
@@ -317,20 +333,12 @@ def test_a_node_that_dies_changes_nothing(finished, songs, flags, tmp_path):
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, **memory})
     try:
         node = cluster.add_node(num_cpus=1, **memory)
-        # One song of each shard that has clips, so that both workers come to halt.
-        with gates("song0", "song2", "song4") as pipes:
-            process = start(songs, folder, *flags, "--ray-address", cluster.address)
-            held = {}
-            while len(held) < 2:
-                for pipe in set(pipes) - set(held):
-                    with contextlib.suppress(OSError):
-                        held[pipe] = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    pytest.fail(f"the command ended with {process.wait(0.02)}")
-        assert parts(folder) <= {"shard-00000.parquet"}
-        cluster.remove_node(node, allow_graceful=False)
-        for pipe in held.values():
-            os.close(pipe)
+        process = start(songs, folder, *flags, "--ray-address", cluster.address)
+        with Gates(process) as gates:
+            # One of the two workers is on the node.
+            gates.wait()
+            gates.wait()
+            cluster.remove_node(node, allow_graceful=False)
         assert process.wait() == 0
     finally:
         cluster.shutdown()
@@ -429,4 +437,4 @@ def test_a_disk_that_fills_up_is_named(run, songs, flags, tmp_path):
     # Ray says a line of its own.
     line = outcome.stderr.splitlines()[-1]
     assert line.startswith("error: ") and "cannot write" in line and "make room, or choose another folder" in line
-    assert parts(tmp_path / "set") == {"shard-00000.parquet"} and not list(tmp_path.rglob("*.tar"))
+    assert parts(tmp_path / "set") <= {"shard-00000.parquet"} and not list(tmp_path.rglob("*.tar"))
