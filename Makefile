@@ -27,7 +27,7 @@ demo: $(VENV)/.installed-sepnet ## set up, then train, save and separate on a fe
 test: $(VENV)/.installed-test ffmpeg encoders browser ## run the tests (ARGS="-k stft" to choose)
 	$(RUN) $(BIN)/python -m pytest $(PARALLEL) --dist worksteal $(ARGS)
 
-test-slow: $(VENV)/.installed-test ffmpeg encoders ## run the sweeps, which `make test` leaves out
+test-slow: $(VENV)/.installed-test $(VENV)/.installed-stores ffmpeg encoders ## run the sweeps, which `make test` leaves out
 	$(RUN) $(BIN)/python -m pytest -m slow $(PARALLEL) $(ARGS)
 
 bench-data: $(VENV)/.installed-sepnet ## measure how fast songs are read, and what training waits for
@@ -140,8 +140,9 @@ $(VENV)/.installed-ruff: $(VENV)/.installed-pip setup.cfg
 $(VENV)/.installed-sepnet: EXTRA :=
 $(VENV)/.installed-serve: EXTRA := [serve]
 $(VENV)/.installed-test: EXTRA := [test]
+$(VENV)/.installed-stores: EXTRA := [stores]
 $(VENV)/.installed-dev: EXTRA := [dev]
-$(addprefix $(VENV)/.installed-,sepnet serve test dev): $(VENV)/.installed-pip setup.cfg pyproject.toml
+$(addprefix $(VENV)/.installed-,sepnet serve test stores dev): $(VENV)/.installed-pip setup.cfg pyproject.toml
 	@echo "Installing into $(VENV) (TensorFlow is large: about 2 GB and a few minutes, once)"
 	$(PIP) install -q -e '.$(EXTRA)'
 	@touch $@

@@ -143,7 +143,7 @@ def s3_server():
     server.stop()
 
 
-@pytest.fixture(params=["local", "memory", "s3"])
+@pytest.fixture(params=["local", "memory", pytest.param("s3", marks=pytest.mark.slow)])
 def anywhere(request, tmp_path):
     """The address of a new empty folder on this machine, in memory, and in a bucket."""
     if request.param == "local":

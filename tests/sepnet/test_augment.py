@@ -362,6 +362,7 @@ def remixed(run, saved_models, mixture, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_songs_alike_are_remixed(remixed, saved_models):
     from sepnet.separation.separator import Separator
 

@@ -272,6 +272,7 @@ def test_a_local_file_is_not_copied(tmp_path):
     assert path.exists()
 
 
+@pytest.mark.slow
 def test_a_bucket_that_is_not_there_is_named(s3_server):
     with pytest.raises(UserError, match="s3://no-such-bucket/songs.csv is not there"):
         read_collection("s3://no-such-bucket/songs.csv")

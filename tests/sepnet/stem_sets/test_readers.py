@@ -50,6 +50,7 @@ def datasets(tmp_path, monkeypatch):
     return package
 
 
+@pytest.mark.slow
 def test_datasets_reads_the_shards(written, datasets):
     folder, rows = written
     suffix = rows[0]["member"].rpartition(".")[2]
@@ -65,6 +66,7 @@ def test_datasets_reads_the_shards(written, datasets):
         assert (info.samplerate, info.channels) == (row["sample_rate"], row["num_channels"])
 
 
+@pytest.mark.slow
 def test_datasets_reads_the_manifest(written, datasets):
     folder, rows = written
     found = datasets.load_dataset("parquet", data_files=str(folder / "manifest.parquet"), split="train")
@@ -74,6 +76,7 @@ def test_datasets_reads_the_manifest(written, datasets):
     assert failed["reason"][:] == ["no audio in it"] * 3
 
 
+@pytest.mark.slow
 def test_webdataset_reads_the_shards(written):
     import webdataset
 
