@@ -302,6 +302,7 @@ def kill_after(num_parts, folder, songs, flags):
     return [child for child, title in titles.items() if "ray::" in title and "Agent" not in title]
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_it_gives_the_same(run, finished, songs, flags, tmp_path):
     folder = tmp_path / "set"
     workers = kill_after(1, folder, songs, flags)

@@ -73,10 +73,11 @@ def expected_stems(models, names, weights, mixture):
     ("names", "flags", "weights"),
     [
         pytest.param(["waves", "spectra"], [], dict.fromkeys(SOURCES, (0.5, 0.5)), marks=pytest.mark.slow),
-        (
+        pytest.param(
             ["waves", "spectra"],
             ["--weights", "3,1", "drums=0,2"],
             {"vocals": (0.75, 0.25), "drums": (0, 1), "bass": (0.75, 0.25)},
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             ["waves", "mono"],

@@ -58,6 +58,7 @@ def test_the_slurm_script_searches(tmp_path, write_songs, begin):
     assert workers == ["worker1", "worker2"] and (folder / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_the_containers_of_the_kubernetes_file_search(tmp_path, write_songs, begin):
     service, chief, workers = yaml.safe_load_all((REPOSITORY / "docs" / "search-kubernetes.yaml").read_text())
     assert service["spec"]["selector"] == {"job-name": chief["metadata"]["name"]}

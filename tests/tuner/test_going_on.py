@@ -44,6 +44,7 @@ def record_of(folder, trial):
     return (folder / f"trial_{trial}" / "seed_0" / "record.json").read_bytes()
 
 
+@pytest.mark.slow
 def test_nothing_that_was_not_given_is_compared(run, again):
     # As searches were written before, on a machine of other memory.
     folder, flags = again(memory_bytes=12345, memory="none", search_seed="none", max_trials=20)
