@@ -15,7 +15,7 @@ from pipelines.errors import UserError
 from sepnet.augmentation.excerpts import Placed, excerpts
 from sepnet.clips.captions import Hook, load_hook
 from sepnet.clips.make import Clip, clips_of, remixes_of
-from sepnet.clips.measures import ratio_db
+from sepnet.clips.measures import ratio_db, silence
 from sepnet.clips.recipes import ClipKind, Recipe
 from sepnet.stem_sets.stem_set import StemSet
 
@@ -117,7 +117,9 @@ class _Made:
         seconds, joules = worker._model.seconds, worker._meter.joules
         most = -1.0
         for placed in excerpts(song, worker._separator, recipe.clip_seconds, with_tempo=recipe.needs_tempo_and_key):
-            clips = list(clips_of(placed.excerpt, recipe, worker._hook))
+            # Some networks make sound of silence.
+            is_heard = silence(placed.excerpt.mixture, placed.excerpt.sample_rate) < 1
+            clips = list(clips_of(placed.excerpt, recipe, worker._hook)) if is_heard else []
             # The clips of an excerpt share what it took.
             spent = (worker._model.seconds - seconds, worker._meter.joules - joules)
             seconds, joules = seconds + spent[0], joules + spent[1]
