@@ -1,6 +1,6 @@
 """`python -m benchmarks.augment MODEL`: how fast stem sets are made, in what memory, and beside `sepnet.separate`.
 
-The songs are synthesised. Each row is `sepnet.augment` as a user runs it, or `sepnet.separate` to FLAC of the same
+The songs are noise. Each row is `sepnet.augment` as a user runs it, or `sepnet.separate` to FLAC of the same
 songs. Ray's own processes count in the peak, which is the most that all of them take together.
 """
 
@@ -15,12 +15,12 @@ import time
 import psutil
 
 from benchmarks.report import write_json
+from benchmarks.separate import write_noise
 from pipelines.errors import run_command, user_path
 from pipelines.progress import progress_bar
 from sepnet.reports.tables import print_table
 
 RESULT = pathlib.Path("benchmarks/results/augment.json")
-SAMPLE_RATE = 44_100
 SONG_SECONDS = 60
 FEW, MANY = 20, 400
 # Stems alone: what `sepnet.separate` writes.
@@ -45,7 +45,9 @@ def main(argv=None) -> None:
             ("sepnet.augment", arguments.many, 1, None),
         ]
         for count in {FEW, arguments.many}:
-            write_songs(folder / f"songs-{count}", count)
+            (folder / f"songs-{count}").mkdir()
+            for index in range(count):
+                write_noise(folder / f"songs-{count}" / f"{index:04d}.wav", SONG_SECONDS)
         figures = []
         with progress_bar("measuring", total=len(cases), unit="runs") as advance:
             for index, (command, count, workers, recipe) in enumerate(cases):
@@ -100,19 +102,6 @@ def _memory(process: psutil.Process) -> int:
     except psutil.NoSuchProcess:
         pass
     return total
-
-
-def write_songs(folder: pathlib.Path, count: int) -> None:
-    """Writes songs of coloured noise, FLAC in stereo."""
-    import numpy as np
-    import soundfile
-
-    folder.mkdir()
-    random = np.random.default_rng(0)
-    for index in range(count):
-        noise = np.cumsum(random.normal(0, 0.02, (SONG_SECONDS * SAMPLE_RATE, 2)), axis=0)
-        noise -= np.linspace(0, 1, len(noise))[:, None] * noise[-1]
-        soundfile.write(folder / f"{index:04d}.flac", noise / np.abs(noise).max() / 2, SAMPLE_RATE)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Recordings out of Debian's packages: by apt, or from a folder of packages that were downloaded."""
 
+import argparse
 import dataclasses
 import hashlib
 import io
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pipelines.cache import cache_path
-from pipelines.errors import UserError, one_line
+from pipelines.errors import UserError, one_line, user_path
 from pipelines.files import folder_lock, whole_file, working_folder
 from pipelines.progress import progress_bar
 
@@ -59,6 +60,13 @@ class Package:
             for text in (version.replace(":", "%3a"), version.partition(":")[2] or version)
         }
         return {path: sha256 for path, sha256 in names.items() if path.is_file()}
+
+
+def add_packages(parser: argparse.ArgumentParser) -> None:
+    """Adds the option that names a folder of packages, for `find_packages`."""
+    parser.add_argument(
+        "--packages", type=user_path, metavar="FOLDER", help="packages that were downloaded [apt brings them]"
+    )
 
 
 def read_table(path: pathlib.Path) -> list[Package]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.debian import LICENCE_FILE, Package, find_packages, read_files, read_table, write_note
+from benchmarks.debian import LICENCE_FILE, Package, add_packages, find_packages, read_files, read_table, write_note
 from pipelines.errors import CommandParser, run_command, user_path
 from pipelines.files import whole_folder
 from pipelines.progress import progress_bar
@@ -32,9 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "Songs that are there stay as they are.",
     )
     parser.add_argument("destination", type=user_path, metavar="DEST", help="folder of songs to make")
-    parser.add_argument(
-        "--packages", type=user_path, metavar="FOLDER", help="packages that were downloaded [apt brings them]"
-    )
+    add_packages(parser)
     options = parser.parse_args(argv)
     packages = read_table(TABLE)
     bring_songs(packages, options.destination, options.packages)

@@ -13,7 +13,7 @@ import io
 import pathlib
 from collections.abc import Sequence
 
-from benchmarks.debian import LICENCE_FILE, Package, find_packages, read_files, read_table, write_note
+from benchmarks.debian import LICENCE_FILE, Package, add_packages, find_packages, read_files, read_table, write_note
 from pipelines.errors import CommandParser, run_command, user_path
 from pipelines.files import whole_folder
 from pipelines.progress import progress_bar
@@ -68,9 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "as they are.",
     )
     parser.add_argument("destination", type=user_path, nargs="?", metavar="DEST", help="folder to make")
-    parser.add_argument(
-        "--packages", type=user_path, metavar="FOLDER", help="packages that were downloaded [apt brings them]"
-    )
+    add_packages(parser)
     parser.add_argument("--list", action="store_true", help="list packages, sizes and licences, and fetch nothing")
     options = parser.parse_args(argv)
     packages = read_table(TABLE)

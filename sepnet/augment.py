@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from pipelines.captioned.collection import read_collection
-from pipelines.errors import CommandParser, UserError, check_packages, positive, run_command, user_path
+from pipelines.errors import CommandParser, UserError, check_packages, folder_name, positive, run_command, user_path
 from pipelines.progress import progress_bar
 from pipelines.storage import address_of, open_place
 from sepnet.augmentation.summary import Spent, print_summary, summarize
@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
         "source", metavar="SOURCE", help="folder of songs, manifest (.jsonl, .csv, .parquet) or shards (.tar)"
     )
     parser.add_argument("dest", metavar="DEST", help="folder of the stem set; what is there of it is kept")
-    parser.add_argument("--model", required=True, metavar="NAME", help="of a model in --saved-models")
+    parser.add_argument("--model", type=folder_name, required=True, metavar="NAME", help="of a model in --saved-models")
     parser.add_argument(
         "--recipe", type=user_path, metavar="FILE", help="what clips are made (default: docs/augment.md)"
     )

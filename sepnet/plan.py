@@ -9,7 +9,7 @@ from typing import Any
 from pipelines.errors import CommandParser, UserError, run_command, user_path
 from sepnet.config.config import Config
 from sepnet.config.depths import parse_depths
-from sepnet.config.flags import add_flags, config_from_flags
+from sepnet.config.flags import add_flags, config_from_flags, refuse_config_flags
 from sepnet.export.contract import read_contract
 from sepnet.export.write import newest_version
 from sepnet.measures.memory import UNITS, counted_device, parse_memory
@@ -29,8 +29,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     arguments = _parser().parse_args(argv)
     if arguments.models:
+        refuse_config_flags(arguments, "--models tell themselves what they are")
         models = {folder.name: read_contract(newest_version(folder)) for folder in arguments.models}
-        print(json.dumps(models, indent=2)) if arguments.json else print_models(models)
+        if arguments.json:
+            print(json.dumps(models, indent=2))
+        else:
+            print_models(models)
         return
     load_keras()
     config, memory_bytes = config_from_flags(arguments), parse_memory(arguments.memory)

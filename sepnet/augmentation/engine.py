@@ -75,10 +75,12 @@ def _without_greeting() -> Iterator[None]:
 
 
 def threads_per_worker(workers: int) -> int:
-    """The cores of a worker on a cluster whose machines are alike."""
+    """The most cores that each worker can have, for a worker has those of one machine; with GPUs 1 at the least."""
     import ray
 
-    return max(int(ray.cluster_resources()["CPU"]) // workers, 1)
+    cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    fitting = (count for count in range(max(cores), 0, -1) if sum(each // count for each in cores) >= workers)
+    return next(fitting, 1)
 
 
 def make_shards(job: Job, model: Mapping[str, bytes], shards: Sequence[int], workers: int) -> Iterator[dict[str, Any]]:

@@ -63,17 +63,17 @@ class Worker:
         from sepnet.separation.separator import Separator
         from sepnet.separation.timed import TimedModel
 
-        self._job = job
+        self.job = job
         with tempfile.TemporaryDirectory(prefix="sepnet-model-") as name:
             # Named as at home: a version is the name of its folder.
             version = pathlib.Path(name, job.stem_set.settings.model, job.stem_set.settings.model_version)
             for file, content in model.items():
                 (version / file).parent.mkdir(parents=True, exist_ok=True)
                 (version / file).write_bytes(content)
-            self._model = TimedModel(SavedModel(version))
-        self._separator = Separator(self._model)
-        self._hook: Hook | None = load_hook(job.hook) if job.hook else None
-        self._meter = EnergyMeter()
+            self.model = TimedModel(SavedModel(version))
+        self.separator = Separator(self.model)
+        self.hook: Hook | None = load_hook(job.hook) if job.hook else None
+        self.meter = EnergyMeter()
 
     def make(self, shard: int) -> dict[str, Any]:
         """Makes a shard, if it is not there, and says what it took.
@@ -81,15 +81,15 @@ class Worker:
         Raises:
             UserError: the shard cannot be written.
         """
-        begin, ran = time.perf_counter(), self._model.seconds
+        begin, ran = time.perf_counter(), self.model.seconds
         made = _Made(self)
-        if not self._job.stem_set.is_done(shard):
-            self._job.stem_set.write_shard(shard, made.clips(self._job.songs_of(shard)), made.failed)
+        if not self.job.stem_set.is_done(shard):
+            self.job.stem_set.write_shard(shard, made.clips(self.job.songs_of(shard)), made.failed)
         return {
             "audio_seconds": made.audio_seconds,
             "joules": made.joules,
             "seconds": time.perf_counter() - begin,
-            "model_seconds": self._model.seconds - ran,
+            "model_seconds": self.model.seconds - ran,
         }
 
 
@@ -113,15 +113,15 @@ class _Made:
         yield from self._remixes(list(loudest.values()))
 
     def _song(self, song: CaptionedSong, loudest: dict[str, Placed]) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
-        worker, recipe = self._worker, self._worker._job.recipe
-        seconds, joules = worker._model.seconds, worker._meter.joules
+        worker, recipe = self._worker, self._worker.job.recipe
+        seconds, joules = worker.model.seconds, worker.meter.joules
         most = -1.0
-        for placed in excerpts(song, worker._separator, recipe.clip_seconds, with_tempo=recipe.needs_tempo_and_key):
+        for placed in excerpts(song, worker.separator, recipe.clip_seconds, with_tempo=recipe.needs_tempo_and_key):
             # Some networks make sound of silence.
             is_heard = silence(placed.excerpt.mixture, placed.excerpt.sample_rate) < 1
-            clips = list(clips_of(placed.excerpt, recipe, worker._hook)) if is_heard else []
+            clips = list(clips_of(placed.excerpt, recipe, worker.hook)) if is_heard else []
             # The clips of an excerpt share what it took.
-            spent = (worker._model.seconds - seconds, worker._meter.joules - joules)
+            spent = (worker.model.seconds - seconds, worker.meter.joules - joules)
             seconds, joules = seconds + spent[0], joules + spent[1]
             self.audio_seconds += len(placed.excerpt.mixture) / placed.excerpt.sample_rate
             self.joules += spent[1]
@@ -133,19 +133,19 @@ class _Made:
 
     def _remixes(self, placed: Sequence[Placed]) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
         for first in placed:
-            for second in placed:
+            for place, second in enumerate(placed):
                 rates = {(each.excerpt.sample_rate, each.excerpt.mixture.shape[1]) for each in (first, second)}
                 if first is second or len(rates) > 1:
                     continue
-                for clip in remixes_of(first.excerpt, second.excerpt, self._worker._job.recipe, self._worker._hook):
-                    yield self._row(clip, first, second, 0.0, 0.0), clip.audio
+                for clip in remixes_of(first.excerpt, second.excerpt, self._worker.job.recipe, self._worker.hook):
+                    yield self._row(clip, first, second, 0.0, 0.0, f"-{place:02d}"), clip.audio
 
-    def _row(self, clip: Clip, placed: Placed, other: Placed | None, seconds: float, joules: float) -> dict[str, Any]:
-        job, found = self._worker._job, placed.excerpt.tempo_and_key
-        name = f"{round(1000 * placed.start_seconds):08d}-{clip.number:02d}-{clip.kind}"
-        if other:
-            others = [song.id for song in job.songs]
-            name += f"-{others.index(clip.other_song):06d}"
+    def _row(
+        self, clip: Clip, placed: Placed, other: Placed | None, seconds: float, joules: float, suffix: str = ""
+    ) -> dict[str, Any]:
+        """The columns of a clip; the suffix is of its name, where song, place and kind leave it open."""
+        job, found = self._worker.job, placed.excerpt.tempo_and_key
+        name = f"{round(1000 * placed.start_seconds):08d}-{clip.number:02d}-{clip.kind}{suffix}"
         before = after = None
         if clip.kind == ClipKind.STEM:
             [stem] = (placed.excerpt.estimates[source] for source in clip.sources)

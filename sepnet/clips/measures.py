@@ -56,8 +56,8 @@ def loudness_lufs(audio: np.ndarray, sample_rate: int) -> float | None:
 
     if audio.shape[1] > MOST_CHANNELS:
         raise UserError(
-            f"loudness is defined for up to {MOST_CHANNELS} channels, and there are {audio.shape[1]}; use a model of "
-            "fewer channels"
+            f"loudness is defined for up to {MOST_CHANNELS} channels, and there are {audio.shape[1]}; leave the "
+            "song out, or mix it down"
         )
     if len(audio) < LOUDNESS_BLOCK_SECONDS * sample_rate:
         return None

@@ -64,7 +64,7 @@ def load(folder: pathlib.Path, options: Mapping[str, Any]) -> Imported:
     [path] = files
     state = read_torch(path)
     if isinstance(state, Mapping):
-        state = next((state[key] for key in ("state_dict", "state") if key in state), state)
+        state = next((state[key] for key in ("state_dict", "state", "model_state_dict") if key in state), state)
     if not isinstance(state, Mapping):
         raise UserError(f"{path} holds no tensors by name")
     tensors = Tensors(path, {name: np.shape(tensor) for name, tensor in state.items()}, state.__getitem__)

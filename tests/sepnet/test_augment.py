@@ -20,6 +20,7 @@ import pytest
 import soundfile
 
 from pipelines.audio.reading import read_streams
+from sepnet.augmentation.engine import threads_per_worker
 from tests.conftest import REPOSITORY
 
 # Its words are part of the set, so that a caption which does not survive is seen.
@@ -440,3 +441,15 @@ def test_a_disk_that_fills_up_is_named(run, songs, flags, tmp_path):
     line = outcome.stderr.splitlines()[-1]
     assert line.startswith("error: ") and "cannot write" in line and "make room, or choose another folder" in line
     assert parts(tmp_path / "set") <= {"shard-00000.parquet"} and not list(tmp_path.rglob("*.tar"))
+
+
+@pytest.mark.parametrize(
+    ("machines", "workers", "expected"),
+    [([4, 4], 1, 4), ([4, 4], 3, 2), ([4, 4, 4], 4, 2), ([8, 2], 2, 4), ([2], 5, 1)],
+)
+def test_every_worker_has_room_on_one_machine(monkeypatch, machines, workers, expected):
+    import ray
+
+    nodes = [{"Alive": True, "Resources": {"CPU": float(cores)}} for cores in machines]
+    monkeypatch.setattr(ray, "nodes", lambda: [*nodes, {"Alive": False, "Resources": {"CPU": 64.0}}])
+    assert threads_per_worker(workers) == expected

@@ -125,3 +125,8 @@ def test_help_answers_without_tensorflow(run):
     assert outcome.status == 0 and outcome.stdout.startswith("usage: python -m sepnet.plan")
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in outcome.stderr.splitlines()}
     assert "argparse" in imported and not imported & {"tensorflow", "keras"}
+
+
+def test_models_and_options_of_networks_do_not_go_together():
+    with pytest.raises(UserError, match="--models tell themselves what they are; leave out --depth"):
+        main(["--models", "saved_models/demo", "--depth", "3"])
