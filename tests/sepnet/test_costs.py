@@ -184,6 +184,7 @@ def check_measured(config):
     assert training_bytes(config, SAMPLE_RATE, "cpu") == pytest.approx(measured["process_bytes"], rel=0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", QUICK_FAMILIES)
 def test_memory_of_training_is_what_a_step_takes(family):
     check_measured(make_config(family, {"depth": 5}, 3, 2.0, {}))

@@ -55,7 +55,7 @@ MORE = {
     "residual_branches": (2, 0),
 }
 # ... and so many of them are tried in the quick tests.
-NUM_QUICK = 3
+NUM_QUICK = 2
 
 
 def values_of(family):

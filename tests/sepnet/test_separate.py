@@ -248,7 +248,9 @@ def test_templates_name_the_files_and_what_is_there_can_be_left_out(identity, tm
     assert capsys.readouterr().out.split("\n") == [str(tmp_path / "out" / "gains" / "rest of one.wav"), ""]
 
 
-@pytest.mark.parametrize("kind", ["wav", "flac", "mp3", "m4a"])
+@pytest.mark.parametrize(
+    "kind", ["wav", "m4a", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("flac", "mp3"))]
+)
 def test_a_stream_gives_what_a_file_gives(identity, tmp_path, kind):
     song = tmp_path / f"song.{kind}"
     if kind == "m4a":

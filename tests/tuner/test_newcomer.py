@@ -192,6 +192,7 @@ def losses(packages, name) -> list[float]:
         return [float(row["loss"]) for row in csv.DictReader(file)]
 
 
+@pytest.mark.slow
 def test_a_layout_is_read_and_an_augmentation_changes_the_stems(packages, stem_folders):
     assert "2 songs, nothing wrong" in run(packages, "pipelines.check", stem_folders)
     flags = ["--name", "faded", "--family", "toy", "--depth", "1", "--data", stem_folders, *SIZES, "--epochs", "1"]

@@ -36,7 +36,7 @@ def test_tensors_are_what_tensorflow_writes_and_reads(shape):
             read_tensor(tf.io.serialize_tensor(other).numpy(), shape)
 
 
-@pytest.mark.parametrize("family", ["unet_1d", "unet_1d_context", "unet_2d"])
+@pytest.mark.parametrize("family", ["unet_1d", pytest.param("unet_1d_context", marks=pytest.mark.slow), "unet_2d"])
 def test_an_awkward_song_comes_back_as_if_separated_here(server, exported, family):
     """Three channels, another rate, an odd length, and longer than a block."""
     song = noise(25 * 11_025 + 13, 3)
