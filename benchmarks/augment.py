@@ -21,7 +21,7 @@ from pipelines.progress import progress_bar
 from sepnet.reports.tables import print_table
 
 RESULT = pathlib.Path("benchmarks/results/augment.json")
-SONG_SECONDS = 60
+SONG_SECONDS = 30
 FEW, MANY = 20, 400
 # Stems alone: what `sepnet.separate` writes.
 STEMS = 'clip_seconds = 10\n[[clip]]\nkind = "stem"\ncaption = "{caption}, {source} only"\n'

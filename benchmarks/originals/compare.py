@@ -1,7 +1,7 @@
-"""`python -m benchmarks.originals.compare NAME FOLDER AUDIO`: an imported network beside the stems of its original.
+"""`python -m benchmarks.originals.compare NAME WEIGHTS AUDIO`: an imported network beside the stems of its original.
 
-FOLDER is what one of the scripts beside this one left: weights in the published format, and `stems.npz` of the whole
-song. The song is separated as `sepnet.separate` does it; printed is by how much the stems differ, full scale being 1,
+WEIGHTS is the folder that one of the scripts beside this one left, or the file of weights in it. The stems are there
+as `stems.npz` or under the name of the song. The song is separated as `sepnet.separate` does it; printed is by how much the stems differ, full scale being 1,
 at the most and in the second in which they differ least.
 """
 
@@ -27,19 +27,21 @@ def main(argv=None) -> None:
     from sepnet import pretrained
     from sepnet.separation.separator import Separator
 
-    weights = arguments.folder / "weights.tar.gz"
+    folder = arguments.weights if arguments.weights.is_dir() else arguments.weights.parent
+    archive = folder / "weights.tar.gz"
+    weights = archive if archive.exists() else arguments.weights
     with tempfile.TemporaryDirectory() as models:
-        place = weights if weights.exists() else arguments.folder
-        pretrained.main([arguments.name, "--weights", str(place), "--saved-models", models])
+        pretrained.main([arguments.name, "--weights", str(weights), "--saved-models", models])
         separator = Separator(pathlib.Path(models, arguments.name))
     mixture, rate = soundfile.read(arguments.audio, dtype="float32", always_2d=True)
     begin = time.perf_counter()
     stems = separator(mixture, rate)
     seconds = time.perf_counter() - begin
-    with np.load(arguments.folder / "stems.npz") as file:
+    stems_of_song = folder / f"{arguments.audio.stem}.npz"
+    with np.load(stems_of_song if stems_of_song.exists() else folder / "stems.npz") as file:
         originals = {key.removeprefix("whole_"): file[key] for key in file}
     rows, figures = [], {}
-    for source in separator.sources:
+    for source in originals:
         found = stems[source]
         expected = originals[source].reshape(found.shape)
         difference = found - expected
@@ -62,7 +64,7 @@ def main(argv=None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(prog="python -m benchmarks.originals.compare", description=__doc__.partition(": ")[2])
     parser.add_argument("name", help="of the catalogue")
-    parser.add_argument("folder", type=pathlib.Path, help="what the original's script left")
+    parser.add_argument("weights", type=pathlib.Path, help="what the original's script left, or a file of it")
     parser.add_argument("audio", type=pathlib.Path, help="the song that it separated")
     return parser
 

@@ -39,9 +39,12 @@ def unpacked(path: pathlib.Path, wanted: Sequence[str]) -> Iterator[pathlib.Path
         raise UserError(f"{path} does not exist; give the published file, or the folder that was unpacked from it")
     elif _is_wanted(path.name, wanted):
         with tempfile.TemporaryDirectory() as folder:
-            # It alone, and the other files of one checkpoint; more may lie beside them.
-            for file in path.resolve().parent.glob(f"{glob.escape(path.stem)}.*"):
-                pathlib.Path(folder, file.name).symlink_to(file)
+            # It alone, or the files of one of TensorFlow's checkpoints; more may lie beside them.
+            path = path.absolute()
+            is_part = path.suffix == ".index" or path.suffix.startswith(".data-")
+            for file in path.parent.glob(f"{glob.escape(path.stem)}.*") if is_part else [path]:
+                if _is_wanted(file.name, wanted):
+                    pathlib.Path(folder, file.name).symlink_to(file)
             yield pathlib.Path(folder)
     elif not (tarfile.is_tarfile(path) or zipfile.is_zipfile(path)):
         raise UserError(f"{path} is no archive and no file of {' or '.join(wanted)}")

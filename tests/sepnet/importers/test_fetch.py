@@ -200,6 +200,24 @@ def test_damaged_archives_are_refused(tmp_path, write):
         pass
 
 
+@pytest.mark.parametrize(
+    ("given", "wanted", "found"),
+    [
+        ("model.ckpt", ["*.ckpt", "*.onnx"], ["model.ckpt"]),
+        ("model.index", ["*.index", "*.data-*"], ["model.data-00000-of-00001", "model.index"]),
+    ],
+)
+def test_what_lies_beside_a_file_is_left_but_for_the_parts_of_its_checkpoint(tmp_path, given, wanted, found):
+    for name in ("model.ckpt", "model.onnx", "model.data-00000-of-00001", "other.data-00000-of-00001"):
+        (tmp_path / name).write_bytes(CONTENT)
+    # A link to a file of another name, as caches of downloads keep them.
+    (tmp_path / "0123").write_bytes(CONTENT)
+    (tmp_path / "model.index").symlink_to("0123")
+    with unpacked(tmp_path / given, wanted) as folder:
+        assert sorted(path.name for path in folder.iterdir()) == found
+        assert all(path.read_bytes() == CONTENT for path in folder.iterdir())
+
+
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match="does not exist"), unpacked(tmp_path / "none", ["*.index"]):
         pass
