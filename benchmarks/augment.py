@@ -53,7 +53,7 @@ def main(argv=None) -> None:
             for index, (command, count, workers, recipe) in enumerate(cases):
                 songs, stems = folder / f"songs-{count}", folder / f"stems-{index}"
                 if command == "sepnet.separate":
-                    words = [command, songs, "--model", arguments.model, "--out", stems, "--format", "flac"]
+                    words = [command, songs, "--model", arguments.model, "--output", stems, "--format", "flac"]
                 else:
                     words = ["sepnet.augment", songs, stems, "--model", arguments.model.name]
                     words += ["--saved-models", arguments.model.parent, "--workers", workers]

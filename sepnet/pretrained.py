@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     arguments = _parser().parse_args(argv)
     catalog = read_catalog()
-    if arguments.name is None:
+    if arguments.list or arguments.name is None:
         _list(catalog, arguments.saved_models, arguments.json)
         return
     if arguments.name not in catalog:
@@ -98,6 +98,11 @@ def _list(catalog: Mapping[str, Any], saved_models: pathlib.Path, as_json: bool)
     headings = ("", "separates", "SDR, dB", "MB", "licence", "here")
     print_table(headings, rows, texts=(1, 4, 5), boxed=False, whole_figures=True)
     print("SDR: of each source on the test songs of MUSDB18, median of medians, as published or by its estimates.")
+    by_reference: dict[str, list[str]] = {}
+    for name, entry in catalog.items():
+        by_reference.setdefault(entry["reference"], []).append(name)
+    for reference, names in by_reference.items():
+        print(f"{names[0]}{f' to {names[-1]}' if names[1:] else ''}: {reference}")
     print("`python -m sepnet.pretrained NAME` fetches one and exports it; nothing is fetched before that.")
 
 
@@ -109,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--weights", type=user_path, metavar="FILE", help="published file or folder that you have, instead of fetching"
     )
+    parser.add_argument("--list", action="store_true", help="list them, as without NAME")
     parser.add_argument("--json", action="store_true", help="list for programs")
     add_saved_models(parser)
     return parser

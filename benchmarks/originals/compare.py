@@ -1,8 +1,8 @@
 """`python -m benchmarks.originals.compare NAME WEIGHTS AUDIO`: an imported network beside the stems of its original.
 
 WEIGHTS is the folder that one of the scripts beside this one left, or the file of weights in it. The stems are there
-as `stems.npz` or under the name of the song. The song is separated as `sepnet.separate` does it; printed is by how much the stems differ, full scale being 1,
-at the most and in the second in which they differ least.
+as `stems.npz` or under the name of the song. The song is separated as `sepnet.separate` does it; printed is by how much
+the stems differ, full scale being 1, at the most and in the second in which they differ least.
 """
 
 import argparse

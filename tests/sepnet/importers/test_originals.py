@@ -325,8 +325,10 @@ def test_the_list_says_what_is_here(install, capsys, tmp_path):
     pretrained.main(["--saved-models", str(folder), "--json"])
     listed = json.loads(capsys.readouterr().out)
     assert [name for name, entry in listed.items() if entry["installed"]] == ["wave-u-net-m4"]
-    pretrained.main(["--saved-models", str(tmp_path)])
-    assert "spleeter-4stems" in capsys.readouterr().out
+    pretrained.main(["--saved-models", str(tmp_path), "--list"])
+    printed = capsys.readouterr().out
+    assert "spleeter-4stems" in printed
+    assert "wave-u-net-m1 to wave-u-net-m6: Stoller, Ewert, Dixon 2018, https://arxiv.org/abs/1806.03185" in printed
 
 
 def test_names_that_cannot_be_had():
