@@ -12,7 +12,7 @@ import numpy as np
 from pipelines.audio import reading
 from pipelines.files import whole_folder
 from pipelines.songs.blocks import song_blocks
-from pipelines.songs.layouts import MIXTURE, STEM_STREAMS, Song, SongError, read_track
+from pipelines.songs.layouts import MIXTURE, STEM_STREAMS, Probe, Song, SongError, read_track
 from pipelines.workers import Advance
 
 # Part of every manifest and of the cached copies' names; raise it when the same source would give other samples.
@@ -49,8 +49,8 @@ class Conversion:
         ]
 
 
-def probe_song(song: Song) -> dict[str, reading.AudioInfo]:
-    """Reads the headers of a song's files, or of the streams of its `.stem.mp4`, by stem.
+def probe_song(song: Song, probe: Probe) -> dict[str, reading.AudioInfo]:
+    """Reads the headers of a song's files, by `probe`, or of the streams of its `.stem.mp4`, by stem.
 
     Raises:
         SongError: a file cannot be read, stems differ in rate or length, or a `.stem.mp4` has not five streams.
@@ -58,17 +58,17 @@ def probe_song(song: Song) -> dict[str, reading.AudioInfo]:
     if not song.is_stem_file:
         infos: dict[pathlib.Path, reading.AudioInfo] = {}
 
-        def probe(path: pathlib.Path) -> reading.AudioInfo:
-            infos[path] = reading.measure(path)
+        def keep(path: pathlib.Path) -> reading.AudioInfo:
+            infos[path] = probe(path)
             return infos[path]
 
-        track = read_track(song, [stem for stem in song.files() if stem != MIXTURE], probe)
+        track = read_track(song, [stem for stem in song.files() if stem != MIXTURE], keep)
         return {stem: infos[path] for stem, path in track.files.items()}
     with song.named_in_errors():
         streams = reading.probe_streams(song.path)
     if len(streams) != len(STEM_STREAMS):
         raise SongError(
-            f"song {song.name!r} has {len(streams)} audio streams in {song.path}, expected {len(STEM_STREAMS)} "
+            f"{song} has {len(streams)} audio streams in {song.path}, expected {len(STEM_STREAMS)} "
             f"({', '.join(STEM_STREAMS)}); put a complete file in its place"
         )
     return dict(zip(STEM_STREAMS, streams, strict=True))
@@ -95,7 +95,7 @@ def convert_song(conversion: Conversion, advance: Advance) -> tuple[dict[str, in
                 for stem, samples in block.items():
                     if not np.isfinite(samples).all():
                         raise SongError(
-                            f"song {song.name!r} has samples in {stem} that are no numbers (NaN or infinite); "
+                            f"{song} has samples in {stem} that are no numbers (NaN or infinite); "
                             "render that file again"
                         )
                     writers[stem].write(samples)

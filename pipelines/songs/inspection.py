@@ -226,7 +226,7 @@ def count_clipped(magnitudes: np.ndarray) -> int:
 
 def _without_folder(error: UserError | str, song: Song) -> str:
     """An error's text without what the report says already: the song's name and folder."""
-    text = str(error).removeprefix(f"song {song.name!r}: ")
+    text = str(error).removeprefix(f"{song}: ")
     return text.replace(f"{song.path.parent}/", "").replace(f"{song.name}/", "")
 
 

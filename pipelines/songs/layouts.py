@@ -32,6 +32,8 @@ WAV_ENCODINGS = frozenset({("WAV", "PCM_16"), ("WAVEX", "PCM_16")})
 FLAC_ENCODINGS = frozenset({("FLAC", "PCM_16")})
 VALIDATION_SHARE = 0.15
 NO_SAMPLES = "no samples"
+# Reads the header of a file.
+Probe = Callable[[pathlib.Path], reading.AudioInfo]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +52,11 @@ class Song:
     path: pathlib.Path
     # Of the class: True where all stems are the streams of one file, at `path`.
     is_stem_file = False
+    # Of the class: what messages call one.
+    noun = "song"
+
+    def __str__(self) -> str:
+        return f"{self.noun} {self.name!r}"
 
     @classmethod
     def find(cls, entries: Sequence[pathlib.Path], split: str) -> Iterator["Song"]:
@@ -67,12 +74,12 @@ class Song:
             SongError: the song's folder cannot be read, or has two files for one stem.
         """
         with self.named_in_errors():
-            paths = [path for path in _list_folder(self.path) if path.suffix.lower() in AUDIO_SUFFIXES]
+            paths = [path for path in list_folder(self.path) if path.suffix.lower() in AUDIO_SUFFIXES]
         files: dict[str, pathlib.Path] = {}
         for path in paths:
             other = files.setdefault(path.stem, path)
             if other != path:
-                raise SongError(f"song {self.name!r} has {other.name} and {path.name}; keep one of the two")
+                raise SongError(f"{self} has {other.name} and {path.name}; keep one of the two")
         return files
 
     @contextlib.contextmanager
@@ -83,7 +90,7 @@ class Song:
         except SongError:
             raise
         except UserError as error:
-            raise SongError(f"song {self.name!r}: {error}") from error
+            raise SongError(f"{self}: {error}") from error
 
 
 class StemFile(Song):
@@ -102,7 +109,7 @@ class StemFile(Song):
 
 @dataclasses.dataclass(frozen=True)
 class Track:
-    """A song that can be streamed: its files by stem, all of one rate and length.
+    """A song that can be streamed: its files by stem, all of one rate and length; or a recording, the file of a source.
 
     Attributes:
         files: path by stem: every source, and "mixture" where the song has one.
@@ -117,6 +124,11 @@ class Track:
     num_samples: int
     encodings: frozenset[tuple[str, str]]
     channel_counts: frozenset[int]
+
+    @property
+    def is_recording(self) -> bool:
+        """True for a file that was never part of a song, which has two stems or more."""
+        return len(self.files) == 1
 
     @property
     def is_wav(self) -> bool:
@@ -151,9 +163,9 @@ def find_songs(root: pathlib.Path) -> list[Song]:
     songs: dict[tuple[str, str], Song] = {}
     if not root.is_dir():
         raise UserError(f"no such folder: {root}; expected a folder of songs")
-    folders = {root: "train"} | {root / name: split for name, split in SPLIT_FOLDERS.items() if (root / name).is_dir()}
+    folders = split_folders(root)
     for folder, split in folders.items():
-        entries = [entry for entry in _list_folder(folder) if entry not in folders]
+        entries = [entry for entry in list_folder(folder) if entry not in folders]
         for song in songs_among(entries, split):
             # Beside NAME.stem.mp4, the folder NAME comes first and needs no decoding.
             songs.setdefault((song.split, song.name), song)
@@ -163,6 +175,11 @@ def find_songs(root: pathlib.Path) -> list[Song]:
             f"vocals.wav, drums.wav, ...; `python -m pipelines.check {root}` says what is there"
         )
     return sorted(_choose_validation(list(songs.values())), key=lambda song: (song.split, song.name))
+
+
+def split_folders(root: pathlib.Path) -> dict[pathlib.Path, str]:
+    """The folders in which songs may lie, each with its split: `root` itself, and what it has of `SPLIT_FOLDERS`."""
+    return {root: "train"} | {root / name: split for name, split in SPLIT_FOLDERS.items() if (root / name).is_dir()}
 
 
 def songs_among(entries: Sequence[pathlib.Path], split: str) -> Iterator[Song]:
@@ -191,7 +208,7 @@ def how_validation_was_chosen(songs: Sequence[Song], root: pathlib.Path) -> str:
     return "training songs, chosen by a hash of their names"
 
 
-def read_track(song: Song, stems: Sequence[str], probe: Callable[[pathlib.Path], reading.AudioInfo]) -> Track:
+def read_track(song: Song, stems: Sequence[str], probe: Probe) -> Track:
     """Checks that a song in a folder has every stem, with one rate and one length.
 
     Raises:
@@ -201,7 +218,7 @@ def read_track(song: Song, stems: Sequence[str], probe: Callable[[pathlib.Path],
     missing = [stem for stem in stems if stem not in found]
     if missing:
         raise SongError(
-            f"song {song.name!r} lacks {', '.join(missing)}; it holds {', '.join(found) or 'nothing'}: "
+            f"{song} lacks {', '.join(missing)}; it holds {', '.join(found) or 'nothing'}: "
             f"rename a file to {missing[0]}.wav, or name the sources with --sources"
         )
     files = {stem: found[stem] for stem in (*stems, MIXTURE) if stem in found}
@@ -209,7 +226,7 @@ def read_track(song: Song, stems: Sequence[str], probe: Callable[[pathlib.Path],
         infos = {stem: probe(path) for stem, path in files.items()}
     if problem := mismatch(infos):
         remedy = "remove it or put its audio back" if problem == NO_SAMPLES else "make them equal"
-        raise SongError(f"song {song.name!r} has {problem}; {remedy}")
+        raise SongError(f"{song} has {problem}; {remedy}")
     first = next(iter(infos.values()))
     encodings = frozenset((info.container, info.encoding) for info in infos.values())
     channel_counts = frozenset(info.num_channels for info in infos.values())
@@ -312,14 +329,14 @@ class ProbeIndex:
                 temporary.write_text(json.dumps(self._entries))
 
 
-def _list_folder(folder: pathlib.Path) -> list[pathlib.Path]:
+def list_folder(folder: pathlib.Path) -> list[pathlib.Path]:
     try:
-        return sorted(folder / name for name in os.listdir(folder) if not _is_hidden(name))
+        return sorted(folder / name for name in os.listdir(folder) if not is_hidden(name))
     except OSError as error:
         raise UserError(f"cannot read the folder {folder}: {error.strerror}; check its permissions") from error
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
     """Tells what systems and programs leave in folders from songs, whose titles may begin with an ellipsis."""
     return (name.startswith(".") and not name.startswith("...")) or name == "__MACOSX"
 
@@ -328,7 +345,7 @@ def _holds_audio(entry: pathlib.Path) -> bool:
     if not entry.is_dir():
         return False
     try:
-        return any(path.suffix.lower() in AUDIO_SUFFIXES for path in _list_folder(entry))
+        return any(path.suffix.lower() in AUDIO_SUFFIXES for path in list_folder(entry))
     except UserError:
         # A song that cannot be looked into is still named, with its reason, by whoever reads it.
         return True
@@ -341,8 +358,8 @@ def _choose_validation(songs: list[Song]) -> list[Song]:
     official = _official_validation_names()
     chosen = {song.name for song in training if song.name in official}
     if not chosen:
-        names = sorted((song.name for song in training), key=_name_hash)
-        chosen = {name for name in names if _name_hash(name) < VALIDATION_SHARE}
+        names = sorted((song.name for song in training), key=name_hash)
+        chosen = {name for name in names if name_hash(name) < VALIDATION_SHARE}
         # A handful of songs may all miss the share, or all be in it: one stays apart, and one for training.
         chosen = (chosen | set(names[:1])) - set(names[-1:])
     return [
@@ -351,7 +368,7 @@ def _choose_validation(songs: list[Song]) -> list[Song]:
     ]
 
 
-def _name_hash(name: str) -> float:
+def name_hash(name: str) -> float:
     """A number in [0, 1) that depends on the name alone."""
     return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big") / 2**64
 
