@@ -50,6 +50,10 @@ class SourceFile(Song):
         return {self.source: self.path}
 
 
+class NoRecordingsError(UserError):
+    """A source without recordings, or with too few to hold some out."""
+
+
 def find_recordings(root: pathlib.Path, stems: Sequence[str]) -> list[SourceFile]:
     """Lists the recordings under a folder, each source in the order of its keys.
 
@@ -58,7 +62,7 @@ def find_recordings(root: pathlib.Path, stems: Sequence[str]) -> list[SourceFile
         song with one of the stems.
 
     Raises:
-        UserError: the folder of a stem is empty, or holds too few files to hold some out.
+        NoRecordingsError: the folder of a stem is empty, or holds too few files to hold some out.
     """
     if not root.is_dir():
         return []
@@ -81,9 +85,9 @@ def find_recordings(root: pathlib.Path, stems: Sequence[str]) -> list[SourceFile
             if not found[split, stem]:
                 default = root / stem if split == "train" else root / split / stem
                 there = (folder / name for (folder, name), other in places.items() if (other, name) == (split, stem))
-                raise UserError(f"{next(there, default)} holds no recordings; put audio files of {stem} there")
+                raise NoRecordingsError(f"{next(there, default)} holds no recordings; put audio files of {stem} there")
         if len(found["train", stem]) <= len(missing):
-            raise UserError(
+            raise NoRecordingsError(
                 f"{root} has too few recordings of {stem} ({len(found['train', stem])}) to hold some out; add others, "
                 f"or put some into {' and '.join(str(root / split / stem) for split in missing)}"
             )
