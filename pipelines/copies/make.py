@@ -197,7 +197,7 @@ def _leave_incomplete(conversions: list[Conversion]) -> list[SongError]:
 
 
 def _stamp_files(song: Song) -> dict[str, list[int]]:
-    files = [song.path] if song.is_stem_file else song.files().values()
+    files = song.paths()
     folder = song.path if song.path.is_dir() else song.path.parent
     try:
         status = {os.path.relpath(file, folder): file.stat() for file in files}

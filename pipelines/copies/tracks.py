@@ -7,7 +7,6 @@ from pipelines.copies import make
 from pipelines.copies.mixtures import fixed_mixtures
 from pipelines.errors import UserError
 from pipelines.songs.layouts import (
-    STEM_STREAMS,
     ProbeIndex,
     Song,
     SongError,
@@ -63,12 +62,12 @@ def load_tracks(
         mixtures = fixed_mixtures(root, tracks, stems=stems, **options)
         mixed, _ = _read_tracks(find_songs(mixtures), mixtures, stems, skip_bad=False)
         return _by_split([*(track for track in tracks.values() if track.split == "train"), *mixed.values()])
-    if any(song.is_stem_file for song in find_songs(root)):
-        unknown = [stem for stem in stems if stem not in STEM_STREAMS]
+    if made := next((song.made_stems for song in find_songs(root) if song.made_stems), None):
+        unknown = [stem for stem in stems if stem not in made]
         if unknown:
             raise UserError(
-                f"the .stem.mp4 songs under {root} hold {', '.join(STEM_STREAMS)}, not {', '.join(unknown)}; "
-                "choose among these with --sources"
+                f"the songs under {root} hold {', '.join(made)}, not {', '.join(unknown)}; choose among these with "
+                "--sources"
             )
         root = make.prepared_copy(root, sample_rate=sample_rate, skip_bad=skip_bad)
     tracks, errors = _read_tracks(find_songs(root), root, stems, skip_bad)

@@ -39,7 +39,8 @@ def print_tables(report: "Report", path: pathlib.Path, *, show_all: bool) -> Non
         plural = f"{report.noun.capitalize()}s"
         splits = Table(title=f"{plural} under {escape(str(path))}", title_justify="left")
         for heading in ("Split", plural, "Length", "Hz", "Ch.", "Format", "Residual*", "Worst*"):
-            splits.add_column(heading, justify="left" if heading in ("Split", "Format") else "right")
+            justify = "left" if heading in ("Split", "Format") else "right"
+            splits.add_column(heading, justify=justify, no_wrap=heading == "Split")
         summaries = {name: _summary(songs) for name, songs in _groups(report.songs).items()}
         for split, summary in summaries.items():
             splits.add_row(*(escape(cell) for cell in _split_row(split, summary)))

@@ -13,13 +13,12 @@ import numpy as np
 from pipelines.audio import reading
 from pipelines.errors import UserError
 from pipelines.progress import progress_bar
-from pipelines.songs.blocks import song_blocks
 from pipelines.songs.layouts import (
     MIXTURE,
     NO_SAMPLES,
-    STEM_STREAMS,
     NoSongsError,
     Song,
+    StemFile,
     by_stem,
     data_folder,
     find_songs,
@@ -173,17 +172,8 @@ class _Listening:
 def _read_headers(song: Song, stems: Sequence[str]) -> tuple[SongReport, dict[str, reading.AudioInfo]]:
     """Reads a song's headers; the second result is empty where its samples cannot be compared."""
     report = SongReport(song.name, song.split, str(song.path), song.source if isinstance(song, SourceFile) else "")
-    infos: dict[str, reading.AudioInfo] = {}
     try:
-        if song.is_stem_file:
-            streams = reading.probe_streams(song.path)
-            if len(streams) != len(STEM_STREAMS):
-                report.problems.append(f"has {len(streams)} audio streams, expected {len(STEM_STREAMS)}")
-                return report, {}
-            infos = dict(zip(STEM_STREAMS, streams, strict=True))
-        else:
-            files = song.files()
-            infos = {stem: reading.measure(files[stem]) for stem in (*stems, MIXTURE) if stem in files}
+        infos = song.headers(reading.measure, (*stems, MIXTURE))
     except UserError as error:
         report.problems.append(_without_folder(error, song))
         return report, {}
@@ -194,11 +184,11 @@ def _read_headers(song: Song, stems: Sequence[str]) -> tuple[SongReport, dict[st
     report.seconds = max((info.num_samples / info.sample_rate for info in infos.values()), default=0.0)
     report.sample_rates = sorted({info.sample_rate for info in infos.values()})
     report.num_channels = sorted({info.num_channels for info in infos.values()})
-    container = "MP4" if song.is_stem_file else None
+    container = "MP4" if isinstance(song, StemFile) else None
     report.formats = sorted({f"{container or info.container} {info.encoding.upper()}" for info in infos.values()})
     if len(report.num_channels) > 1:
         report.notes.append(f"mixes mono and stereo ({by_stem(infos, 'num_channels')})")
-    problem = mismatch(infos, reading.PADDING_SAMPLES if song.is_stem_file else 0)
+    problem = mismatch(infos, song.tolerance_samples)
     if problem:
         report.problems.append(f"has {problem}" if problem == NO_SAMPLES else problem)
     return report, {} if problem else infos
@@ -212,7 +202,7 @@ def _listen(job: _Listening, advance: Advance) -> SongReport:
     broken: set[str] = set()
     power = residual = 0.0
     has_sum = {MIXTURE, *job.stems} <= set(job.names)
-    for block in song_blocks(job.song, job.names, lambda text: report.problems.append(_without_folder(text, job.song))):
+    for block in job.song.blocks(job.names, lambda text: report.problems.append(_without_folder(text, job.song))):
         for stem, samples in block.items():
             magnitudes = np.abs(samples)
             peak = float(magnitudes.max(initial=0.0))
@@ -254,7 +244,7 @@ def count_clipped(magnitudes: np.ndarray) -> int:
 
 def _without_folder(error: UserError | str, song: Song) -> str:
     """An error's text without what the report says already: the song's name and folder."""
-    text = str(error).removeprefix(f"{song}: ")
+    text = str(error).removeprefix(str(song)).removeprefix(":").strip()
     return text.replace(f"{song.path.parent}/", "").replace(f"{song.name}/", "")
 
 

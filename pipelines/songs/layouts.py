@@ -8,11 +8,15 @@ import contextlib
 import dataclasses
 import hashlib
 import importlib.util
+import itertools
 import json
 import os
 import pathlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
 
 from pipelines.audio import reading
 from pipelines.cache import cache_path
@@ -50,8 +54,10 @@ class Song:
     name: str
     split: str
     path: pathlib.Path
-    # Of the class: True where all stems are the streams of one file, at `path`.
-    is_stem_file = False
+    # Of the class: the stems that a copy is made of, where they are no files of their own.
+    made_stems: ClassVar[tuple[str, ...]] = ()
+    # Of the class: by how many samples its stems may differ in length.
+    tolerance_samples = 0
     # Of the class: what messages call one.
     noun = "song"
 
@@ -63,12 +69,21 @@ class Song:
         """Yields the songs of this layout among the entries of a split's folder."""
         return (cls(entry.name, split, entry) for entry in entries if _holds_audio(entry))
 
+    @property
+    def folder(self) -> pathlib.Path:
+        """The folder of the split in which it lies."""
+        return self.path.parent
+
     def entries(self) -> list[pathlib.Path]:
         """The entries of the split's folder that hold it."""
         return [self.path]
 
+    def paths(self) -> list[pathlib.Path]:
+        """All files that it is read from."""
+        return list(self.files().values())
+
     def files(self) -> dict[str, pathlib.Path]:
-        """The song's audio files by stem ("vocals", "mixture"); empty for a `.stem.mp4`.
+        """The song's audio files by stem ("vocals", "mixture"); empty where there are `made_stems`.
 
         Raises:
             SongError: the song's folder cannot be read, or has two files for one stem.
@@ -81,6 +96,33 @@ class Song:
             if other != path:
                 raise SongError(f"{self} has {other.name} and {path.name}; keep one of the two")
         return files
+
+    def headers(self, probe: Probe, stems: Sequence[str] | None = None) -> dict[str, reading.AudioInfo]:
+        """The headers of its stems, those of `made_stems` or of its files; of files no others than `stems`, if given.
+
+        Raises:
+            SongError: a file cannot be read, or lacks a stem of `made_stems`.
+        """
+        files = self.files()
+        with self.named_in_errors():
+            return {stem: probe(files[stem]) for stem in (files if stems is None else stems) if stem in files}
+
+    def blocks(self, stems: Sequence[str], note: Callable[[str], None]) -> Iterator[dict[str, np.ndarray]]:
+        """Yields its stems in equal steps.
+
+        Args:
+            stems: names of the files to read; of `made_stems` all come.
+            note: is called at the end for each file of which something could not be decoded.
+
+        Yields:
+            Samples by stem, float32 `[num_samples, num_channels]`, full scale ±1; the same `num_samples` for all.
+
+        Raises:
+            SongError: a file cannot be decoded or breaks off, or the stems differ in length.
+        """
+        with self.named_in_errors():
+            files = self.files()
+            yield from blocks_in_step({stem: files[stem] for stem in stems}, note)
 
     @contextlib.contextmanager
     def named_in_errors(self) -> Iterator[None]:
@@ -96,15 +138,34 @@ class Song:
 class StemFile(Song):
     """A song of MUSDB18: `NAME.stem.mp4`, with the streams `STEM_STREAMS`."""
 
-    is_stem_file = True
+    made_stems = STEM_STREAMS
+    tolerance_samples = reading.PADDING_SAMPLES
 
     @classmethod
     def find(cls, entries: Sequence[pathlib.Path], split: str) -> Iterator[Song]:
         files = (entry for entry in entries if entry.name.endswith(STEM_SUFFIX))
         return (cls(file.name.removesuffix(STEM_SUFFIX), split, file) for file in files)
 
+    def paths(self) -> list[pathlib.Path]:
+        return [self.path]
+
     def files(self) -> dict[str, pathlib.Path]:
         return {}
+
+    def headers(self, probe: Probe, stems: Sequence[str] | None = None) -> dict[str, reading.AudioInfo]:
+        with self.named_in_errors():
+            streams = reading.probe_streams(self.path)
+        if len(streams) != len(STEM_STREAMS):
+            raise SongError(
+                f"{self} has {len(streams)} audio streams in {self.path}, expected {len(STEM_STREAMS)} "
+                f"({', '.join(STEM_STREAMS)}); put a complete file in its place"
+            )
+        return dict(zip(STEM_STREAMS, streams, strict=True))
+
+    def blocks(self, stems: Sequence[str], note: Callable[[str], None]) -> Iterator[dict[str, np.ndarray]]:
+        with self.named_in_errors():
+            for block in reading.read_streams(self.path, note=note):
+                yield dict(zip(STEM_STREAMS, block, strict=True))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,7 +254,9 @@ def songs_among(entries: Sequence[pathlib.Path], split: str) -> Iterator[Song]:
 
 def split_folder(song: Song, root: pathlib.Path) -> str:
     """The split in whose folder a song lies: "train" for validation songs that were chosen by name."""
-    return "train" if song.path.parent == root else SPLIT_FOLDERS[song.path.parent.name]
+    if song.split == "test":
+        return song.split
+    return "train" if song.folder == root else SPLIT_FOLDERS[song.folder.name]
 
 
 def how_validation_was_chosen(songs: Sequence[Song], root: pathlib.Path) -> str:
@@ -206,6 +269,15 @@ def how_validation_was_chosen(songs: Sequence[Song], root: pathlib.Path) -> str:
     if any(song.name in _official_validation_names() for song in chosen):
         return "MUSDB18's official list"
     return "training songs, chosen by a hash of their names"
+
+
+def blocks_in_step(files: Mapping[str, pathlib.Path], note: Callable[[str], None]) -> Iterator[dict[str, np.ndarray]]:
+    """Yields samples of files of one length in equal steps, by the names of the files; see `Song.blocks`."""
+    readers = [reading.read_blocks(path, note=note) for path in files.values()]
+    for blocks in itertools.zip_longest(*readers):
+        if len({samples is not None and len(samples) for samples in blocks}) > 1:
+            raise UserError("its stems have different lengths when they are decoded; make them equal")
+        yield dict(zip(files, blocks, strict=True))
 
 
 def read_track(song: Song, stems: Sequence[str], probe: Probe) -> Track:

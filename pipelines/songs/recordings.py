@@ -123,7 +123,7 @@ def _has_songs(folders: dict[pathlib.Path, str], stems: Sequence[str]) -> bool:
         )
     )
     files = [f"{stem}{suffix}" for stem, suffix in itertools.product(stems, AUDIO_SUFFIXES)]
-    return any(song.is_stem_file or any((song.path / file).exists() for file in files) for song in beside)
+    return any(song.made_stems or any((song.path / file).exists() for file in files) for song in beside)
 
 
 def _recordings_in(folder: pathlib.Path, root: pathlib.Path, split: str, stem: str) -> list[SourceFile]:

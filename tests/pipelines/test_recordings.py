@@ -5,12 +5,14 @@ Which file a sample is from is written in it: the left channel against the right
 
 import json
 import os
+import re
 import shutil
 
 import numpy as np
 import pytest
 import soundfile
 
+from pipelines import check
 from pipelines.copies import mixtures
 from pipelines.copies.tracks import load_tracks
 from pipelines.errors import UserError
@@ -137,7 +139,7 @@ def test_a_source_without_files_or_with_too_few_is_refused(data):
     shutil.rmtree(data / "test")
     for file in list((data / "noise").iterdir())[1:]:
         file.unlink()
-    with pytest.raises(UserError, match=r"too few recordings of noise \(1\) to hold some out; add .* test/noise and"):
+    with pytest.raises(UserError, match=r"too few recordings of noise \(1\) to hold some out; add .*test/noise and"):
         load(data)
     next((data / "noise").iterdir()).unlink()
     with pytest.raises(UserError, match=r"/noise holds no recordings; put audio files of noise there"):
@@ -170,7 +172,7 @@ def test_mixtures_hold_what_is_held_out_and_nothing_else(data):
 def test_ratios_of_mixtures_are_exact_and_spread_over_the_range(data):
     for number in range(100):
         write(data / "valid" / "speech" / f"{number}.wav", marked(7) // (1 + number % 5), subtype="PCM_16")
-        write(data / "valid" / "noise" / f"{number}.wav", marked(8)[number:])
+        write(data / "valid" / "noise" / f"{number}.wav", marked(50)[number:])
     for snr_db in ((-5.0, 20.0), (0.0, 1.0)):
         tracks = load(data, snr_db=snr_db)["valid"]
         assert len(tracks) == 11
@@ -264,6 +266,50 @@ def test_rates_and_channels_and_formats_become_one_rate(data):
     np.testing.assert_allclose(read(training[name], "speech"), expected, atol=1)
 
 
+def test_check_says_what_there_is_and_what_is_wrong(data, capsys):
+    tone = np.sin(np.arange(48_000) / 5) / 4
+    write(data / "noise" / "other.ogg", np.stack([tone, tone], axis=1), 48_000, "VORBIS")
+    write(data / "noise" / "silent.wav", np.zeros(800))
+
+    def check_json():
+        status = check.main([str(data), "--sources", "speech,noise", "--json"])
+        return status, json.loads(capsys.readouterr().out)
+
+    status, document = check_json()
+    assert status == 0 and document["is_good"] and document["validation"] == "chosen by a hash of their paths"
+    recordings = find_recordings(data, SOURCES)
+    assert set(document["splits"]) == {
+        f"{split} {source}" for split in ("train", "valid", "test") for source in SOURCES
+    }
+    for name, summary in document["splits"].items():
+        files = [each.path for each in recordings if f"{each.split} {each.source}" == name]
+        infos = [soundfile.info(file) for file in files]
+        assert summary["songs"] == len(files)
+        assert summary["seconds"] == pytest.approx(sum(info.duration for info in infos))
+        assert summary["sample_rates"] == sorted({info.samplerate for info in infos})
+        assert summary["num_channels"] == sorted({info.channels for info in infos})
+    assert [song["notes"] for song in document["songs"] if song["name"] == "noise/silent.wav"] == [["silent: noise"]]
+    assert "--sample-rate 8000" in document["suggestions"][0]
+
+    shutil.copyfile(data / "speech" / "voice 1" / "1.wav", data / "noise" / "again.wav")
+    (data / "noise" / "broken.wav").write_text("no sound " * 100)
+    status, document = check_json()
+    assert status == 1
+    [problem] = document["problems"]
+    assert {"recording 'speech/voice 1/1.wav'", "recording 'noise/again.wav'"} == set(
+        re.findall("recording '.*?'", problem)
+    )
+    assert [song["name"] for song in document["songs"] if song["problems"]] == ["noise/broken.wav"]
+    assert check.main([str(data), "--sources", "speech,noise"]) == 1
+    printed = capsys.readouterr().out
+    assert "valid noise" in printed and "1 of 36 recordings have problems" in printed
+
+    shutil.rmtree(data / "noise")
+    (data / "noise").mkdir()
+    status, document = check_json()
+    assert status == 1 and "noise holds no recordings" in document["problems"][0]
+
+
 @pytest.mark.parametrize("is_bad_at_once", [True, False])
 def test_bad_recordings_are_named_or_left_out(data, capsys, is_bad_at_once):
     bad = data / "noise" / "bad.wav"
@@ -300,21 +346,22 @@ def test_one_seed_gives_the_same_batches_with_both_readers(data):
     tracks = load(data)["train"]
     expected = take(6, tracks, reader="portable")
     assert expected.shape == (24, 2, 50, 2)
-    for reader in (*READERS, "auto"):
-        np.testing.assert_array_equal(take(6, tracks, reader=reader), expected)
+    for reader in READERS:
         np.testing.assert_array_equal(take(2, tracks, reader=reader, first_step=4), expected[16:])
-    assert (take(6, tracks, seed=1) != expected).any()
+    assert (take(2, tracks, seed=1) != expected[:8]).any()
 
 
-@pytest.mark.parametrize("reader", READERS)
-def test_every_stem_has_its_own_recording_and_place(tmp_path, reader):
+def test_every_stem_has_its_own_recording_and_place(tmp_path):
     for source, base in (("speech", 1), ("noise", 31)):
         for number in range(base, base + 8):
             counted = np.arange(1, 301, dtype=np.int16)
-            write(tmp_path / "data" / source / f"{number}.wav", np.stack([counted, np.full(300, number)], axis=1))
+            write(
+                tmp_path / "data" / source / f"{number}.wav",
+                np.stack([counted, np.full(300, number, np.int16)], axis=1),
+            )
     tracks = load(tmp_path / "data")["train"]
     names = {(source, number_of(path)) for track in tracks for source, path in track.files.items()}
-    examples = take(100, tracks, reader=reader).astype(int)
+    examples = take(100, tracks).astype(int)
     np.testing.assert_array_equal(np.diff(examples[..., 0], axis=2), 1)
     drawn = examples[:, :, 0]
     assert {(source, number) for column, source in enumerate(SOURCES) for number in drawn[:, column, 1]} == names
@@ -324,8 +371,7 @@ def test_every_stem_has_its_own_recording_and_place(tmp_path, reader):
     assert drawn[..., 0].min() < 10 and drawn[..., 0].max() > 241
 
 
-@pytest.mark.parametrize("reader", READERS)
-@pytest.mark.parametrize("margin", [0, 30])
+@pytest.mark.parametrize(("reader", "margin"), [("portable", 0), (READERS[-1], 30)])
 def test_a_short_recording_lies_anywhere_in_the_segment(tmp_path, reader, margin):
     counted = np.stack([np.arange(1, 21, dtype=np.int16)] * 2, axis=1)
     for source in SOURCES:
