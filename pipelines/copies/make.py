@@ -17,11 +17,21 @@ from collections.abc import Mapping, Sequence
 
 from pipelines.audio import reading
 from pipelines.cache import cache_path
-from pipelines.copies.convert import FORMAT_VERSION, MANIFEST, Conversion, convert_song, probe_song
+from pipelines.copies.convert import FORMAT_VERSION, MANIFEST, Conversion, convert_song, probe_copy, probe_song
 from pipelines.errors import UserError
 from pipelines.files import folder_lock, remove_folder, remove_leftovers
 from pipelines.progress import progress_bar
-from pipelines.songs.layouts import MIXTURE, Probe, Song, SongError, data_folder, find_songs, split_folder
+from pipelines.songs.layouts import (
+    MIXTURE,
+    Probe,
+    Song,
+    SongError,
+    Track,
+    data_folder,
+    find_songs,
+    read_track,
+    split_folder,
+)
 from pipelines.songs.recordings import SourceFile
 from pipelines.workers import run_jobs
 
@@ -120,9 +130,9 @@ def prepared_copy(root: pathlib.Path, *, sample_rate: int | None, skip_bad: bool
     return destination
 
 
-def copies_of_recordings(
+def converted_recordings(
     root: pathlib.Path, recordings: Sequence[SourceFile], *, sample_rate: int | None, skip_bad: bool, probe: Probe
-) -> dict[SourceFile, SourceFile]:
+) -> dict[SourceFile, Track]:
     """Returns the converted copies of recordings under `root`, kept in the cache folder and made or renewed if need be.
 
     Args:
@@ -132,16 +142,14 @@ def copies_of_recordings(
     Returns:
         Copies by recordings, without those that were left out. Other arguments and errors are those of `prepare_songs`.
     """
-    if not recordings:
-        return {}
     destination = _place_in_cache(root, sample_rate, recordings[0].source)
     targets = {recording: destination / recording.name for recording in recordings}
     options = {"sample_rate": sample_rate, "skip_bad": skip_bad, "is_cache": True, "probe": probe}
     errors, _ = _make(targets, root.resolve(), destination, **options)
     for error in errors:
         print(f"left out: {error}")
-    files = {recording: target / f"{recording.source}.wav" for recording, target in targets.items()}
-    return {each: dataclasses.replace(each, path=file) for each, file in files.items() if file.is_file()}
+    copies = {each: dataclasses.replace(each, path=target / f"{each.source}.wav") for each, target in targets.items()}
+    return {each: read_track(copy, [each.source], probe_copy) for each, copy in copies.items() if copy.path.is_file()}
 
 
 def _place_in_cache(root: pathlib.Path, sample_rate: int | None, *more: str) -> pathlib.Path:

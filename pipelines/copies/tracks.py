@@ -95,15 +95,12 @@ def _recording_tracks(
     for error in errors:
         print(f"left out: {error}")
     converted = _to_convert(found, root, sample_rate)
-    copies: dict[SourceFile, SourceFile] = {}
+    copies: dict[SourceFile, Track] = {}
     for source in dict.fromkeys(recording.source for recording in converted):
         chosen = [recording for recording in converted if recording.source == source]
-        copies |= make.copies_of_recordings(root, chosen, sample_rate=sample_rate, skip_bad=skip_bad, probe=index.probe)
-    if copies:
-        tracks, _ = _read_tracks(copies.values(), root, (), skip_bad, index)
-        found |= {recording: tracks[copy] for recording, copy in copies.items()}
+        copies |= make.converted_recordings(root, chosen, sample_rate=sample_rate, skip_bad=skip_bad, probe=index.probe)
     left_out = {*converted} - {*copies}
-    usable = {recording: track for recording, track in found.items() if recording not in left_out}
+    usable = {each: copies.get(each, track) for each, track in found.items() if each not in left_out}
     wanted, left = ({(each.source, each.split) for each in some} for some in (recordings, usable))
     for source, split in sorted(wanted - left):
         raise UserError(f"no recording of {source} for {split} under {root} can be used; add others")
