@@ -26,8 +26,9 @@ FULL_SCALE = 32_768
 
 @pytest.fixture(autouse=True)
 def in_one_process(monkeypatch, fresh_cache):
-    """Files this short are converted sooner than a worker starts."""
+    """Files this short are converted sooner than a worker starts, and fill mixtures that are as short."""
     monkeypatch.setattr("pipelines.workers.num_cores", lambda: 1)
+    monkeypatch.setattr(mixtures, "MIXTURE_SECONDS", 1)
 
 
 def write(path, samples, rate=RATE, subtype="PCM_16"):
@@ -49,10 +50,10 @@ def numbers_in(samples):
 
 @pytest.fixture
 def data(tmp_path):
-    """A folder of twenty files of speech, 1 to 20, and twelve of noise, 31 to 42, in folders within folders."""
-    for number in range(1, 21):
+    """A folder of twelve files of speech, 1 to 12, and nine of noise, 31 to 39, in folders within folders."""
+    for number in range(1, 13):
         write(tmp_path / "data" / "speech" / f"voice {number % 3}" / f"{number}.wav", marked(number))
-    for number in range(31, 43):
+    for number in range(31, 40):
         write(tmp_path / "data" / "noise" / f"{number}.wav", marked(number))
     return tmp_path / "data"
 
@@ -80,7 +81,7 @@ def ratio_db(signal, noise):
 
 def test_some_of_each_source_are_held_out_and_stay_so_when_files_are_added(data):
     before = splits(data)
-    for source, count in (("speech", 20), ("noise", 12)):
+    for source, count in (("speech", 12), ("noise", 9)):
         found = [split for name, split in before.items() if name.startswith(source)]
         assert len(found) == count and {"train", "valid", "test"} == set(found) and found.count("train") > count / 2
     for number in range(50, 90):
@@ -160,18 +161,18 @@ def test_mixtures_hold_what_is_held_out_and_nothing_else(data):
         for source in SOURCES:
             heard = set().union(*(numbers_in(read(track, source)) for track in found[split]))
             named = {number_of(recording.path) for recording in recordings if recording.source == source}
-            # The first source decides how many there are, and is heard whole, as far as it fills them.
-            assert heard <= named and (source == "noise" or len(heard) >= len(named) - 8)
+            # The first source decides how many there are.
+            assert heard == named if source == "speech" else heard <= named
     trained = {number_of(path) for track in found["train"] for path in track.files.values()}
-    assert trained == {r for r in range(1, 43) if r < 21 or r > 30} - {
+    assert trained == {*range(1, 13), *range(31, 40)} - {
         number_of(recording.path) for recordings in held.values() for recording in recordings
     }
     assert {track.num_samples for track in (*found["valid"], *found["test"])} == {mixtures.MIXTURE_SECONDS * RATE}
 
 
 def test_ratios_of_mixtures_are_exact_and_spread_over_the_range(data):
-    for number in range(100):
-        write(data / "valid" / "speech" / f"{number}.wav", marked(7) // (1 + number % 5), subtype="PCM_16")
+    for number in range(10):
+        write(data / "valid" / "speech" / f"{number}.wav", marked(7) // (1 + number % 5))
         write(data / "valid" / "noise" / f"{number}.wav", marked(50)[number:])
     for snr_db in ((-5.0, 20.0), (0.0, 1.0)):
         tracks = load(data, snr_db=snr_db)["valid"]
@@ -212,8 +213,8 @@ def test_silence_is_left_as_it_is(data):
 
 def test_a_long_recording_takes_turns_with_the_others(data):
     for number in range(4):
-        write(data / "valid" / "speech" / f"{number}.wav", marked(number + 1, (30 if number else 1000) * RATE))
-        write(data / "valid" / "noise" / f"{number}.wav", marked(number + 50, 15 * RATE))
+        write(data / "valid" / "speech" / f"{number}.wav", marked(number + 1, (3 if number else 100) * RATE))
+        write(data / "valid" / "noise" / f"{number}.wav", marked(number + 50, 2 * RATE))
     tracks = load(data)["valid"]
     assert len(tracks) == mixtures.MOST_MIXTURES
     for source in SOURCES:
@@ -302,7 +303,7 @@ def test_check_says_what_there_is_and_what_is_wrong(data, capsys):
     assert [song["name"] for song in document["songs"] if song["problems"]] == ["noise/broken.wav"]
     assert check.main([str(data), "--sources", "speech,noise"]) == 1
     printed = capsys.readouterr().out
-    assert "valid noise" in printed and "1 of 36 recordings have problems" in printed
+    assert "valid noise" in printed and "1 of 25 recordings have problems" in printed
 
     shutil.rmtree(data / "noise")
     (data / "noise").mkdir()
@@ -346,9 +347,9 @@ def test_one_seed_gives_the_same_batches_with_both_readers(data):
     tracks = load(data)["train"]
     expected = take(6, tracks, reader="portable")
     assert expected.shape == (24, 2, 50, 2)
-    for reader in READERS:
-        np.testing.assert_array_equal(take(2, tracks, reader=reader, first_step=4), expected[16:])
-    assert (take(2, tracks, seed=1) != expected[:8]).any()
+    np.testing.assert_array_equal(take(6, tracks, reader=READERS[-1]), expected)
+    # A run that has stopped after four batches goes on with the fifth.
+    np.testing.assert_array_equal(take(2, tracks, reader="portable", first_step=4), expected[16:])
 
 
 def test_every_stem_has_its_own_recording_and_place(tmp_path):
@@ -393,7 +394,7 @@ def test_recordings_are_drawn_in_proportion_to_their_length(tmp_path):
             write(tmp_path / "data" / split / source / "9.wav", marked(9 if source == "speech" else 8))
         for number, length in enumerate(lengths):
             write(tmp_path / "data" / source / f"{number}.wav", marked(number + 1, length + (source == "noise")))
-    examples = take(150, load(tmp_path / "data")["train"], batch_size=10)
+    examples = take(375, load(tmp_path / "data")["train"])
     for column in range(2):
         drawn = np.rint(100 * examples[:, column, 0, 1] / examples[:, column, 0, 0]).astype(int)
         expected = 1500 * lengths / lengths.sum()
