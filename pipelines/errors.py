@@ -5,6 +5,7 @@ import errno
 import importlib.util
 import os
 import pathlib
+import re
 import sys
 import tempfile
 import traceback
@@ -33,8 +34,14 @@ class CommandParser(argparse.ArgumentParser):
     """An `ArgumentParser` whose errors are a `UserError`, one line instead of the whole usage.
 
     An empty argument, as a shell makes it of a variable that is not set, is an error for every command: it would pass
-    for an option that was not given, or for the folder in which the command runs.
+    for an option that was not given, or for the folder in which the command runs. What begins like a negative number is
+    a value.
     """
+
+    def __init__(self, *arguments, **keywords):
+        super().__init__(*arguments, **keywords)
+        # By itself it takes "-5:20" for an option.
+        self._negative_number_matcher = re.compile(r"-\.?\d")
 
     def parse_known_args(self, args=None, namespace=None):
         """As `argparse`; raises a `UserError` for empty arguments, too."""

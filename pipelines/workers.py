@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import itertools
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -19,6 +20,8 @@ Result = TypeVar("Result")
 # Called with the seconds of audio that were worked through since the last call.
 Advance = Callable[[float], None]
 
+# Jobs that wait for each worker.
+QUEUED = 4
 # State that every worker process gets when it starts: the queue for its progress, and the signal to stop.
 _worker: dict[str, Any] = {}
 
@@ -64,8 +67,13 @@ def run_jobs(
     progress, stop = context.Queue(), context.Event()
     pool = concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, (progress, stop, patience_seconds))
     try:
-        pending = {pool.submit(_run_in_worker, function, job): job for job in jobs}
-        while pending:
+        waiting, pending = iter(jobs), {}
+        while True:
+            # To wait for thousands at once would take longer than the jobs.
+            for job in itertools.islice(waiting, QUEUED * workers - len(pending)):
+                pending[pool.submit(_run_in_worker, function, job)] = job
+            if not pending:
+                return
             finished, _ = concurrent.futures.wait(pending, 0.1, concurrent.futures.FIRST_COMPLETED)
             with contextlib.suppress(queue.Empty):
                 while True:

@@ -13,7 +13,7 @@ from sepnet.config.run_folder import Run
 
 SONG_SECONDS = 10
 # How songs are found and read, as in training.
-SONG_OPTIONS = ("data", "sources", "sample_rate", "skip_bad")
+SONG_OPTIONS = ("data", "sources", "sample_rate", "snr_db", "skip_bad")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -27,17 +27,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         UserError: a model, the data or the output folder cannot be used, or the models have different sources.
     """
     arguments = _parser().parse_args(argv)
-    models, parts = read_models(arguments.models)
+    models, parts, num_channels = read_models(arguments.models)
     check_names(models)
     if not arguments.quick:
         check_installed()
     elif arguments.compare:
         raise UserError("--compare needs museval's figures; leave out --quick")
 
-    data = data_of(parts, section_from_flags(Data, arguments))
+    data = data_of(parts, num_channels, section_from_flags(Data, arguments))
     root, tracks, parts = data_root(data), config_tracks(data)[arguments.split], data.parts
     if not tracks:
         raise UserError(f"{root} has no song in its {arguments.split} split; choose another with --split")
+    if tracks[0].is_recording:
+        raise UserError(f"{root} holds recordings, and no mixtures to train on; choose --split valid or test")
     output = arguments.output or pathlib.Path("evaluations", f"{root.resolve().name}-{arguments.split}")
     check_writable(output)
     hashes = {name: _model_hash(version) for name, version in models.items()}
@@ -79,7 +81,7 @@ def _compare(figures: Mapping[str, Any], tracks: Sequence, sources: Sequence[str
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(prog="python -m sepnet.evaluate", description=__doc__.partition(": ")[2], allow_abbrev=False)
     parser.add_argument("models", type=user_path, nargs="+", metavar="MODEL", help="saved_models/NAME")
-    add_flags_of(parser, Data, ("data", "sources", "sample_rate", "skip_bad"))
+    add_flags_of(parser, Data, ("data", "sources", "sample_rate", "snr_db", "skip_bad"))
     parser.add_argument("--split", choices=("train", "valid", "test"), default="test", help="which songs [test]")
     parser.add_argument(
         "-o", "--output", type=user_path, help="folder for the figures [evaluations/NAME OF THE DATA-SPLIT]"

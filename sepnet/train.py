@@ -61,7 +61,9 @@ def train(config: Config, run: Run, saved_model: pathlib.Path, *, resume: bool =
         check_writable(folder)
     root, tracks = data_root(config.data), config_tracks(config.data)
     counts = ", ".join(f"{len(songs)} {split}" for split, songs in tracks.items())
-    print(f"{run}: songs from {root} ({counts})", flush=True)
+    are_songs = not any(track.is_recording for track in tracks["train"])
+    what = "songs" if are_songs else "recordings, and mixtures of those held out,"
+    print(f"{run}: {what} from {root} ({counts})", flush=True)
 
     # TensorFlow takes seconds to load: only after everything that can be refused without it.
     load_keras()

@@ -17,13 +17,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
+from pipelines.audio.channels import match_channels
 from pipelines.audio.wav import is_plain_wav, wav_data_offset
 from pipelines.errors import UserError
 from pipelines.songs.layouts import MIXTURE, Track
 
 READERS = ("auto", "tensorflow-io", "portable")
 
-# Reads the segments that begin at `starts` of `tracks`: (tracks, starts) -> int16 batch.
+# Reads the segments that begin at `starts` of `tracks`, `[batch_size, num_stems]`: (tracks, starts) -> int16 batch.
 BatchReader = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 # The functions here decide nothing in Python by a tensor's value; to look for that would take a second of every start.
@@ -53,10 +54,11 @@ def training_batches(
     """Streams random segments without end.
 
     Songs are drawn in proportion to their length and a segment may begin at any sample; beyond a song's ends are
-    zeros.
+    zeros. Of recordings, every stem of an example has its own, and one that is shorter than a segment lies anywhere in
+    it.
 
     Args:
-        tracks: training tracks, one or more.
+        tracks: training tracks: songs, or recordings of every stem.
         stems: names of the stems, in the order in which they are stacked.
         segment_samples: length of a segment.
         num_channels: of the batches; where files have another number, these are averaged to 1 or repeated.
@@ -73,15 +75,20 @@ def training_batches(
     Raises:
         UserError: tensorflow-io was asked for but cannot be used.
     """
-    lengths = np.array([track.num_samples for track in tracks], np.int64)
-    room = tf.constant(np.maximum(lengths - segment_samples, 0))
-    ends = tf.constant(np.cumsum(lengths))
+    are_songs = not any(track.is_recording for track in tracks)
+    # What a draw chooses from: all stems of a song at once, or the recordings of one stem.
+    choices = [
+        _choices([(index, track) for index, track in enumerate(tracks) if stem in track.files], segment_samples)
+        for stem in stems[: 1 if are_songs else None]
+    ]
 
     def position(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        draws = tf.random.stateless_uniform([2], seed=tf.stack([tf.constant(seed, tf.int64), number]), dtype=tf.float64)
-        point = tf.cast(draws[0] * tf.cast(ends[-1], tf.float64), tf.int64)
-        track = tf.searchsorted(ends, point[None], side="right", out_type=tf.int64)[0]
-        return track, tf.cast(draws[1] * tf.cast(room[track] + 1, tf.float64), tf.int64) - margin_samples
+        draws = tf.random.stateless_uniform(
+            [len(choices), 2], seed=tf.stack([tf.constant(seed, tf.int64), number]), dtype=tf.float64
+        )
+        found = [choose(draws[column]) for column, choose in enumerate(choices)] * (len(stems) if are_songs else 1)
+        rows, starts = zip(*found, strict=True)
+        return tf.stack(rows), tf.stack(starts) - margin_samples
 
     read = _batch_reader(
         tracks, stems, segment_samples + 2 * margin_samples, num_channels, reader, has_margin=margin_samples > 0
@@ -94,6 +101,22 @@ def training_batches(
 
     # `map` runs one call at a time: a call reads its files beside each other, see `_tfio_reader`.
     return tf.data.Dataset.range(first_step, np.iinfo(np.int64).max).map(batch).prefetch(2).with_options(PLAIN)
+
+
+def _choices(tracks: Sequence[tuple[int, Track]], segment_samples: int) -> Callable[[tf.Tensor], tuple]:
+    """Makes of two numbers in [0, 1) a track's number and where a segment begins in it."""
+    rows, lengths = np.array([(row, track.num_samples) for row, track in tracks], np.int64).T
+    room = lengths - segment_samples
+    # A short song begins where the segment does, a short recording anywhere that leaves room for it.
+    firsts = np.minimum(room, 0) * np.array([track.is_recording for _, track in tracks])
+    rows, ends, firsts, counts = map(tf.constant, (rows, np.cumsum(lengths), firsts, np.maximum(room, 0) - firsts + 1))
+
+    def choose(draws: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        point = tf.cast(draws[0] * tf.cast(ends[-1], tf.float64), tf.int64)
+        index = tf.searchsorted(ends, point[None], side="right", out_type=tf.int64)[0]
+        return rows[index], firsts[index] + tf.cast(draws[1] * tf.cast(counts[index], tf.float64), tf.int64)
+
+    return choose
 
 
 def validation_batches(
@@ -133,7 +156,8 @@ def validation_batches(
         @NO_AUTOGRAPH
         def batch(start: tf.Tensor) -> dict[str, tf.Tensor]:
             rows = table[start : start + size]
-            audio = read(*(tf.ensure_shape(rows[:, column], [size]) for column in (0, 1)))
+            places = tf.tile(tf.ensure_shape(rows, [size, 2])[..., None], [1, 1, len(names)])
+            audio = read(places[:, 0], places[:, 1])
             if has_mixture:
                 return {"stems": audio[:, :-1], "mixture": audio[:, -1]}
             total = tf.reduce_sum(tf.cast(audio, tf.int32), axis=1)
@@ -162,6 +186,11 @@ def _batch_reader(
     if reader == "portable" or problem:
         return _portable_reader(tracks, stems, segment_samples, num_channels)
     return _tfio_reader(tracks, stems, segment_samples, num_channels, has_margin)
+
+
+def _paths(tracks: Sequence[Track], stems: Sequence[str]) -> list[list[bytes]]:
+    """The files of tracks by stem, in bytes, as a name may be no UTF-8; empty for those that a recording is not of."""
+    return [[os.fsencode(track.files.get(stem, "")) for stem in stems] for track in tracks]
 
 
 def _tfio_problem(tracks: Sequence[Track]) -> str | None:
@@ -193,8 +222,7 @@ def _tfio_reader(
     """
     import tensorflow_io
 
-    # Names may hold bytes that are no UTF-8.
-    paths = tf.constant([[os.fsencode(track.files[stem]) for stem in stems] for track in tracks])
+    paths = tf.constant(_paths(tracks, stems))
     scope = f"reader_{next(_scopes)}"
     same_channels = all(track.channel_counts == {num_channels} for track in tracks)
 
@@ -206,7 +234,7 @@ def _tfio_reader(
         samples = tensorflow_io.audio.AudioIOTensor(path, dtype=tf.int16)[start + before : start + segment_samples]
         samples = tf.ensure_shape(samples, [None, num_channels if same_channels else None])
         if not same_channels:
-            samples = tf.numpy_function(lambda array: _match_channels(array, num_channels), [samples], tf.int16)
+            samples = tf.numpy_function(lambda array: match_channels(array, num_channels), [samples], tf.int16)
         if not inside:
             after = segment_samples - before - tf.shape(samples, tf.int64)[0]
             samples = tf.pad(samples, [[before, after], [0, 0]])
@@ -215,7 +243,7 @@ def _tfio_reader(
     def read(tracks: tf.Tensor, starts: tf.Tensor) -> tf.Tensor:
         with tf.name_scope(scope):
             files = [
-                read_file(paths[tracks[row], column], starts[row])
+                read_file(paths[tracks[row, column], column], starts[row, column])
                 for row in range(starts.shape[0])
                 for column in range(len(stems))
             ]
@@ -230,10 +258,14 @@ def _portable_reader(
     """Reads in Python, a whole batch in one call: WAV as it lies on the disk, FLAC by libsndfile."""
     import soundfile
 
-    paths = [[os.fsencode(track.files[stem]) for stem in stems] for track in tracks]
-    # Raw bytes are samples only if all files are WAV and need no mixing of channels.
-    raw = all(track.is_wav and track.channel_counts == {num_channels} for track in tracks)
-    offsets = [[wav_data_offset(path) for path in row] for row in paths] if raw else None
+    paths = _paths(tracks, stems)
+    # Raw bytes are samples only of a WAV that needs no mixing of channels.
+    offsets = [
+        [wav_data_offset(path) if path else 0 for path in row]
+        if track.is_wav and track.channel_counts == {num_channels}
+        else None
+        for track, row in zip(tracks, paths, strict=True)
+    ]
 
     def read_numpy(rows: np.ndarray, starts: np.ndarray) -> np.ndarray:
         _reads["begun"] += 1
@@ -243,18 +275,18 @@ def _portable_reader(
             _reads["ended"] += 1
 
     def read_batch(rows: np.ndarray, starts: np.ndarray) -> np.ndarray:
-        batch = np.zeros((len(rows), len(stems), segment_samples, num_channels), np.int16)
-        for index, (row, start) in enumerate(zip(rows, starts, strict=True)):
-            first, last = max(int(start), 0), min(int(start) + segment_samples, tracks[row].num_samples)
-            for column, path in enumerate(paths[row]):
-                target = batch[index, column, first - int(start) : last - int(start)]
-                if raw:
-                    with open(path, "rb", buffering=0) as file:
-                        file.seek(offsets[row][column] + first * target.strides[0])
-                        file.readinto(target)
-                else:
-                    samples, _ = soundfile.read(path, start=first, stop=last, dtype="int16", always_2d=True)
-                    target[: len(samples)] = _match_channels(samples, num_channels)
+        batch = np.zeros((*rows.shape, segment_samples, num_channels), np.int16)
+        for index, column in np.ndindex(rows.shape):
+            row, start = int(rows[index, column]), int(starts[index, column])
+            path, first, last = paths[row][column], max(start, 0), min(start + segment_samples, tracks[row].num_samples)
+            target = batch[index, column, first - start : last - start]
+            if offsets[row]:
+                with open(path, "rb", buffering=0) as file:
+                    file.seek(offsets[row][column] + first * target.strides[0])
+                    file.readinto(target)
+            else:
+                samples, _ = soundfile.read(path, start=first, stop=last, dtype="int16", always_2d=True)
+                target[: len(samples)] = match_channels(samples, num_channels)
         return batch
 
     def read(rows: tf.Tensor, starts: tf.Tensor) -> tf.Tensor:
@@ -274,12 +306,3 @@ def _let_prefetching_end() -> None:
     while seen != _reads["ended"] or _reads["begun"] != _reads["ended"]:
         seen = _reads["ended"]
         time.sleep(0.05)
-
-
-def _match_channels(samples: np.ndarray, num_channels: int) -> np.ndarray:
-    """Repeats one channel of `[num_samples, any]`, or averages all to one; keeps the first of more than asked for."""
-    if samples.shape[1] == num_channels:
-        return samples
-    if num_channels == 1:
-        return samples.astype(np.int32).mean(axis=1, keepdims=True).round().astype(np.int16)
-    return np.repeat(samples, num_channels, axis=1) if samples.shape[1] == 1 else samples[:, :num_channels]

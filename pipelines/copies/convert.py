@@ -11,8 +11,7 @@ import numpy as np
 
 from pipelines.audio import reading
 from pipelines.files import whole_folder
-from pipelines.songs.blocks import song_blocks
-from pipelines.songs.layouts import MIXTURE, STEM_STREAMS, Song, SongError, read_track
+from pipelines.songs.layouts import MIXTURE, Probe, Song, SongError, read_track
 from pipelines.workers import Advance
 
 # Part of every manifest and of the cached copies' names; raise it when the same source would give other samples.
@@ -49,29 +48,28 @@ class Conversion:
         ]
 
 
-def probe_song(song: Song) -> dict[str, reading.AudioInfo]:
-    """Reads the headers of a song's files, or of the streams of its `.stem.mp4`, by stem.
+def probe_song(song: Song, probe: Probe) -> dict[str, reading.AudioInfo]:
+    """Reads the headers of all stems of a song, by `probe`.
 
     Raises:
-        SongError: a file cannot be read, stems differ in rate or length, or a `.stem.mp4` has not five streams.
+        SongError: a file cannot be read, stems differ in rate or length, or some are missing that should be there.
     """
-    if not song.is_stem_file:
+    if not song.made_stems:
         infos: dict[pathlib.Path, reading.AudioInfo] = {}
 
-        def probe(path: pathlib.Path) -> reading.AudioInfo:
-            infos[path] = reading.measure(path)
+        def keep(path: pathlib.Path) -> reading.AudioInfo:
+            infos[path] = probe(path)
             return infos[path]
 
-        track = read_track(song, [stem for stem in song.files() if stem != MIXTURE], probe)
+        track = read_track(song, [stem for stem in song.files() if stem != MIXTURE], keep)
         return {stem: infos[path] for stem, path in track.files.items()}
-    with song.named_in_errors():
-        streams = reading.probe_streams(song.path)
-    if len(streams) != len(STEM_STREAMS):
-        raise SongError(
-            f"song {song.name!r} has {len(streams)} audio streams in {song.path}, expected {len(STEM_STREAMS)} "
-            f"({', '.join(STEM_STREAMS)}); put a complete file in its place"
-        )
-    return dict(zip(STEM_STREAMS, streams, strict=True))
+    return song.headers(probe)
+
+
+def probe_copy(path: pathlib.Path) -> reading.AudioInfo:
+    """Reads the header of a file that `convert_song` has written, which takes FFmpeg a hundred times as long."""
+    with wave.open(str(path)) as file:
+        return reading.AudioInfo(file.getframerate(), file.getnchannels(), file.getnframes(), "PCM_16", "WAV")
 
 
 def convert_song(conversion: Conversion, advance: Advance) -> tuple[dict[str, int], list[str]]:
@@ -91,11 +89,11 @@ def convert_song(conversion: Conversion, advance: Advance) -> tuple[dict[str, in
                 stem: _Writer(stack.enter_context(wave.open(str(folder / f"{stem}.wav"), "wb")), info, rate)
                 for stem, info in conversion.stems.items()
             }
-            for block in song_blocks(song, list(conversion.stems), remarks.append):
+            for block in song.blocks(list(conversion.stems), remarks.append):
                 for stem, samples in block.items():
                     if not np.isfinite(samples).all():
                         raise SongError(
-                            f"song {song.name!r} has samples in {stem} that are no numbers (NaN or infinite); "
+                            f"{song} has samples in {stem} that are no numbers (NaN or infinite); "
                             "render that file again"
                         )
                     writers[stem].write(samples)

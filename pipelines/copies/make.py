@@ -6,6 +6,7 @@ songs lie in: `DEST/train/NAME/vocals.wav`. A song appears there whole or not at
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -16,11 +17,22 @@ from collections.abc import Mapping, Sequence
 
 from pipelines.audio import reading
 from pipelines.cache import cache_path
-from pipelines.copies.convert import FORMAT_VERSION, MANIFEST, Conversion, convert_song, probe_song
+from pipelines.copies.convert import FORMAT_VERSION, MANIFEST, Conversion, convert_song, probe_copy, probe_song
 from pipelines.errors import UserError
 from pipelines.files import folder_lock, remove_folder, remove_leftovers
 from pipelines.progress import progress_bar
-from pipelines.songs.layouts import MIXTURE, Song, SongError, data_folder, find_songs, split_folder
+from pipelines.songs.layouts import (
+    MIXTURE,
+    Probe,
+    Song,
+    SongError,
+    Track,
+    data_folder,
+    find_songs,
+    read_track,
+    split_folder,
+)
+from pipelines.songs.recordings import SourceFile
 from pipelines.workers import run_jobs
 
 # Sizes in a WAV file are 32-bit numbers.
@@ -59,25 +71,46 @@ def prepare_songs(
         raise UserError(f"the songs and their copy cannot share the folder {source}; choose another destination")
     songs = find_songs(source)
     targets = {song: destination / split_folder(song, source) / song.name for song in songs}
+    options = {"sample_rate": sample_rate, "workers": workers, "skip_bad": skip_bad, "is_cache": is_cache}
+    errors, is_new = _make(targets, source, destination, **options)
+    if not is_new and not is_cache:
+        print(f"all {len(songs) - len(errors)} songs are in {destination} already")
+    for error in errors:
+        print(f"left out: {error}")
+    if len(errors) == len(songs):
+        raise UserError(f"no song under {source} can be used; `python -m pipelines.check {source}` says why")
+
+
+def _make(
+    targets: Mapping[Song, pathlib.Path],
+    source: pathlib.Path,
+    destination: pathlib.Path,
+    *,
+    sample_rate: int | None,
+    workers: int | None = None,
+    skip_bad: bool = False,
+    is_cache: bool = False,
+    probe: Probe = reading.measure,
+) -> tuple[list[SongError], bool]:
+    """Converts songs to their targets; returns what is wrong with those that were left out, and if any was converted.
+
+    Arguments and errors are those of `prepare_songs`, and `probe`, which reads the header of a file.
+    """
     with folder_lock(destination) as locked:
         if locked:
-            for split in {target.parent for target in targets.values()}:
-                remove_leftovers(split)
+            for folder in {target.parent for target in targets.values()}:
+                remove_leftovers(folder)
         if is_cache:
-            for manifest in destination.glob(f"*/*/{MANIFEST}"):
-                if manifest.parent not in targets.values():
+            kept = set(targets.values())
+            for manifest in list(destination.rglob(MANIFEST)):
+                if manifest.parent not in kept:
                     remove_folder(manifest.parent)
-        conversions, errors = _plan(targets, sample_rate)
+        conversions, errors = _plan(targets, sample_rate, probe)
         refuse_errors(errors, source, skip_bad)
         if conversions:
             _announce(conversions, source, destination)
             errors += _convert_all(conversions, workers, skip_bad)
-        elif not is_cache:
-            print(f"all {len(songs) - len(errors)} songs are in {destination} already")
-        for error in errors:
-            print(f"left out: {error}")
-        if len(errors) == len(songs):
-            raise UserError(f"no song under {source} can be used; `python -m pipelines.check {source}` says why")
+    return errors, bool(conversions)
 
 
 def refuse_errors(errors: Sequence[SongError], root: pathlib.Path, skip_bad: bool) -> None:
@@ -92,15 +125,44 @@ def prepared_copy(root: pathlib.Path, *, sample_rate: int | None, skip_bad: bool
 
     It holds the songs that `root` has now, and no others. Arguments and errors are those of `prepare_songs`.
     """
-    root = root.resolve()
-    rate = f"{sample_rate}hz" if sample_rate else "native"
-    key = hashlib.sha256(json.dumps([str(root), rate, FORMAT_VERSION]).encode()).hexdigest()[:8]
-    destination = cache_path() / "prepared" / f"{root.name}-{rate}-{key}"
-    prepare_songs(root, destination, sample_rate=sample_rate, skip_bad=skip_bad, is_cache=True)
+    destination = _place_in_cache(root, sample_rate)
+    prepare_songs(root.resolve(), destination, sample_rate=sample_rate, skip_bad=skip_bad, is_cache=True)
     return destination
 
 
-def _plan(targets: Mapping[Song, pathlib.Path], sample_rate: int | None) -> tuple[list[Conversion], list[SongError]]:
+def converted_recordings(
+    root: pathlib.Path, recordings: Sequence[SourceFile], *, sample_rate: int | None, skip_bad: bool, probe: Probe
+) -> dict[SourceFile, Track]:
+    """Returns the converted copies of recordings under `root`, kept in the cache folder and made or renewed if need be.
+
+    Args:
+        recordings: those of one source that have to be converted; the cache keeps no others.
+        probe: reads the header of a file.
+
+    Returns:
+        Copies by recordings, without those that were left out. Other arguments and errors are those of `prepare_songs`.
+    """
+    destination = _place_in_cache(root, sample_rate, recordings[0].source)
+    targets = {recording: destination / recording.name for recording in recordings}
+    options = {"sample_rate": sample_rate, "skip_bad": skip_bad, "is_cache": True, "probe": probe}
+    errors, _ = _make(targets, root.resolve(), destination, **options)
+    for error in errors:
+        print(f"left out: {error}")
+    copies = {each: dataclasses.replace(each, path=target / f"{each.source}.wav") for each, target in targets.items()}
+    return {each: read_track(copy, [each.source], probe_copy) for each, copy in copies.items() if copy.path.is_file()}
+
+
+def _place_in_cache(root: pathlib.Path, sample_rate: int | None, *more: str) -> pathlib.Path:
+    """The folder for the copies of songs, or of recordings of one source."""
+    root = root.resolve()
+    rate = f"{sample_rate}hz" if sample_rate else "native"
+    key = hashlib.sha256(json.dumps([str(root), rate, FORMAT_VERSION, *more]).encode()).hexdigest()[:8]
+    return cache_path() / "prepared" / "-".join((root.name, *more, rate, key))
+
+
+def _plan(
+    targets: Mapping[Song, pathlib.Path], sample_rate: int | None, probe: Probe
+) -> tuple[list[Conversion], list[SongError]]:
     """Says which songs are to be converted, and which cannot be; removes copies that are out of date."""
     conversions, errors = [], []
     for song, target in targets.items():
@@ -110,11 +172,11 @@ def _plan(targets: Mapping[Song, pathlib.Path], sample_rate: int | None) -> tupl
                 if _is_current(target, source_files, sample_rate):
                     continue
                 remove_folder(target)
-            stems = probe_song(song)
+            stems = probe_song(song, probe)
             rate = sample_rate or next(iter(stems.values())).sample_rate
             conversion = Conversion(song, target, source_files, stems, rate)
             if max(conversion.stem_bytes) > LARGEST_WAV_BYTES:
-                raise SongError(f"song {song.name!r} is too long for a WAV file of 4 GiB; cut it into parts")
+                raise SongError(f"{song} is too long for a WAV file of 4 GiB; cut it into parts")
             conversions.append(conversion)
         except SongError as error:
             errors.append(error)
@@ -123,8 +185,10 @@ def _plan(targets: Mapping[Song, pathlib.Path], sample_rate: int | None) -> tupl
 
 
 def _leave_incomplete(conversions: list[Conversion]) -> list[SongError]:
-    """Takes songs that lack a stem, which most of the others have, out of the list."""
+    """Takes songs that lack a stem, which most of the others have, out of the list; a recording has but one."""
     errors = []
+    if all(isinstance(conversion.song, SourceFile) for conversion in conversions):
+        return errors
     stems = {stem for conversion in conversions for stem in conversion.stems if stem != MIXTURE}
     expected = {stem for stem in stems if sum(stem in other.stems for other in conversions) * 2 > len(conversions)}
     for conversion in list(conversions):
@@ -133,7 +197,7 @@ def _leave_incomplete(conversions: list[Conversion]) -> list[SongError]:
             conversions.remove(conversion)
             errors.append(
                 SongError(
-                    f"song {conversion.song.name!r} lacks {', '.join(missing)}, which most songs have; it holds "
+                    f"{conversion.song} lacks {', '.join(missing)}, which most songs have; it holds "
                     f"{', '.join(sorted(conversion.stems))}: rename a file to {missing[0]}.wav, or remove the song"
                 )
             )
@@ -141,11 +205,12 @@ def _leave_incomplete(conversions: list[Conversion]) -> list[SongError]:
 
 
 def _stamp_files(song: Song) -> dict[str, list[int]]:
-    files, folder = ([song.path], song.path.parent) if song.is_stem_file else (song.files().values(), song.path)
+    files = song.paths()
+    folder = song.path if song.path.is_dir() else song.path.parent
     try:
         status = {os.path.relpath(file, folder): file.stat() for file in files}
     except OSError as error:
-        raise SongError(f"song {song.name!r}: cannot read {error.filename}: {error.strerror}") from error
+        raise SongError(f"{song}: cannot read {error.filename}: {error.strerror}") from error
     return {name: [entry.st_size, entry.st_mtime_ns] for name, entry in status.items()}
 
 
@@ -172,14 +237,14 @@ def _announce(conversions: Sequence[Conversion], source: pathlib.Path, destinati
     """Says what will be done, or raises a `UserError` where the disk is too small for it."""
     seconds = sum(conversion.seconds for conversion in conversions)
     needed = sum(sum(conversion.stem_bytes) for conversion in conversions)
-    free = shutil.disk_usage(destination).free
+    free, noun = shutil.disk_usage(destination).free, conversions[0].song.noun
     if needed > free:
         raise UserError(
-            f"{destination} has {_gigabytes(free)} of free disk and the songs take {_gigabytes(needed)}; make room, "
+            f"{destination} has {_gigabytes(free)} of free disk and the {noun}s take {_gigabytes(needed)}; make room, "
             "choose another destination, or a lower --sample-rate"
         )
     print(
-        f"converting {len(conversions)} songs, {seconds:,.0f} s of audio, from {source} to {destination}: "
+        f"converting {len(conversions)} {noun}s, {seconds:,.0f} s of audio, from {source} to {destination}: "
         f"{_gigabytes(needed)} of 16-bit WAV",
         flush=True,
     )
@@ -208,17 +273,17 @@ def _convert_all(conversions: Sequence[Conversion], workers: int | None, skip_ba
                 counts, undecoded = result
                 remarks += undecoded
                 if any(counts.values()):
-                    clipped[conversion.song.name] = counts
+                    clipped[str(conversion.song)] = counts
     elapsed = time.monotonic() - start
     print(
-        f"converted {len(conversions) - len(errors)} songs in {elapsed:,.1f} s "
+        f"converted {len(conversions) - len(errors)} {conversions[0].song.noun}s in {elapsed:,.1f} s "
         f"({seconds / elapsed:,.0f} seconds of audio per second)"
     )
     for text in sorted(remarks):
         reading.say(text)
     for name in sorted(clipped)[:SHOWN_SONGS]:
         counts = ", ".join(f"{stem} {count}" for stem, count in clipped[name].items() if count)
-        print(f"clipped: song {name!r} had samples beyond full scale ({counts})")
+        print(f"clipped: {name} had samples beyond full scale ({counts})")
     if len(clipped) > SHOWN_SONGS:
-        print(f"clipped: {len(clipped) - SHOWN_SONGS} more songs; {MANIFEST} in each says how many samples")
+        print(f"clipped: {len(clipped) - SHOWN_SONGS} more; {MANIFEST} in each says how many samples")
     return errors

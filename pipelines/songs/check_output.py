@@ -22,7 +22,7 @@ def print_document(report: "Report", path: pathlib.Path, stems: Sequence[str]) -
         "validation": report.validation,
         "problems": report.problems,
         "suggestions": report.suggestions,
-        "splits": {split: _summary(report.songs, split) for split in SPLITS},
+        "splits": {name: _summary(songs) for name, songs in _groups(report.songs).items()},
         "songs": [dataclasses.asdict(song) for song in report.songs],
     }
     print(json.dumps(document, indent=2, ensure_ascii=False))
@@ -36,10 +36,12 @@ def print_tables(report: "Report", path: pathlib.Path, *, show_all: bool) -> Non
 
     console = Console(highlight=False, soft_wrap=False)
     if report.songs:
-        splits = Table(title=f"Songs under {escape(str(path))}", title_justify="left")
-        for heading in ("Split", "Songs", "Length", "Hz", "Ch.", "Format", "Residual*", "Worst*"):
-            splits.add_column(heading, justify="left" if heading in ("Split", "Format") else "right")
-        summaries = {split: _summary(report.songs, split) for split in SPLITS}
+        plural = f"{report.noun.capitalize()}s"
+        splits = Table(title=f"{plural} under {escape(str(path))}", title_justify="left")
+        for heading in ("Split", plural, "Length", "Hz", "Ch.", "Format", "Residual*", "Worst*"):
+            justify = "left" if heading in ("Split", "Format") else "right"
+            splits.add_column(heading, justify=justify, no_wrap=heading == "Split")
+        summaries = {name: _summary(songs) for name, songs in _groups(report.songs).items()}
         for split, summary in summaries.items():
             splits.add_row(*(escape(cell) for cell in _split_row(split, summary)))
         console.print(splits)
@@ -47,11 +49,11 @@ def print_tables(report: "Report", path: pathlib.Path, *, show_all: bool) -> Non
         if worst:
             console.print("* mixture less sum of sources, power against the mixture's: median and worst")
             console.print(f"Worst: {escape(', '.join(worst))}")
-        console.print(f"Validation songs: {report.validation}")
+        console.print(f"Validation {report.noun}s: {report.validation}")
     listed = [song for song in report.songs if show_all or song.problems or song.notes]
     if listed:
-        songs = Table(title="All songs" if show_all else "Songs to look at", title_justify="left")
-        for heading in ("Split", "Song", "Findings"):
+        songs = Table(title=f"All {report.noun}s" if show_all else f"{plural} to look at", title_justify="left")
+        for heading in ("Split", report.noun.capitalize(), "Findings"):
             songs.add_column(heading, overflow="fold")
         for song in listed:
             songs.add_row(song.split, escape(song.name), escape(_findings(song)))
@@ -62,13 +64,21 @@ def print_tables(report: "Report", path: pathlib.Path, *, show_all: bool) -> Non
         console.print(f"To do: {escape(suggestion)}")
     bad = sum(bool(song.problems) for song in report.songs)
     if report.is_good:
-        console.print(f"{len(report.songs)} songs, nothing wrong")
+        console.print(f"{len(report.songs)} {report.noun}s, nothing wrong")
     elif report.songs:
-        console.print(f"{bad} of {len(report.songs)} songs have problems")
+        console.print(f"{bad} of {len(report.songs)} {report.noun}s have problems")
 
 
-def _summary(songs: Sequence["SongReport"], split: str) -> dict:
-    chosen = [song for song in songs if song.split == split]
+def _groups(songs: Sequence["SongReport"]) -> dict[str, list["SongReport"]]:
+    """The songs of each split, or the recordings of each split and source."""
+    names = [f"{split} {source}".strip() for split in SPLITS for source in dict.fromkeys(song.source for song in songs)]
+    groups = {name: [] for name in names or SPLITS}
+    for song in songs:
+        groups[f"{song.split} {song.source}".strip()].append(song)
+    return groups
+
+
+def _summary(chosen: Sequence["SongReport"]) -> dict:
     residuals = {song.name: song.residual_db for song in chosen if song.residual_db is not None}
     worst = max(residuals, key=residuals.get) if residuals else None
     return {

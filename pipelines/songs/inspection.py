@@ -13,19 +13,19 @@ import numpy as np
 from pipelines.audio import reading
 from pipelines.errors import UserError
 from pipelines.progress import progress_bar
-from pipelines.songs.blocks import song_blocks
 from pipelines.songs.layouts import (
     MIXTURE,
     NO_SAMPLES,
-    STEM_STREAMS,
     NoSongsError,
     Song,
+    StemFile,
     by_stem,
     data_folder,
     find_songs,
     how_validation_was_chosen,
     mismatch,
 )
+from pipelines.songs.recordings import NoRecordingsError, SourceFile, find_recordings, same_content
 from pipelines.songs.renames import rename_files, rename_splits, where_songs_are
 from pipelines.workers import Advance, run_jobs
 
@@ -39,10 +39,11 @@ SMALLEST_RESIDUAL = 1e-20
 
 @dataclasses.dataclass
 class SongReport:
-    """The findings about one song.
+    """The findings about one song, or one recording.
 
     Attributes:
         path: the `.stem.mp4` file, or the song's folder.
+        source: of a recording; "" for songs.
         sample_rates: Hz, every one that occurs.
         num_channels: every number that occurs.
         formats: containers and encodings.
@@ -56,6 +57,7 @@ class SongReport:
     name: str
     split: str
     path: str
+    source: str = ""
     seconds: float = 0.0
     sample_rates: list[int] = dataclasses.field(default_factory=list)
     num_channels: list[int] = dataclasses.field(default_factory=list)
@@ -68,10 +70,11 @@ class SongReport:
 
 @dataclasses.dataclass
 class Report:
-    """The findings about a folder of songs.
+    """The findings about a folder of songs, or of recordings.
 
     Attributes:
         validation: the rule by which the validation songs were chosen.
+        noun: what they are, "song" or "recording".
         problems: faults that concern more than one song.
         suggestions: steps to take, most useful first.
     """
@@ -80,6 +83,7 @@ class Report:
     validation: str
     problems: list[str]
     suggestions: list[str]
+    noun: str = Song.noun
 
     @property
     def is_good(self) -> bool:
@@ -90,8 +94,9 @@ def check_songs(root: pathlib.Path, stems: Sequence[str], *, workers: int | None
     """Reads every song under `root` from beginning to end, and reports what is there.
 
     Args:
-        root: folder of songs; see `pipelines.songs.layouts` for the layouts.
-        stems: the names of the stems that every song should hold.
+        root: folder of songs, see `pipelines.songs.layouts` for the layouts; or of recordings, see
+            `pipelines.songs.recordings`.
+        stems: the names of the stems that every song should hold; of recordings, the folders.
         workers: processes; None takes one for each CPU core.
 
     Raises:
@@ -99,14 +104,18 @@ def check_songs(root: pathlib.Path, stems: Sequence[str], *, workers: int | None
     """
     root = data_folder(root)
     try:
-        songs = find_songs(root)
+        recordings = find_recordings(root, stems)
+        songs = recordings or find_songs(root)
     except NoSongsError:
         return Report([], "there are no songs", [f"no songs under {root}"], where_songs_are(root))
+    except NoRecordingsError as error:
+        return Report([], "there are none", [str(error)], [], SourceFile.noun)
     reports, readable = {}, []
     for song in songs:
-        reports[song], infos = _read_headers(song, stems)
+        wanted = tuple(song.files()) if recordings else tuple(stems)
+        reports[song], infos = _read_headers(song, wanted)
         if infos:
-            readable.append(_Listening(song, reports[song], tuple(infos), tuple(stems)))
+            readable.append(_Listening(song, reports[song], tuple(infos), wanted))
     with (
         progress_bar("checking", total=sum(reports[job.song].seconds for job in readable), unit="s") as advance,
         contextlib.closing(run_jobs(_listen, readable, advance=advance, workers=workers)) as results,
@@ -118,6 +127,8 @@ def check_songs(root: pathlib.Path, stems: Sequence[str], *, workers: int | None
             else:
                 reports[job.song] = heard
     found = list(reports.values())
+    if recordings:
+        return _report_recordings(root, found, [job.song for job in readable])
     splits = rename_splits(root)
     problems = [f"folder {name} is not read; expected train, valid or test" for name in splits]
     suggestions = list(splits.values()) + _counted(song.suggestions for song in found)
@@ -126,6 +137,20 @@ def check_songs(root: pathlib.Path, stems: Sequence[str], *, workers: int | None
         problems.append(f"songs have different sample rates: {', '.join(map(str, rates))} Hz")
         suggestions.append(f"choose one rate for all songs: --sample-rate {rates[-1]}, to train or to prepare them")
     return Report(found, how_validation_was_chosen(songs, root), problems, suggestions)
+
+
+def _report_recordings(root: pathlib.Path, found: list[SongReport], readable: Sequence[SourceFile]) -> Report:
+    pairs = same_content(readable)
+    problems = [f"{one} and {other} are the same file as two sources" for one, other in pairs]
+    suggestions = ["keep a file under one source alone"] if problems else []
+    rates = collections.Counter(rate for report in found for rate in report.sample_rates)
+    if len(rates) > 1:
+        suggestions.append(
+            f"choose one rate to train at: --sample-rate {rates.most_common(1)[0][0]} is that of the most"
+        )
+    is_given = (root / "valid").is_dir() or (root / "validation").is_dir()
+    validation = "those in the folder valid" if is_given else "chosen by a hash of their paths"
+    return Report(found, validation, problems, suggestions, SourceFile.noun)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,18 +171,9 @@ class _Listening:
 
 def _read_headers(song: Song, stems: Sequence[str]) -> tuple[SongReport, dict[str, reading.AudioInfo]]:
     """Reads a song's headers; the second result is empty where its samples cannot be compared."""
-    report = SongReport(song.name, song.split, str(song.path))
-    infos: dict[str, reading.AudioInfo] = {}
+    report = SongReport(song.name, song.split, str(song.path), song.source if isinstance(song, SourceFile) else "")
     try:
-        if song.is_stem_file:
-            streams = reading.probe_streams(song.path)
-            if len(streams) != len(STEM_STREAMS):
-                report.problems.append(f"has {len(streams)} audio streams, expected {len(STEM_STREAMS)}")
-                return report, {}
-            infos = dict(zip(STEM_STREAMS, streams, strict=True))
-        else:
-            files = song.files()
-            infos = {stem: reading.measure(files[stem]) for stem in (*stems, MIXTURE) if stem in files}
+        infos = song.headers(reading.measure, (*stems, MIXTURE))
     except UserError as error:
         report.problems.append(_without_folder(error, song))
         return report, {}
@@ -168,11 +184,11 @@ def _read_headers(song: Song, stems: Sequence[str]) -> tuple[SongReport, dict[st
     report.seconds = max((info.num_samples / info.sample_rate for info in infos.values()), default=0.0)
     report.sample_rates = sorted({info.sample_rate for info in infos.values()})
     report.num_channels = sorted({info.num_channels for info in infos.values()})
-    container = "MP4" if song.is_stem_file else None
+    container = "MP4" if isinstance(song, StemFile) else None
     report.formats = sorted({f"{container or info.container} {info.encoding.upper()}" for info in infos.values()})
     if len(report.num_channels) > 1:
         report.notes.append(f"mixes mono and stereo ({by_stem(infos, 'num_channels')})")
-    problem = mismatch(infos, reading.PADDING_SAMPLES if song.is_stem_file else 0)
+    problem = mismatch(infos, song.tolerance_samples)
     if problem:
         report.problems.append(f"has {problem}" if problem == NO_SAMPLES else problem)
     return report, {} if problem else infos
@@ -186,7 +202,7 @@ def _listen(job: _Listening, advance: Advance) -> SongReport:
     broken: set[str] = set()
     power = residual = 0.0
     has_sum = {MIXTURE, *job.stems} <= set(job.names)
-    for block in song_blocks(job.song, job.names, lambda text: report.problems.append(_without_folder(text, job.song))):
+    for block in job.song.blocks(job.names, lambda text: report.problems.append(_without_folder(text, job.song))):
         for stem, samples in block.items():
             magnitudes = np.abs(samples)
             peak = float(magnitudes.max(initial=0.0))
@@ -204,7 +220,9 @@ def _listen(job: _Listening, advance: Advance) -> SongReport:
         report.problems.append(f"samples that are no numbers (NaN or infinite): {', '.join(sorted(broken))}")
     silent = [stem for stem, peak in peaks.items() if not peak and stem not in broken]
     if silent:
-        report.problems.append(f"silent: {', '.join(silent)}")
+        # Of many recordings one may be.
+        findings = report.notes if report.source else report.problems
+        findings.append(f"silent: {', '.join(silent)}")
     if any(clipped.values()):
         counts = ", ".join(f"{stem} {count}" for stem, count in clipped.items() if count)
         report.notes.append(f"clipped (samples in runs at full scale): {counts}")
@@ -226,7 +244,7 @@ def count_clipped(magnitudes: np.ndarray) -> int:
 
 def _without_folder(error: UserError | str, song: Song) -> str:
     """An error's text without what the report says already: the song's name and folder."""
-    text = str(error).removeprefix(f"song {song.name!r}: ")
+    text = str(error).removeprefix(str(song)).removeprefix(":").strip()
     return text.replace(f"{song.path.parent}/", "").replace(f"{song.name}/", "")
 
 

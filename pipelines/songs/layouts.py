@@ -8,11 +8,15 @@ import contextlib
 import dataclasses
 import hashlib
 import importlib.util
+import itertools
 import json
 import os
 import pathlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
 
 from pipelines.audio import reading
 from pipelines.cache import cache_path
@@ -32,6 +36,8 @@ WAV_ENCODINGS = frozenset({("WAV", "PCM_16"), ("WAVEX", "PCM_16")})
 FLAC_ENCODINGS = frozenset({("FLAC", "PCM_16")})
 VALIDATION_SHARE = 0.15
 NO_SAMPLES = "no samples"
+# Reads the header of a file.
+Probe = Callable[[pathlib.Path], reading.AudioInfo]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,32 +54,75 @@ class Song:
     name: str
     split: str
     path: pathlib.Path
-    # Of the class: True where all stems are the streams of one file, at `path`.
-    is_stem_file = False
+    # Of the class: the stems that a copy is made of, where they are no files of their own.
+    made_stems: ClassVar[tuple[str, ...]] = ()
+    # Of the class: by how many samples its stems may differ in length.
+    tolerance_samples = 0
+    # Of the class: what messages call one.
+    noun = "song"
+
+    def __str__(self) -> str:
+        return f"{self.noun} {self.name!r}"
 
     @classmethod
     def find(cls, entries: Sequence[pathlib.Path], split: str) -> Iterator["Song"]:
         """Yields the songs of this layout among the entries of a split's folder."""
         return (cls(entry.name, split, entry) for entry in entries if _holds_audio(entry))
 
+    @property
+    def folder(self) -> pathlib.Path:
+        """The folder of the split in which it lies."""
+        return self.path.parent
+
     def entries(self) -> list[pathlib.Path]:
         """The entries of the split's folder that hold it."""
         return [self.path]
 
+    def paths(self) -> list[pathlib.Path]:
+        """All files that it is read from."""
+        return list(self.files().values())
+
     def files(self) -> dict[str, pathlib.Path]:
-        """The song's audio files by stem ("vocals", "mixture"); empty for a `.stem.mp4`.
+        """The song's audio files by stem ("vocals", "mixture"); empty where there are `made_stems`.
 
         Raises:
             SongError: the song's folder cannot be read, or has two files for one stem.
         """
         with self.named_in_errors():
-            paths = [path for path in _list_folder(self.path) if path.suffix.lower() in AUDIO_SUFFIXES]
+            paths = [path for path in list_folder(self.path) if path.suffix.lower() in AUDIO_SUFFIXES]
         files: dict[str, pathlib.Path] = {}
         for path in paths:
             other = files.setdefault(path.stem, path)
             if other != path:
-                raise SongError(f"song {self.name!r} has {other.name} and {path.name}; keep one of the two")
+                raise SongError(f"{self} has {other.name} and {path.name}; keep one of the two")
         return files
+
+    def headers(self, probe: Probe, stems: Sequence[str] | None = None) -> dict[str, reading.AudioInfo]:
+        """The headers of its stems, those of `made_stems` or of its files; of files no others than `stems`, if given.
+
+        Raises:
+            SongError: a file cannot be read, or lacks a stem of `made_stems`.
+        """
+        files = self.files()
+        with self.named_in_errors():
+            return {stem: probe(files[stem]) for stem in (files if stems is None else stems) if stem in files}
+
+    def blocks(self, stems: Sequence[str], note: Callable[[str], None]) -> Iterator[dict[str, np.ndarray]]:
+        """Yields its stems in equal steps.
+
+        Args:
+            stems: names of the files to read; of `made_stems` all come.
+            note: is called at the end for each file of which something could not be decoded.
+
+        Yields:
+            Samples by stem, float32 `[num_samples, num_channels]`, full scale ±1; the same `num_samples` for all.
+
+        Raises:
+            SongError: a file cannot be decoded or breaks off, or the stems differ in length.
+        """
+        with self.named_in_errors():
+            files = self.files()
+            yield from blocks_in_step({stem: files[stem] for stem in stems}, note)
 
     @contextlib.contextmanager
     def named_in_errors(self) -> Iterator[None]:
@@ -83,26 +132,45 @@ class Song:
         except SongError:
             raise
         except UserError as error:
-            raise SongError(f"song {self.name!r}: {error}") from error
+            raise SongError(f"{self}: {error}") from error
 
 
 class StemFile(Song):
     """A song of MUSDB18: `NAME.stem.mp4`, with the streams `STEM_STREAMS`."""
 
-    is_stem_file = True
+    made_stems = STEM_STREAMS
+    tolerance_samples = reading.PADDING_SAMPLES
 
     @classmethod
     def find(cls, entries: Sequence[pathlib.Path], split: str) -> Iterator[Song]:
         files = (entry for entry in entries if entry.name.endswith(STEM_SUFFIX))
         return (cls(file.name.removesuffix(STEM_SUFFIX), split, file) for file in files)
 
+    def paths(self) -> list[pathlib.Path]:
+        return [self.path]
+
     def files(self) -> dict[str, pathlib.Path]:
         return {}
+
+    def headers(self, probe: Probe, stems: Sequence[str] | None = None) -> dict[str, reading.AudioInfo]:
+        with self.named_in_errors():
+            streams = reading.probe_streams(self.path)
+        if len(streams) != len(STEM_STREAMS):
+            raise SongError(
+                f"{self} has {len(streams)} audio streams in {self.path}, expected {len(STEM_STREAMS)} "
+                f"({', '.join(STEM_STREAMS)}); put a complete file in its place"
+            )
+        return dict(zip(STEM_STREAMS, streams, strict=True))
+
+    def blocks(self, stems: Sequence[str], note: Callable[[str], None]) -> Iterator[dict[str, np.ndarray]]:
+        with self.named_in_errors():
+            for block in reading.read_streams(self.path, note=note):
+                yield dict(zip(STEM_STREAMS, block, strict=True))
 
 
 @dataclasses.dataclass(frozen=True)
 class Track:
-    """A song that can be streamed: its files by stem, all of one rate and length.
+    """A song that can be streamed: its files by stem, all of one rate and length; or a recording, the file of a source.
 
     Attributes:
         files: path by stem: every source, and "mixture" where the song has one.
@@ -117,6 +185,11 @@ class Track:
     num_samples: int
     encodings: frozenset[tuple[str, str]]
     channel_counts: frozenset[int]
+
+    @property
+    def is_recording(self) -> bool:
+        """True for a file that was never part of a song, which has two stems or more."""
+        return len(self.files) == 1
 
     @property
     def is_wav(self) -> bool:
@@ -151,9 +224,9 @@ def find_songs(root: pathlib.Path) -> list[Song]:
     songs: dict[tuple[str, str], Song] = {}
     if not root.is_dir():
         raise UserError(f"no such folder: {root}; expected a folder of songs")
-    folders = {root: "train"} | {root / name: split for name, split in SPLIT_FOLDERS.items() if (root / name).is_dir()}
+    folders = split_folders(root)
     for folder, split in folders.items():
-        entries = [entry for entry in _list_folder(folder) if entry not in folders]
+        entries = [entry for entry in list_folder(folder) if entry not in folders]
         for song in songs_among(entries, split):
             # Beside NAME.stem.mp4, the folder NAME comes first and needs no decoding.
             songs.setdefault((song.split, song.name), song)
@@ -163,6 +236,11 @@ def find_songs(root: pathlib.Path) -> list[Song]:
             f"vocals.wav, drums.wav, ...; `python -m pipelines.check {root}` says what is there"
         )
     return sorted(_choose_validation(list(songs.values())), key=lambda song: (song.split, song.name))
+
+
+def split_folders(root: pathlib.Path) -> dict[pathlib.Path, str]:
+    """The folders in which songs may lie, each with its split: `root` itself, and what it has of `SPLIT_FOLDERS`."""
+    return {root: "train"} | {root / name: split for name, split in SPLIT_FOLDERS.items() if (root / name).is_dir()}
 
 
 def songs_among(entries: Sequence[pathlib.Path], split: str) -> Iterator[Song]:
@@ -176,7 +254,9 @@ def songs_among(entries: Sequence[pathlib.Path], split: str) -> Iterator[Song]:
 
 def split_folder(song: Song, root: pathlib.Path) -> str:
     """The split in whose folder a song lies: "train" for validation songs that were chosen by name."""
-    return "train" if song.path.parent == root else SPLIT_FOLDERS[song.path.parent.name]
+    if song.split == "test":
+        return song.split
+    return "train" if song.folder == root else SPLIT_FOLDERS[song.folder.name]
 
 
 def how_validation_was_chosen(songs: Sequence[Song], root: pathlib.Path) -> str:
@@ -191,7 +271,16 @@ def how_validation_was_chosen(songs: Sequence[Song], root: pathlib.Path) -> str:
     return "training songs, chosen by a hash of their names"
 
 
-def read_track(song: Song, stems: Sequence[str], probe: Callable[[pathlib.Path], reading.AudioInfo]) -> Track:
+def blocks_in_step(files: Mapping[str, pathlib.Path], note: Callable[[str], None]) -> Iterator[dict[str, np.ndarray]]:
+    """Yields samples of files of one length in equal steps, by the names of the files; see `Song.blocks`."""
+    readers = [reading.read_blocks(path, note=note) for path in files.values()]
+    for blocks in itertools.zip_longest(*readers):
+        if len({samples is not None and len(samples) for samples in blocks}) > 1:
+            raise UserError("its stems have different lengths when they are decoded; make them equal")
+        yield dict(zip(files, blocks, strict=True))
+
+
+def read_track(song: Song, stems: Sequence[str], probe: Probe) -> Track:
     """Checks that a song in a folder has every stem, with one rate and one length.
 
     Raises:
@@ -201,7 +290,7 @@ def read_track(song: Song, stems: Sequence[str], probe: Callable[[pathlib.Path],
     missing = [stem for stem in stems if stem not in found]
     if missing:
         raise SongError(
-            f"song {song.name!r} lacks {', '.join(missing)}; it holds {', '.join(found) or 'nothing'}: "
+            f"{song} lacks {', '.join(missing)}; it holds {', '.join(found) or 'nothing'}: "
             f"rename a file to {missing[0]}.wav, or name the sources with --sources"
         )
     files = {stem: found[stem] for stem in (*stems, MIXTURE) if stem in found}
@@ -209,7 +298,7 @@ def read_track(song: Song, stems: Sequence[str], probe: Callable[[pathlib.Path],
         infos = {stem: probe(path) for stem, path in files.items()}
     if problem := mismatch(infos):
         remedy = "remove it or put its audio back" if problem == NO_SAMPLES else "make them equal"
-        raise SongError(f"song {song.name!r} has {problem}; {remedy}")
+        raise SongError(f"{song} has {problem}; {remedy}")
     first = next(iter(infos.values()))
     encodings = frozenset((info.container, info.encoding) for info in infos.values())
     channel_counts = frozenset(info.num_channels for info in infos.values())
@@ -312,14 +401,14 @@ class ProbeIndex:
                 temporary.write_text(json.dumps(self._entries))
 
 
-def _list_folder(folder: pathlib.Path) -> list[pathlib.Path]:
+def list_folder(folder: pathlib.Path) -> list[pathlib.Path]:
     try:
-        return sorted(folder / name for name in os.listdir(folder) if not _is_hidden(name))
+        return sorted(folder / name for name in os.listdir(folder) if not is_hidden(name))
     except OSError as error:
         raise UserError(f"cannot read the folder {folder}: {error.strerror}; check its permissions") from error
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
     """Tells what systems and programs leave in folders from songs, whose titles may begin with an ellipsis."""
     return (name.startswith(".") and not name.startswith("...")) or name == "__MACOSX"
 
@@ -328,7 +417,7 @@ def _holds_audio(entry: pathlib.Path) -> bool:
     if not entry.is_dir():
         return False
     try:
-        return any(path.suffix.lower() in AUDIO_SUFFIXES for path in _list_folder(entry))
+        return any(path.suffix.lower() in AUDIO_SUFFIXES for path in list_folder(entry))
     except UserError:
         # A song that cannot be looked into is still named, with its reason, by whoever reads it.
         return True
@@ -341,8 +430,8 @@ def _choose_validation(songs: list[Song]) -> list[Song]:
     official = _official_validation_names()
     chosen = {song.name for song in training if song.name in official}
     if not chosen:
-        names = sorted((song.name for song in training), key=_name_hash)
-        chosen = {name for name in names if _name_hash(name) < VALIDATION_SHARE}
+        names = sorted((song.name for song in training), key=name_hash)
+        chosen = {name for name in names if name_hash(name) < VALIDATION_SHARE}
         # A handful of songs may all miss the share, or all be in it: one stays apart, and one for training.
         chosen = (chosen | set(names[:1])) - set(names[-1:])
     return [
@@ -351,7 +440,7 @@ def _choose_validation(songs: list[Song]) -> list[Song]:
     ]
 
 
-def _name_hash(name: str) -> float:
+def name_hash(name: str) -> float:
     """A number in [0, 1) that depends on the name alone."""
     return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big") / 2**64
 

@@ -44,8 +44,8 @@ def compare_models(
     Raises:
         UserError: a model or the song cannot be used, or the picture cannot be written.
     """
-    models, parts = read_models(folders)
-    data = data_of(parts, data)
+    models, parts, num_channels = read_models(folders)
+    data = data_of(parts, num_channels, data)
     track = _find_track(song, data)
     check_writable(picture.parent)
     comparison = _compare(models, data.parts, track, seconds, start_seconds)
@@ -69,7 +69,7 @@ def _find_track(song: str, data: Data) -> Track:
             raise UserError(f"--sample-rate is for songs of --data, and {song} is read as it is; leave it out")
         return read_track(Song(folder.resolve().name, "test", folder), data.stems, reading.measure)
     root = data_root(data)
-    tracks = [track for split in config_tracks(data).values() for track in split]
+    tracks = [track for split in config_tracks(data).values() for track in split if not track.is_recording]
     found = [track for track in tracks if track.name == song]
     if not found:
         names = ", ".join(repr(track.name) for track in tracks[:3])

@@ -6,6 +6,8 @@ from sepnet.options.fields import Section, option
 
 # No song is longer than a day, and no sound card is faster than this.
 MOST_SECONDS, MOST_HZ = 86_400.0, 1_536_000
+# 16 bits have no room for more.
+MOST_DB = 60.0
 
 
 def are_sources(value: tuple) -> bool:
@@ -18,9 +20,18 @@ vocals,accompaniment=drums+bass+other"""
     return len(names) >= 2 and all((*names, *stems)) and len(set(names)) == len(names) and len(set(stems)) == len(stems)
 
 
+def is_snr_range(value: str) -> bool:
+    """give the lowest and the highest ratio in dB, within ±60, as in -5:20"""
+    low, _, high = value.partition(":")
+    try:
+        return -MOST_DB <= float(low) <= float(high) <= MOST_DB
+    except ValueError:
+        return False
+
+
 @dataclasses.dataclass(frozen=True)
 class Data(Section):
-    """Songs to read, and the segments cut out of them."""
+    """Songs or recordings to read, and the segments cut out of them."""
 
     data: str | None = option(
         None, "folder of songs, or musdb18-7s to download that preview (default: the demo songs, made on first use)"
@@ -32,6 +43,12 @@ class Data(Section):
     )
     sample_rate: int | None = option(
         None, "Hz; songs of another rate are converted once (default: theirs)", at_least=1, at_most=MOST_HZ
+    )
+    snr_db: str | None = option(
+        None,
+        "LOWEST:HIGHEST signal-to-noise ratio at random, of the first source to the others (default: -5:20 for "
+        "recordings, as they come for songs)",
+        rule=is_snr_range,
     )
     num_channels: int = option(2, "audio channels of the model", choices=(1, 2))
     segment_seconds: float = option(2.0, "length of a training segment", at_least=0.01, at_most=MOST_SECONDS)
@@ -50,6 +67,11 @@ class Data(Section):
     def stems(self) -> tuple[str, ...]:
         """The stems that a song must hold, in the order of the sources."""
         return tuple(stem for stems in self.parts.values() for stem in stems)
+
+    @property
+    def snr_range(self) -> tuple[float, float] | None:
+        """The lowest and the highest signal-to-noise ratio in dB, if they were given."""
+        return None if self.snr_db is None else tuple(map(float, self.snr_db.split(":")))
 
     def segment_samples(self, sample_rate: int) -> int:
         """The length of a training segment in samples, at a rate in Hz."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from pipelines.audio.channels import match_channels
 from pipelines.copies.tracks import load_tracks
 from pipelines.errors import UserError
 from pipelines.songs.layouts import MIXTURE, Track
@@ -20,24 +21,34 @@ def data_root(data: Data) -> pathlib.Path:
 
 
 def config_tracks(data: Data) -> dict[str, list[Track]]:
-    """The tracks of every split.
+    """The tracks of every split; of recordings, those to train on are no songs.
 
     Raises:
         UserError: as `pipelines.copies.tracks.load_tracks`: no songs, or one that cannot be used.
     """
-    return load_tracks(data_root(data), stems=data.stems, sample_rate=data.sample_rate, skip_bad=data.skip_bad)
+    return load_tracks(
+        data_root(data),
+        stems=data.stems,
+        sample_rate=data.sample_rate,
+        skip_bad=data.skip_bad,
+        num_channels=data.num_channels,
+        snr_db=data.snr_range,
+        num_first=len(next(iter(data.parts.values()))),
+    )
 
 
-def data_of(parts: Mapping[str, Sequence[str]], data: Data) -> Data:
+def data_of(parts: Mapping[str, Sequence[str]], num_channels: int, data: Data) -> Data:
     """The config of the songs that models are judged on: by default with the stems that the models were trained on.
 
     Args:
         parts: the stems whose sum each source of the models is.
+        num_channels: that the models take; mixtures of recordings are made with 1 or 2.
         data: what was asked for; its sources are those of a `Data` where nothing was.
 
     Raises:
         UserError: `data` has other sources than the models.
     """
+    data = dataclasses.replace(data, num_channels=min(num_channels, 2))
     if data.sources == Data().sources:
         return dataclasses.replace(data, sources=tuple(f"{name}={'+'.join(stems)}" for name, stems in parts.items()))
     if set(data.parts) != set(parts):
@@ -62,16 +73,7 @@ def read_song(
 
     wanted = num_channels or max(track.channel_counts)
     stems = {
-        stem: _match_channels(np.concatenate(list(read_blocks(path))), wanted) for stem, path in track.files.items()
+        stem: match_channels(np.concatenate(list(read_blocks(path))), wanted) for stem, path in track.files.items()
     }
     sources = {name: sum(stems[stem] for stem in group) for name, group in parts.items()}
     return stems.get(MIXTURE, sum(sources.values())), sources
-
-
-def _match_channels(audio: np.ndarray, num_channels: int) -> np.ndarray:
-    """Averaged to 1 channel, repeated, or cut to the first ones."""
-    if audio.shape[1] == num_channels:
-        return audio
-    if num_channels == 1:
-        return audio.mean(axis=1, keepdims=True)
-    return np.repeat(audio, num_channels, axis=1) if audio.shape[1] == 1 else audio[:, :num_channels]

@@ -77,12 +77,12 @@ class SavedModel:
         return {source: np.asarray(outputs[source]) for source in self.contract["sources"]}
 
 
-def read_models(paths: Sequence[pathlib.Path]) -> tuple[dict[str, pathlib.Path], dict[str, tuple[str, ...]]]:
+def read_models(paths: Sequence[pathlib.Path]) -> tuple[dict[str, pathlib.Path], dict[str, tuple[str, ...]], int]:
     """Finds models that are to be compared, or versions of models, without loading them.
 
     Returns:
-        The folders of their versions, by names that differ, and the stems whose sum each source is, which are the same
-        for all.
+        The folders of their versions, by names that differ; the stems whose sum each source is, which are the same for
+        all; and the most channels that one takes.
 
     Raises:
         UserError: there is no SavedModel, it is not one of this project's, or the models have different sources.
@@ -90,14 +90,12 @@ def read_models(paths: Sequence[pathlib.Path]) -> tuple[dict[str, pathlib.Path],
     names = [path.resolve().name for path in paths]
     short = len(set(names)) == len(paths)
     models = {name if short else str(path): newest_version(path) for name, path in zip(names, paths, strict=True)}
-    parts = [
-        parts_of(check_contract(read_contract(version), str(version / CONTRACT_FILE)), version)
-        for version in models.values()
-    ]
+    contracts = [check_contract(read_contract(version), str(version / CONTRACT_FILE)) for version in models.values()]
+    parts = [parts_of(contract, version) for contract, version in zip(contracts, models.values(), strict=True)]
     if any(other != parts[0] for other in parts):
         listed = " and ".join(", ".join(names) for names in parts)
         raise UserError(f"the models have different sources ({listed}); compare those that have the same")
-    return models, parts[0]
+    return models, parts[0], max(contract["num_channels"] for contract in contracts)
 
 
 def parts_of(contract: Mapping[str, Any], version: pathlib.Path) -> dict[str, tuple[str, ...]]:

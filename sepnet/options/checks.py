@@ -53,4 +53,5 @@ def check(field: dataclasses.Field, value: Any) -> None:
     if limits["at_most"] is not None and not value <= limits["at_most"]:
         raise UserError(f"{name} is {value}; it must be at most {limits['at_most']}")
     if limits["rule"] is not None and not limits["rule"](value):
-        raise UserError(f"{name} is {','.join(map(str, value))!r}; {limits['rule'].__doc__}")
+        shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
+        raise UserError(f"{name} is {shown!r}; {limits['rule'].__doc__}")

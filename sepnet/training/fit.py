@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import keras
 import tensorflow as tf
 
-from pipelines.batches.augmentation import make_augmentations
+from pipelines.batches import AUGMENTATIONS
+from pipelines.batches.augmentation import RandomSnr, make_augmentations
 from pipelines.batches.dataset import training_batches, validation_batches
+from pipelines.copies.tracks import SNR_DB
 from pipelines.errors import UserError
 from pipelines.progress import progress_bar
 from pipelines.songs.layouts import Track
@@ -77,7 +79,8 @@ def _fit(config: Config, tracks: Mapping[str, Sequence[Track]], run: Run, resume
     with EnergyMeter() as meter:
         with several_devices(training.devices):
             network = config.build(sample_rate)
-            trainer = make_trainer(config, network)
+            snr_db = config.data.snr_range or (SNR_DB if tracks["train"][0].is_recording else None)
+            trainer = make_trainer(config, network, snr_db)
         validation = make_validation(config, tracks["valid"])
         baselines = measure_baselines(config, validation)
         lines = {name: figures["val_mse"] for name, figures in baselines.items()}
@@ -191,14 +194,23 @@ def check_fit(config: Config, tracks: Mapping[str, Sequence[Track]]) -> None:
         raise UserError(f"--source-weights has {len(weights)} values for {num_sources} sources; give one for each")
 
 
-def make_trainer(config: Config, network: Network) -> Trainer:
-    """Wraps a network for training, with augmentations, loss and optimizer."""
+def make_trainer(config: Config, network: Network, snr_db: tuple[float, float] | None = None) -> Trainer:
+    """Wraps a network for training, with augmentations, loss and optimizer.
+
+    Args:
+        config: the config that the network was built of.
+        network: to train.
+        snr_db: the lowest and the highest signal-to-noise ratio of mixtures; None leaves them as they come.
+    """
     training = config.training
     augmentations = make_augmentations(seed=training.seed, **training.augmentations)
     loss = make_loss(training.loss, training.source_weights)
     parts = config.data.parts
     arguments = network, list(parts), augmentations, loss
     options = {"num_parts": [len(stems) for stems in parts.values()]}
+    if snr_db:
+        # The seeds before this one are those of the augmentations.
+        options["random_snr"] = RandomSnr(snr_db, training.seed + len(AUGMENTATIONS), network.margin_samples)
     if _adds_up_itself(training):
         from sepnet.training.accumulation import ReplicaTrainer
 

@@ -31,6 +31,7 @@ class Trainer(keras.Model):
         loss: `(sources, estimates) -> scalar`, the mean squared error unless given.
         num_replicas: devices that TensorFlow splits every batch over.
         num_parts: for each source, how many stems of the batches add up to it; one unless given.
+        random_snr: a layer over the sources that acts in training.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Trainer(keras.Model):
         loss: Callable | None = None,
         num_replicas: int = 1,
         num_parts: Sequence[int] | None = None,
+        random_snr: keras.layers.Layer | None = None,
     ):
         super().__init__(name="trainer")
         self.model = network.model
@@ -49,6 +51,7 @@ class Trainer(keras.Model):
         self.sources = list(sources)
         self.num_parts = list(num_parts or [1] * len(self.sources))
         self.augmentations = list(augmentations)
+        self.random_snr = random_snr
         self.objective = loss or make_loss("mse")
         self.num_replicas = num_replicas
         self.mse = keras.metrics.Mean(name="mse")
@@ -60,6 +63,8 @@ class Trainer(keras.Model):
         for augmentation in self.augmentations:
             stems = augmentation(stems, training=training)
         sources = self._add_parts(stems) if max(self.num_parts) > 1 else stems
+        if self.random_snr is not None:
+            sources = self.random_snr(sources, training=training)
         if "mixture" in inputs:
             mixture = ops.cast(inputs["mixture"], "float32") / FULL_SCALE
         else:

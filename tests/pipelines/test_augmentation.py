@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipelines.batches.augmentation import make_augmentations
+from pipelines.batches.augmentation import RandomSnr, make_augmentations
 
 ALL = {"remix": True, "random_gain_db": 6.0, "channel_swap": True, "polarity": True}
 NONE = {"remix": False, "random_gain_db": 0.0, "channel_swap": False, "polarity": False}
@@ -108,3 +108,40 @@ def test_each_batch_is_augmented_in_its_own_way_inside_of_a_graph():
     batch = tf.constant(noise(8))
     first, second = step(batch), step(batch)
     assert first.shape == batch.shape and np.any(first.numpy() != second.numpy())
+
+
+def ratios_db(sources):
+    """Of the first source against the sum of the others, for each example."""
+    sources = np.asarray(sources, np.float64)
+    signal, noise = sources[:, :, 0], sources[:, :, 1:].sum(axis=2)
+    return 10 * np.log10(np.square(signal).sum(axis=(1, 2)) / np.square(noise).sum(axis=(1, 2)))
+
+
+@pytest.mark.parametrize("margin_samples", [0, 300])
+def test_signal_to_noise_ratios_are_exact_over_the_segment_and_even_in_decibels(margin_samples):
+    sources = noise(600, num_samples=800, num_sources=3) * np.random.default_rng(1).uniform(1e-3, 1, (600, 1, 3, 1))
+    # What lies around the segment does not count.
+    sources[:, :margin_samples] *= 9
+    changed = np.asarray(RandomSnr((-5.0, 20.0), seed=0, margin_samples=margin_samples)(sources, training=True))
+    np.testing.assert_array_equal(changed[:, :, 0], sources[:, :, 0].astype(np.float32))
+    gains = changed[:, :, 1:] / sources[:, :, 1:]
+    np.testing.assert_allclose(gains, np.broadcast_to(gains[:, :1, :1, :1], gains.shape), rtol=1e-4)
+    found = ratios_db(changed[:, margin_samples : 800 - margin_samples])
+    assert -5.1 < found.min() < -4.5 and 19.5 < found.max() < 20.1
+    # 600 draws from an even distribution: one in a thousand counts of a fifth lies further off than 33.
+    assert np.abs(np.histogram(found, bins=5, range=(-5.1, 20.1))[0] - 120).max() < 33
+    again = RandomSnr((-5.0, 20.0), seed=0, margin_samples=margin_samples)(sources, training=True)
+    np.testing.assert_array_equal(changed, again)
+    exact = RandomSnr((7.5, 7.5), seed=3, margin_samples=margin_samples)(sources, training=True)
+    np.testing.assert_allclose(ratios_db(exact[:, margin_samples : 800 - margin_samples]), 7.5, atol=0.1)
+
+
+def test_silence_gets_no_signal_to_noise_ratio():
+    sources = noise(3, num_sources=2)
+    sources[0, :, 0] = 0
+    sources[1, :, 1] = 0
+    layer = RandomSnr((10.0, 10.0), seed=0)
+    changed = np.asarray(layer(sources, training=True))
+    np.testing.assert_array_equal(changed[:2], sources[:2])
+    assert ratios_db(changed[2:]) == pytest.approx(10, abs=0.1)
+    np.testing.assert_array_equal(layer(sources), sources)

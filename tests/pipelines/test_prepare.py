@@ -19,7 +19,6 @@ from pipelines.audio import reading
 from pipelines.copies import make
 from pipelines.errors import UserError, run_command
 from pipelines.files import folder_lock
-from pipelines.songs.blocks import song_blocks
 from pipelines.songs.layouts import STEM_STREAMS, Song
 from tests.pipelines.bad_songs import BAD_SONGS, not_a_number
 
@@ -133,7 +132,7 @@ def test_memory_does_not_grow_with_the_song(tmp_path, write_song):
     def peak_bytes(num_samples: int) -> int:
         folder = write_song(tmp_path / str(num_samples), ["speech", "noise"], num_samples=num_samples, num_channels=1)
         tracemalloc.start()
-        for _ in song_blocks(Song("a", "train", folder), ["speech", "noise"], print):
+        for _ in Song("a", "train", folder).blocks(["speech", "noise"], print):
             pass
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()

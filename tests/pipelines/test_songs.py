@@ -63,7 +63,7 @@ def test_songs_are_files_or_folders(tmp_path):
     (tmp_path / "train" / "A" / "._vocals.wav").touch()
     (tmp_path / "train" / "A" / "Drums.FLAC").touch()
     first, second, _ = find_songs(tmp_path)
-    assert (first.is_stem_file, second.is_stem_file) == (False, True)
+    assert (first.made_stems, second.made_stems) == ((), layouts.STEM_STREAMS)
     assert set(first.files()) == {"vocals", "Drums"}
     assert second.files() == {}
 

@@ -80,6 +80,11 @@ def test_json_gives_the_config_back(config):
         ({"training": {"source_weights": [1.0, float("nan")]}}, "--source-weights is '1.0,nan'"),
         ({"training": {"source_weights": [0.0, 0.0]}}, "--source-weights is '0.0,0.0'; .* not all of them 0"),
         ({"training": {"source_weights": [1.0, "2"]}}, "--source-weights"),
+        ({"data": {"snr_db": "20:-5"}}, "--snr-db is '20:-5'; give the lowest and the highest ratio in dB, within ±60"),
+        ({"data": {"snr_db": "-5"}}, "--snr-db is '-5'; give"),
+        ({"data": {"snr_db": "nan:3"}}, "--snr-db is 'nan:3'; give"),
+        ({"data": {"snr_db": "-61:0"}}, "--snr-db is '-61:0'; give"),
+        ({"data": {"snr_db": "0:1:2"}}, "--snr-db is '0:1:2'; give"),
         ({"data": {"num_channels": 3}}, "--num-channels is 3; choose one of 1, 2"),
         ({"model": {"depth": 0}}, "--depth is 0"),
         ({"model": {"output": "masks"}}, "--output is 'masks'; choose one of direct, difference, mask, softmax_mask"),
@@ -129,6 +134,8 @@ def example_of(field: dataclasses.Field) -> tuple[object, list[str]]:
         return (1.0, 0.5), [flag, "1,0.5"]
     if isinstance(field.default, tuple):
         return ("speech", "noise"), [flag, "speech,noise"]
+    if field.name == "snr_db":
+        return "-5:20", [flag, "-5:20"]
     if "str" in str(field.type):
         return "folder", [flag, "folder"]
     value = field.metadata["at_most"] or (field.default or 9) + 1
@@ -192,9 +199,10 @@ def names_read(folder: str, of: str | None = None) -> set[str]:
 
 
 def test_every_field_is_read_somewhere():
-    # `Data` itself turns sources into parts and stems, and `Training` augmentations into one property; these are read.
+    # `Data` itself turns sources into parts and stems, and a text into a range; `Training` augmentations into one
+    # property; these are read.
     read = {
-        Data: names_read("sepnet", of="data") | {"sources"},
+        Data: names_read("sepnet", of="data") | {"sources", "snr_db"},
         Training: names_read("sepnet", of="training") | set(AUGMENTATIONS),
     }
     # Attributes of `self` in families and bodies, or of the `options` that they hand on.

@@ -12,6 +12,8 @@ import pytest
 import soundfile
 
 from pipelines.audio.reading import read_streams
+from pipelines.errors import UserError
+from sepnet.evaluate import main as evaluate
 from sepnet.separate import main as separate
 from sepnet.separation.separator import Separator
 from sepnet.train import main as train
@@ -192,3 +194,25 @@ def test_the_best_epoch_is_exported(into, tmp_path):
         stems = separator(sum(truth.values())[second].astype(np.float32), 8000)
         errors += [np.mean((stems[source] - truth[source][second]) ** 2) for source in truth]
     assert np.mean(errors) == pytest.approx(first, rel=1e-3)
+
+
+def test_recordings_are_mixed_trained_on_and_evaluated(into, tmp_path, capsys, fresh_cache):
+    for number in range(12):
+        for source in ("speech", "noise"):
+            path = tmp_path / "data" / source / f"folder {number % 2}" / f"{number}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, noise(3000 + number, 1, seed=number + 50 * (source == "noise")) / 8, 8000, "PCM_16")
+    flags = ["--data", str(tmp_path / "data"), "--sources", "speech,noise", "--snr-db", "-5:10"]
+    train([*flags, *TINY, *into, "--num-channels", "1", "--family", "unet_1d"])
+    printed = capsys.readouterr().out
+    config = json.loads((tmp_path / "runs" / "unet_1d_depth2" / "config.json").read_text())
+    assert config["data"]["snr_db"] == "-5:10" and "recordings, and mixtures of those held out" in printed
+    model = str(tmp_path / "saved_models" / "unet_1d_depth2")
+    evaluate([model, *flags, "--quick", "--workers", "1", "-o", str(tmp_path / "figures")])
+    assert "1 test songs" in capsys.readouterr().out
+    figures = json.loads((tmp_path / "figures" / "figures.json").read_text())
+    assert len(figures["methods"]) > 2
+    # One set of mixtures serves both; what was trained on is no song.
+    assert len(list((fresh_cache / "mixtures").iterdir())) == 1
+    with pytest.raises(UserError, match="choose --split valid or test"):
+        evaluate([model, *flags, "--quick", "--split", "train", "-o", str(tmp_path / "more figures")])
