@@ -21,13 +21,14 @@ from sepnet.config.data import Data
 from sepnet.config.flags import add_flags_of, section_from_flags
 from sepnet.config.songs import config_tracks, data_of, data_root, read_song
 from sepnet.evaluation.aggregates import mean_of_known
-from sepnet.evaluation.speech import METRICS, SPEECH, speech_scores, speech_sources
+from sepnet.evaluation.speech import DIGITS, METRICS, SPEECH, speech_scores, speech_sources
 from sepnet.export.saved_model import read_models
-from sepnet.reports.tables import print_table
+from sepnet.reports.tables import make_console, print_table
 
 NOISY = "noisy input"
 RESULT = peers.RESULTS / "speech.json"
 HEADINGS = {"si_sdr": "SI-SDR, dB", **METRICS}
+SHOWN_DIGITS = {"si_sdr": 1, **DIGITS}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -60,11 +61,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     metrics = list(figures)
     means = {name: {metric: _mean(of_songs, metric) for metric in metrics} for name, of_songs in songs.items()}
     rows = [
-        (name, *(_shown(row[metric], 2 if metric == "si_sdr" else 3) for metric in metrics))
-        for name, row in means.items()
+        (name, *(_shown(mean, SHOWN_DIGITS[metric]) for metric, mean in row.items())) for name, row in means.items()
     ]
+    headings = ("", *(HEADINGS[metric] for metric in metrics))
     title = f"{arguments.source} of {len(tracks)} test songs: means over songs (95%)"
-    print_table(("", *(HEADINGS[metric] for metric in metrics)), rows, title=title, boxed=False)
+    print_table(headings, rows, title=title, boxed=False, console=make_console(100))
     for name, row in means.items():
         for metric, mean in row.items():
             if missing := len(tracks) - mean["num_songs"]:

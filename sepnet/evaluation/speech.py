@@ -11,13 +11,14 @@ from sepnet.separation.sample_streams import resample
 
 # The source that is taken for speech unless others are named.
 SPEECH = "speech"
-# How tables call the figures.
+# How tables call the figures, and the digits that they show.
 METRICS = {"pesq_wb": "PESQ (wide band)", "pesq_nb": "PESQ (narrow band)", "stoi": "STOI"}
+DIGITS = {"pesq_wb": 2, "pesq_nb": 2, "stoi": 3}
 MEASURES = ("pesq", "pystoi")
 NEEDED_PACKAGES = (*MEASURES, "threadpoolctl")
 WIDE_HZ, NARROW_HZ = 16_000, 8_000
-# `pesq` has room for 50 utterances and does not look whether there are more. Each takes 0.2 s and a pause as long, so
-# this cannot hold as many. What `pystoi` holds in memory is a thousand times its input.
+# `pesq` has room for 50 utterances, and more of them end the process. Each takes 0.2 s and a pause as long, so this
+# cannot hold as many. `pystoi` takes 2 MB of memory for each second.
 MOST_SECONDS = 15
 # With less, `pesq` refuses.
 LEAST_SECONDS = 0.25

@@ -6,6 +6,7 @@ from typing import Any
 from sepnet.evaluation.aggregates import AGGREGATES, HEADLINE, WHOLE_SONGS, mean_over_sources
 from sepnet.evaluation.bss_eval import METRICS
 from sepnet.evaluation.published import MUSDB_SOURCES, read_published
+from sepnet.evaluation.speech import DIGITS
 from sepnet.evaluation.speech import METRICS as SPEECH_METRICS
 from sepnet.reports.tables import print_table
 
@@ -36,12 +37,12 @@ def print_speech(figures: Figures) -> None:
         metrics = list(first["missing"])
         rows, left_out = [], {}
         for name, row in speech.items():
-            values = (_shown(row[source][metric], 3) for metric in metrics)
+            values = (_shown(row[source][metric], DIGITS[metric]) for metric in metrics)
             rows.append((name, _shown(figures[name][f"si_sdr_{source}"], 1), *values))
             for metric, missing in row[source]["missing"].items():
                 left_out.setdefault((metric, missing), []).append(name)
         headings = ("", "SI-SDR", *(SPEECH_METRICS[metric] for metric in metrics))
-        print_table(headings, rows, title=f"{source} as speech, SI-SDR in dB", boxed=False)
+        print_table(headings, rows, title=f"SI-SDR in dB, PESQ and STOI of {source}", boxed=False)
         for (metric, missing), names in left_out.items():
             if missing:
                 print(
