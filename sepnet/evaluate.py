@@ -88,7 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-o", "--output", type=user_path, help="folder for the figures [evaluations/NAME OF THE DATA-SPLIT]"
     )
-    parser.add_argument("--quick", action="store_true", help="leave out museval, which takes most of the time")
+    parser.add_argument(
+        "--quick", action="store_true", help="leave out museval, which takes most of the time, PESQ and STOI"
+    )
     parser.add_argument(
         "--speech", metavar="NAMES", help="sources that get PESQ and STOI, with commas [speech; none with --quick]"
     )
