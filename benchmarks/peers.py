@@ -1,18 +1,40 @@
-"""Open-Unmix in an environment of its own, which the benchmarks make on first use."""
+"""Programs of others in environments of their own, which the benchmarks make on first use."""
 
+import dataclasses
 import pathlib
 import subprocess
 import venv
+from collections.abc import Sequence
 
-PACKAGES = ("openunmix==1.3.0", "torch", "torchaudio")
-FOLDER = pathlib.Path("benchmarks/results/open-unmix")
+RESULTS = pathlib.Path("benchmarks/results")
 
 
-def run_open_unmix(*arguments: object) -> None:
-    """Runs `benchmarks/open_unmix.py`, whose results lie in `FOLDER` afterwards."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    python = FOLDER / "venv" / "bin" / "python"
-    if not python.exists():
-        venv.create(FOLDER / "venv", with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
-    subprocess.run([python, "-m", "benchmarks.open_unmix", FOLDER, *map(str, arguments)], check=True)
+@dataclasses.dataclass(frozen=True)
+class Peer:
+    """A module of `benchmarks` that needs packages which this project does not.
+
+    Attributes:
+        module: runs as `python -m benchmarks.MODULE FOLDER ARGUMENTS...`.
+        packages: with their versions.
+    """
+
+    module: str
+    packages: Sequence[str]
+
+    @property
+    def folder(self) -> pathlib.Path:
+        """The folder of its environment, and of what it reads and writes."""
+        return RESULTS / self.module.replace("_", "-")
+
+    def run(self, *arguments: object) -> None:
+        """Runs it; what it wrote lies in the folder afterwards."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        python = self.folder / "venv" / "bin" / "python"
+        if not python.exists():
+            venv.create(self.folder / "venv", with_pip=True)
+            subprocess.run([python, "-m", "pip", "install", "--quiet", *self.packages], check=True)
+        subprocess.run([python, "-m", f"benchmarks.{self.module}", self.folder, *map(str, arguments)], check=True)
+
+
+OPEN_UNMIX = Peer("open_unmix", ("openunmix==1.3.0", "torch", "torchaudio"))
+DENOISERS = Peer("denoisers", ("noisereduce==3.0.3", "pyrnnoise==0.4.5", "soxr>=0.4"))

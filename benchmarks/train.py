@@ -87,8 +87,8 @@ def main(argv=None) -> None:
     ]
     peer = {}
     if arguments.open_unmix:
-        peers.run_open_unmix("speed", SAMPLE_RATE)
-        peer = json.loads((peers.FOLDER / "speed.json").read_text())
+        peers.OPEN_UNMIX.run("speed", SAMPLE_RATE)
+        peer = json.loads((peers.OPEN_UNMIX.folder / "speed.json").read_text())
         rows.append(("open-unmix", f"{peer['training']:.4f}", f"{peer['forward']:.4f}"))
     title = "seconds that a second of stereo at 44.1 kHz takes, as by default (share of the product's rate)"
     print_table(("", "training", "forward"), rows, title=title)

@@ -15,7 +15,8 @@ from sepnet.evaluation.pictures import draw_comparison
 from sepnet.evaluation.published import why_not_comparable
 from sepnet.evaluation.scores import Job, check_names
 from sepnet.evaluation.songs import evaluate
-from sepnet.evaluation.tables import print_comparison, print_museval, print_whole_songs
+from sepnet.evaluation.speech import speech_sources
+from sepnet.evaluation.tables import print_comparison, print_museval, print_speech, print_whole_songs
 from sepnet.export.saved_model import read_models
 from sepnet.measures.provenance import content_hash
 
@@ -33,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_installed()
     elif arguments.compare:
         raise UserError("--compare needs museval's figures; leave out --quick")
+    speech = speech_sources(arguments.speech, parts, arguments.quick)
 
     data = data_of(parts, num_channels, section_from_flags(Data, arguments))
     root, tracks, parts = data_root(data), config_tracks(data)[arguments.split], data.parts
@@ -43,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     output = arguments.output or pathlib.Path("evaluations", f"{root.resolve().name}-{arguments.split}")
     check_writable(output)
     hashes = {name: _model_hash(version) for name, version in models.items()}
-    jobs = [Job(track, parts, models, hashes, output, arguments.quick) for track in tracks]
+    jobs = [Job(track, parts, models, hashes, output, arguments.quick, speech) for track in tracks]
     figures = evaluate(jobs, arguments.workers)
     _print_figures(figures, list(parts), f"{len(tracks)} {arguments.split} songs of {root}, whole", output)
     if arguments.compare:
@@ -57,6 +59,8 @@ def _model_hash(version: pathlib.Path) -> str:
 
 def _print_figures(figures: Mapping[str, Any], sources: Sequence[str], title: str, output: pathlib.Path) -> None:
     print_whole_songs(figures["methods"], sources, title)
+    if any("speech" in row for row in figures["methods"].values()):
+        print_speech(figures["methods"])
     if any("museval" in row for row in figures["methods"].values()):
         print_museval(figures["methods"], sources)
     for one in figures["too_quiet"]:
@@ -86,7 +90,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-o", "--output", type=user_path, help="folder for the figures [evaluations/NAME OF THE DATA-SPLIT]"
     )
-    parser.add_argument("--quick", action="store_true", help="leave out museval, which takes most of the time")
+    parser.add_argument(
+        "--quick", action="store_true", help="leave out museval, which takes most of the time, PESQ and STOI"
+    )
+    parser.add_argument(
+        "--speech", metavar="NAMES", help="sources that get PESQ and STOI, with commas [speech; none with --quick]"
+    )
     parser.add_argument("--compare", action="store_true", help="set the models beside published ones, and draw them")
     parser.add_argument(
         "--workers", type=positive, metavar="N", help="songs at a time (default: what cores and memory allow)"

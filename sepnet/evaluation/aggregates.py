@@ -14,6 +14,9 @@ WHOLE_SONGS = {
     "mse": "mean over all samples, channels and songs, then over sources",
     "si_sdr": "mean over songs and sources that are not silent",
     "sdr": "mean over songs and sources that are not silent",
+    "pesq_wb": "ITU-T P.862.2, wide band at 16 kHz: mean over excerpts of each song, then over songs",
+    "pesq_nb": "ITU-T P.862.1, narrow band at 8 kHz: mean over excerpts of each song, then over songs",
+    "stoi": "short-time objective intelligibility: mean over excerpts of each song, then over songs",
 }
 AGGREGATES = {
     "median_of_medians": "median of the frames of each song, then median over songs; what the field quotes",
@@ -49,13 +52,21 @@ def mean_over_sources(figures: Mapping[str, float | None]) -> float | None:
     return None if None in values else float(np.mean(values))
 
 
+def mean_of_known(values: Sequence[float | None]) -> float | None:
+    """The mean of the values that are known; None where none is."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
 def summarise(scores: Sequence[Mapping[str, Mapping[str, Any]]], sources: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The figures of every method over all songs, from what `sepnet.evaluation.scores.score_song` gives of each.
 
     Returns:
         By method: `mse` and `mse_<source>`, means over all samples; `si_sdr`, `sdr` and the same by source, means over
-        songs, in dB; and where museval has figures, `museval`: by aggregate and metric, for each source and as `all`,
-        the mean over sources; and `song_medians`, the SDR of each song by source.
+        songs, in dB; where speech was measured, `speech`: by source, PESQ and STOI as means over songs, `excerpts`, how
+        many there are, and `missing`, how many of them have no figure, by metric; and where museval has figures,
+        `museval`: by aggregate and metric, for each source and as `all`, the mean over sources; and `song_medians`, the
+        SDR of each song by source.
     """
     return {method: _summarise([song[method] for song in scores], sources) for method in scores[0]}
 
@@ -66,10 +77,11 @@ def _summarise(songs: Sequence[Mapping[str, Any]], sources: Sequence[str]) -> di
     figures = {"mse": float(np.mean(list(errors.values())))}
     figures |= {f"mse_{source}": error for source, error in errors.items()}
     for ratio in RATIOS:
-        heard = {source: [song[ratio][source] for song in songs] for source in sources}
-        heard = {source: [value for value in values if value is not None] for source, values in heard.items()}
-        figures[ratio] = _mean([value for values in heard.values() for value in values])
-        figures |= {f"{ratio}_{source}": _mean(values) for source, values in heard.items()}
+        values = {source: [song[ratio][source] for song in songs] for source in sources}
+        figures[ratio] = mean_of_known([value for of_source in values.values() for value in of_source])
+        figures |= {f"{ratio}_{source}": mean_of_known(of_source) for source, of_source in values.items()}
+    if speech := {source: [song["speech"][source] for song in songs] for source in songs[0]["speech"]}:
+        figures["speech"] = {source: _speech(of_songs) for source, of_songs in speech.items()}
     frames = {
         metric: {
             source: [song["frames"][source][metric] for song in songs if source in song["frames"]] for source in sources
@@ -88,5 +100,10 @@ def _summarise(songs: Sequence[Mapping[str, Any]], sources: Sequence[str]) -> di
     return figures
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    return float(np.mean(values)) if values else None
+def _speech(songs: Sequence[Mapping[str, Sequence[float | None]]]) -> dict[str, Any]:
+    metrics = list(songs[0])
+    return {
+        **{metric: mean_of_known([mean_of_known(song[metric]) for song in songs]) for metric in metrics},
+        "excerpts": sum(len(song[metrics[0]]) for song in songs),
+        "missing": {metric: sum(song[metric].count(None) for song in songs) for metric in metrics},
+    }

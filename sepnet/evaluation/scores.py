@@ -20,6 +20,7 @@ from pipelines.workers import Advance
 from sepnet.config.songs import read_song
 from sepnet.evaluation import bss_eval
 from sepnet.evaluation.oracle_masks import ideal_ratio_mask
+from sepnet.evaluation.speech import speech_scores, versions
 from sepnet.measures.baselines import BASELINES, SILENCE
 from sepnet.measures.provenance import content_hash
 from sepnet.separation.separator import Separator
@@ -42,6 +43,7 @@ class Job:
         hashes: of those folders' content, by the same names.
         output: folder of the figures.
         quick: leaves out museval and the ratio mask.
+        speech: the sources that are measured as speech, too.
     """
 
     track: Track
@@ -50,6 +52,7 @@ class Job:
     hashes: Mapping[str, str]
     output: pathlib.Path
     quick: bool = False
+    speech: tuple[str, ...] = ()
 
     @property
     def methods(self) -> list[str]:
@@ -91,8 +94,9 @@ def score_song(job: Job, advance: Advance) -> dict[str, dict[str, Any]]:
 
     Returns:
         By method: `num_samples`; `mse`, `si_sdr` and `sdr` by source, the ratios in dB and None where the source is
-        below -80 dBFS; `frames`, museval's figures by source and metric, NaN where there is none; `left_out`, why
-        museval has none of a source; and `depends_on`.
+        below -80 dBFS; `speech`, by source what `sepnet.evaluation.speech.speech_scores` gives; `frames`, museval's
+        figures by source and metric, NaN where there is none; `left_out`, why museval has none of a source; and
+        `depends_on`.
 
     Raises:
         UserError: a model or the song cannot be used.
@@ -106,6 +110,8 @@ def score_song(job: Job, advance: Advance) -> dict[str, dict[str, Any]]:
         depends_on = song | ({"model": job.hashes[method]} if method in job.models else {})
         if not job.quick:
             depends_on["museval"] = importlib.metadata.version("museval")
+        if job.speech:
+            depends_on["speech"] = {"sources": list(job.speech), **versions()}
         scores[method] = _stored(job, method, depends_on)
         if scores[method] is None:
             scores[method] = _measure(job, method, depends_on, *read())
@@ -121,7 +127,11 @@ def _stored(job: Job, method: str, depends_on: Mapping[str, Any]) -> dict[str, A
         if {name: kept.get(name) for name in depends_on} != depends_on:
             return None
         has_frames = figures["has_frames"] and not job.quick
-        return {**figures, "frames": _read_frames(job.museval_file(method)) if has_frames else {}}
+        return {
+            **figures,
+            "speech": figures["speech"] if job.speech else {},
+            "frames": _read_frames(job.museval_file(method)) if has_frames else {},
+        }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         # Not there yet, or damaged: it is measured anew.
         return None
@@ -132,12 +142,16 @@ def _measure(
 ) -> dict[str, Any]:
     estimates = _estimate(job, method, mixture, sources)
     figures = {"depends_on": depends_on, "num_samples": job.track.num_samples, **_whole_song(sources, estimates)}
-    frames, left_out = {}, {}
-    if not job.quick and method != SILENCE:
-        frames, left_out = bss_eval.frame_scores(sources, estimates, job.track.sample_rate)
+    frames, left_out, speech = {}, {}, {}
+    if method != SILENCE:
+        if not job.quick:
+            frames, left_out = bss_eval.frame_scores(sources, estimates, job.track.sample_rate)
+        speech = {
+            source: speech_scores(sources[source], estimates[source], job.track.sample_rate) for source in job.speech
+        }
     if frames:
         _write(job.museval_file(method), bss_eval.track_json(job.track.name, frames))
-    figures |= {"has_frames": bool(frames), "left_out": left_out}
+    figures |= {"has_frames": bool(frames), "left_out": left_out, "speech": speech}
     _write(job.figures_file(method), json.dumps(figures, indent=2))
     return {**figures, "frames": _read_frames(job.museval_file(method)) if frames else {}}
 

@@ -6,6 +6,8 @@ from typing import Any
 from sepnet.evaluation.aggregates import AGGREGATES, HEADLINE, WHOLE_SONGS, mean_over_sources
 from sepnet.evaluation.bss_eval import METRICS
 from sepnet.evaluation.published import MUSDB_SOURCES, read_published
+from sepnet.evaluation.speech import DIGITS
+from sepnet.evaluation.speech import METRICS as SPEECH_METRICS
 from sepnet.reports.tables import print_table
 
 Figures = Mapping[str, Mapping[str, Any]]
@@ -17,8 +19,8 @@ def print_whole_songs(figures: Figures, sources: Sequence[str], title: str) -> N
         (
             name,
             *(f"{row[key]:.5f}" for key in ("mse", *(f"mse_{source}" for source in sources))),
-            _decibels(row["si_sdr"], 1),
-            _decibels(row["sdr"], 1),
+            _shown(row["si_sdr"], 1),
+            _shown(row["sdr"], 1),
         )
         for name, row in figures.items()
     ]
@@ -28,17 +30,41 @@ def print_whole_songs(figures: Figures, sources: Sequence[str], title: str) -> N
     print(f"SI-SDR and SDR: {WHOLE_SONGS['sdr']}\n")
 
 
+def print_speech(figures: Figures) -> None:
+    """Prints SI-SDR, PESQ and STOI of each source of speech, what they mean, and how many excerpts have no figure."""
+    speech = {name: row["speech"] for name, row in figures.items() if "speech" in row}
+    for source, first in next(iter(speech.values())).items():
+        metrics = list(first["missing"])
+        rows, left_out = [], {}
+        for name, row in speech.items():
+            values = (_shown(row[source][metric], DIGITS[metric]) for metric in metrics)
+            rows.append((name, _shown(figures[name][f"si_sdr_{source}"], 1), *values))
+            for metric, missing in row[source]["missing"].items():
+                left_out.setdefault((metric, missing), []).append(name)
+        headings = ("", "SI-SDR", *(SPEECH_METRICS[metric] for metric in metrics))
+        print_table(headings, rows, title=f"SI-SDR in dB, PESQ and STOI of {source}", boxed=False)
+        for (metric, missing), names in left_out.items():
+            if missing:
+                print(
+                    f"left out of {SPEECH_METRICS[metric]} of {', '.join(names)}: {missing} of {first['excerpts']} "
+                    "excerpts, without enough speech in the stem or sound in the estimate"
+                )
+    for metric in metrics:
+        print(f"{SPEECH_METRICS[metric]}: {WHOLE_SONGS[metric]}")
+    print("mixture/num_sources is the noisy input: none of these figures depends on its level\n")
+
+
 def print_museval(figures: Figures, sources: Sequence[str]) -> None:
     """Prints the four metrics by the aggregate that the field quotes, and the SDR by all of them."""
     measured = {name: row["museval"] for name, row in figures.items() if "museval" in row}
     headings, keys = ("", "", "mean", *sources), ("all", *sources)
     by_metric = [
-        ("" if place else name, metric, *(_decibels(aggregates[HEADLINE][metric][key]) for key in keys))
+        ("" if place else name, metric, *(_shown(aggregates[HEADLINE][metric][key]) for key in keys))
         for name, aggregates in measured.items()
         for place, metric in enumerate(METRICS)
     ]
     by_aggregate = [
-        ("" if place else name, _spoken(aggregate), *(_decibels(aggregates[aggregate]["SDR"][key]) for key in keys))
+        ("" if place else name, _spoken(aggregate), *(_shown(aggregates[aggregate]["SDR"][key]) for key in keys))
         for name, aggregates in measured.items()
         for place, aggregate in enumerate(AGGREGATES)
     ]
@@ -71,7 +97,7 @@ def print_comparison(figures: Figures, sources: Sequence[str], caution: str) -> 
         rows.append((name, "", sdr, sdr["all"], "here"))
     rows.sort(key=lambda row: (row[3] is None, row[3] or 0))
     cells = [
-        (name, trained_on, _decibels(mean), *(_decibels(sdr.get(source)) for source in sources), origin)
+        (name, trained_on, _shown(mean), *(_shown(sdr.get(source)) for source in sources), origin)
         for name, trained_on, sdr, mean, origin in rows
     ]
     print_table(
@@ -94,5 +120,5 @@ def _spoken(aggregate: str) -> str:
     return aggregate.replace("_", " ")
 
 
-def _decibels(value: float | None, digits: int = 2) -> str:
+def _shown(value: float | None, digits: int = 2) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
