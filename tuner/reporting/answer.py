@@ -68,6 +68,7 @@ def print_answer(search: Search, cost: str) -> None:
             title="the best depth by the minutes of each run",
             texts=BUDGET_TEXTS,
             boxed=False,
+            whole_figures=True,
             section_rows=len(SHARES),
             console=console,
         )

@@ -50,8 +50,9 @@ PICTURES = {
         "Error by minutes",
         "Lowest validation error by minutes of every depth, a field for each representation, the darker the less deep",
         "The lowest error so far, mean over seeds, by the minutes of training and validation that each run had. Bars "
-        "are 95% intervals for other seeds and the same segments: histories hold no errors of single segments. A run "
-        "that is given only so long lets its learning rate fall sooner than these did, and may end lower.",
+        "are 95% intervals, side by side around each budget of the table, for other seeds and the same segments: "
+        "histories hold no errors of single segments. A run that is given only so long lets its learning rate fall "
+        "sooner than these did, and may end lower.",
     ),
     "memory_by_depth": (
         "Memory by depth",

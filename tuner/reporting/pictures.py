@@ -131,7 +131,7 @@ def draw_losses(target: Target, trials: Sequence[Trial], baselines: Mapping[str,
 def draw_budgets(target: Target, budgets: Budgets, baselines: Mapping[str, Mapping[str, float]]) -> None:
     """Draws the lowest `val_mse` by minutes of every depth, the mean over its seeds, one field for each kind of model.
 
-    Bars are intervals at the budgets, those of one budget side by side.
+    Bars are intervals at the budgets, side by side around each.
 
     Args:
         target: PNG to write.
@@ -152,10 +152,8 @@ def draw_budgets(target: Target, budgets: Budgets, baselines: Mapping[str, Mappi
         for budget in (budget for budget in budgets.budgets if budget.kind == kind):
             for standing in budget.standings:
                 depth, value = standing.trial.depth, standing.val_mse
-                # Budgets are powers of two.
-                at = budget.minutes * 2 ** (0.5 * (depths.index(depth) / (len(depths) - 1) - 0.5))
-                axes.vlines(at, value.low, value.high, color=colors[depth], linewidth=1)
-                axes.plot(at, value.value, ".", color=colors[depth], markersize=4)
+                at = budget.minutes * 1.025 ** (depths.index(depth) - (len(depths) - 1) / 2)
+                axes.vlines(at, value.low, value.high, color=colors[depth], linewidth=1.3)
         labels |= _finish_field(axes, kind, "minutes", baselines)
     for axes in fields:
         if min([*levels, *lowest]) > 0:
