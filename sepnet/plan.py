@@ -206,7 +206,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(prog="python -m sepnet.plan", description=__doc__.partition(": ")[2], allow_abbrev=False)
     parser.add_argument("--memory", default="16GB", help=f"that a training step may take, in {', '.join(UNITS)} [16GB]")
     parser.add_argument(
-        "--depths", metavar="A-B", help="depths of the table (default: 1 to the largest of the segment)"
+        "--depths", metavar="A-B,C", help="depths of the table (default: 1 to the largest of the segment)"
     )
     parser.add_argument(
         "--device", choices=("cpu", "gpu"), help="count what the process takes, or the GPU (default: what is here)"

@@ -225,7 +225,7 @@ def _budget(text: str) -> dict[str, float]:
     return {BUDGETS[match[2]]: int(number) if match[2] == "epochs" else number}
 
 
-def _depths(text: str | None, bases: Mapping[str, Config], sample_rate: int) -> dict[str, range]:
+def _depths(text: str | None, bases: Mapping[str, Config], sample_rate: int) -> dict[str, list[int]]:
     """The depths of each representation: those asked for, or all that the segment has room for."""
     depths = {}
     for name, base in bases.items():
@@ -251,7 +251,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--searches", type=user_path, default=pathlib.Path("searches"), help="folder of searches [searches]")
     add("--families", metavar="A,B", help=f"{', '.join(FAMILIES)} (default: all)")
     add("--representations", metavar="A,B", help=f"{', '.join(REPRESENTATIONS)} (default: {','.join(DEFAULTS)})")
-    add("--depths", metavar="A-B", help="depths to try (default: 1 to the largest that the segment has room for)")
+    add(
+        "--depths",
+        metavar="A-B,C",
+        help="depths to try, such as 1-6 or 3,6,12 (default: 1 to the largest that the segment has room for)",
+    )
     add("--seeds", type=positive, default=1, metavar="N", help="runs of each model, which differ by their seed [1]")
     add("--budget", default="2min", help="what each run may spend, such as 10epochs, 2min or 500J [2min]")
     add("--strategy", choices=STRATEGIES, default="grid", help="which models are tried [grid: all of them]")

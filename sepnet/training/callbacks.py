@@ -87,6 +87,8 @@ class Recorder(keras.callbacks.Callback):
         # Older versions did not write it.
         self.spent = state.get("spent", [(math.nan, math.nan)] * len(state["history"]["val_mse"]))
         self.history, self._before = state["history"], {"seconds": state["seconds"], "joules": state["joules"]}
+        # A kill may have come between the checkpoint and these.
+        self.run.write_history(self.history, self.spent)
         # Against underflow, Keras wraps the optimizer under mixed_float16.
         if getattr(trainer.optimizer, "inner_optimizer", trainer.optimizer).use_ema:
             # At the end of an epoch, averaged weights and weights had changed places.

@@ -85,8 +85,9 @@ def test_memory_takes_units(text, expected):
     assert parse_memory(text) == expected
 
 
-def test_depths_are_a_range_or_one():
-    assert list(parse_depths("3-5")) == [3, 4, 5] and list(parse_depths("7")) == [7]
+def test_depths_are_ranges_and_single_ones():
+    assert parse_depths("3-5") == [3, 4, 5] and parse_depths("7") == [7]
+    assert parse_depths("12,3, 5-6,6") == [3, 5, 6, 12]
 
 
 MISTAKES = [
@@ -95,6 +96,7 @@ MISTAKES = [
     (["--memory", "GB"], "--memory is 'GB'"),
     (["--depths", "9-3"], "--depths is '9-3', which is no depth; give the first and the last, such as 3-9"),
     (["--depths", "0-3"], "--depths is '0-3'"),
+    (["--depths", "3,"], "--depths is '3,'"),
     (["--depths", "deep"], "--depths is 'deep'"),
     (["--depths", "1-30"], "depth 30 does not fit a segment of 2.0 s at 44100 Hz: the largest depth of unet_2d is 6"),
     (["--depth", "9"], "depth 9 does not fit a segment"),

@@ -1,5 +1,6 @@
 """Runs that were killed, runs that diverge, and runs that go on: through the command, in processes of their own."""
 
+import json
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import time
 import numpy as np
 import pytest
 
+from sepnet.config.run_folder import Run
 from tests.conftest import REPOSITORY
 
 TINY = {
@@ -61,6 +63,8 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(songs, run):
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert 1 <= epochs_done(runs / "killed") < 4
+    with np.load(runs / "killed/checkpoints/last.npz") as file:
+        spent = json.loads(str(file["state"]))["spent"]
 
     resumed = run("sepnet.train", "--resume", runs / "killed", "--saved-models", songs.parent / "models", **ONE_CPU)
     assert resumed.status == 0, resumed.stderr
@@ -72,6 +76,9 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(songs, run):
             np.testing.assert_array_equal(one[name], two[name])
     assert (runs / "undisturbed/history.csv").read_text() == (runs / "killed/history.csv").read_text()
     assert (songs.parent / "models/killed/1/saved_model.pb").is_file()
+    # The clock of the first sitting goes on in the second one.
+    ends = Run(runs / "killed").spent
+    assert list(map(list, ends[: len(spent)])) == spent and len(ends) == 4 and ends == sorted(ends)
 
 
 def test_a_loss_that_is_no_number_stops_the_run(songs, run):

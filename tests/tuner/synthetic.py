@@ -3,6 +3,7 @@
 import csv
 import json
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -31,10 +32,15 @@ def write_trial(
     message: str | None = None,
     knobs: dict | None = None,
     costs: dict | None = None,
+    histories: Sequence[Sequence[tuple[float, float]]] | None = None,
+    minutes: float | None = None,
     first_seed: int = 0,
     silence: float = BASELINES["silence"]["val_mse"],
 ) -> str:
-    """Adds a trial whose runs have the given errors, `[num_seeds, num_segments, num_sources]`; returns its id."""
+    """Adds a trial whose runs have the given errors, `[num_seeds, num_segments, num_sources]`; returns its id.
+
+    `histories` are minutes and `val_mse` at the ends of the epochs of each run, whose budget is `minutes`.
+    """
     trial_id = f"{len(list(folder.glob('trial_*'))):04d}"
     trial = folder / f"trial_{trial_id}"
     trial.mkdir()
@@ -48,8 +54,11 @@ def write_trial(
     (trial / "trial.json").write_text(json.dumps({**state, "metrics": {}, "score": None, "best_step": 0}))
     if outcome:
         (trial / "outcome.json").write_text(json.dumps(outcome))
-    for seed, of_segments in enumerate(errors, start=first_seed):
+    for place, of_segments in enumerate(errors):
+        seed, value = first_seed + place, float(np.mean(of_segments))
         write_run(trial / f"seed_{seed}", np.asarray(of_segments), seed, depth, costs or {}, silence)
+        usual = [(float(epoch), value * (1 + 2.0 ** (1 - epoch))) for epoch in range(1, 5)]
+        write_history(trial / f"seed_{seed}", histories[place] if histories else usual, minutes)
     return trial_id
 
 
@@ -80,9 +89,20 @@ def write_run(folder, errors, seed, depth, costs, silence) -> None:
         "seed": seed,
     }
     (folder / "record.json").write_text(json.dumps(record))
-    with (folder / "history.csv").open("w", newline="") as file:
-        losses = [value * (1 + 2.0 ** (1 - epoch)) for epoch in range(1, 5)]
-        csv.writer(file).writerows([("epoch", "loss", "val_mse"), *((i, v, v) for i, v in enumerate(losses, start=1))])
+
+
+def write_history(folder, ends, minutes) -> None:
+    (folder / "config.json").write_text(json.dumps({"family": "unet_1d", "training": {"minutes": minutes}}))
+    tables = {
+        "history.csv": [("epoch", "loss", "val_mse"), *((i, mse, mse) for i, (_, mse) in enumerate(ends, start=1))],
+        "spent.csv": [
+            ("epoch", "seconds", "joules"),
+            *((i, 60 * end, 9.0) for i, (end, _) in enumerate(ends, start=1)),
+        ],
+    }
+    for name, rows in tables.items():
+        with (folder / name).open("w", newline="") as file:
+            csv.writer(file).writerows(rows)
 
 
 def errors_of(mean, *, num_seeds=3, num_segments=40, spread=0.0002, seed_spread=0.0, seed=0):

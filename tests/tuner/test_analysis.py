@@ -9,8 +9,9 @@ import scipy.stats
 
 from pipelines.errors import UserError
 from tests.tuner.synthetic import errors_of, write_search, write_trial, write_whole_search
-from tuner.reporting.analysis import COSTS, Bootstrap, analyse, compare, pareto_front
+from tuner.reporting.analysis import COSTS, analyse, compare, pareto_front
 from tuner.reporting.answer import answer_text, other_rows, records, summary, table_rows
+from tuner.reporting.intervals import Bootstrap
 from tuner.searching.records import Run, Trial, read_search
 
 

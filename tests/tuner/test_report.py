@@ -59,7 +59,7 @@ def test_the_command_says_and_writes_the_answer(run, whole_search):
     for image in page.named("img"):
         height, width, _ = matplotlib.image.imread(io.BytesIO(content(image["src"], "image/png"))).shape
         assert height > 300 and width > 600
-    assert len(page.named("img")) == 4 and not page.named("audio")
+    assert len(page.named("img")) == 5 and not page.named("audio")
     text = (whole_search / "report.html").read_text(encoding="utf-8")
     assert "Joules of the CPU are an estimate, not a measurement" in text
     assert "an 8-bit &lt;microprocessor&gt;" in text and "&lt;songs&gt; &amp; more" in text
@@ -250,7 +250,7 @@ def test_nothing_is_divided_by_zero(tmp_path):
         write_trial(folder, "stft", depth, np.zeros((1, 3, 4)), costs=costs, silence=0.0)
     for cost in COSTS:
         page = read_page(write_report(folder, cost, audio=False))
-        assert len(page.named("img")) == 4
+        assert len(page.named("img")) == 5
     text = answer_text(analyse(read_search(folder)))[0]
     assert text.startswith("Best: stft 1, val_mse 0.00000, as silence and below mixture/num_sources. No model has")
     write_trial(folder, "stft", 3, np.full((1, 3, 4), 0.01), silence=0.0)

@@ -1,21 +1,19 @@
-"""Analysis of a depth search: intervals, the best model, the near-optimal one, the Pareto front, and what depth buys.
+"""Analysis of a depth search: the best model, the near-optimal one, the Pareto front, and what depth buys.
 
 The trials are judged on the same segments, and trained from the same seeds, so two of them are compared by the
 differences of their errors, segment by segment and seed by seed. What all find hard then cancels out.
 """
 
 import dataclasses
-import functools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from pipelines.errors import UserError
 from sepnet.measures.baselines import SILENCE
+from tuner.reporting.budgets import Budgets, follow_budgets
+from tuner.reporting.intervals import Bootstrap, Estimate
 from tuner.searching.records import Search, Trial
-
-LEVEL = 0.95
-NUM_RESAMPLES = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,22 +45,6 @@ COSTS = {
     "latency": Cost("separation_seconds", "ms/s of audio", "time to separate", 1e3, 1, "time to separate audio"),
 }
 DEFAULT_COST = "joules"
-
-
-@dataclasses.dataclass(frozen=True)
-class Estimate:
-    """A mean squared error, or a difference of two, with its 95% interval.
-
-    Attributes:
-        value: mean over seeds and segments.
-        low, high: ends of the interval.
-        num_seeds: runs behind it; with 1, the interval knows nothing of differences from run to run.
-    """
-
-    value: float
-    low: float
-    high: float
-    num_seeds: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,6 +116,7 @@ class Answer:
         candidates: completed trials, the best first.
         near_optimal: the least costly candidate that may be the best; None where there is none.
         depths: for each representation, and set of knobs, of which two depths or more are completed.
+        budgets: how their best depths move with the budget, or why that is not known.
         baselines: figures of what needs no model, by name, as in a record.
         num_segments: validation segments behind every estimate.
     """
@@ -143,6 +126,7 @@ class Answer:
     candidates: tuple[Candidate, ...]
     near_optimal: Candidate | None
     depths: tuple[Depths, ...]
+    budgets: Budgets | str
     baselines: dict[str, dict[str, float]]
     num_segments: int
 
@@ -163,36 +147,6 @@ class Answer:
         return [trial for trial in self.search.trials if trial.trial_id not in done]
 
 
-class Bootstrap:
-    """Intervals of means over seeds and segments.
-
-    Segments are resampled. Seeds are not: of three, resampling knows ten different means, and where seeds matter its
-    95% intervals held the truth in 77% of simulations. To each resampled mean is added instead what Student's t gives
-    for the mean of so few seeds; those intervals held it in 93% or more.
-
-    Args:
-        num_segments: validation segments.
-        num_resamples: resamples behind an interval.
-    """
-
-    def __init__(self, num_segments: int, num_resamples: int = NUM_RESAMPLES):
-        counts = np.random.default_rng(0).multinomial(
-            num_segments, np.full(num_segments, 1 / num_segments), num_resamples
-        )
-        self._weights = counts / num_segments
-
-    def estimate(self, errors: np.ndarray) -> Estimate:
-        """Mean and interval of `[num_seeds, num_segments]`."""
-        num_seeds = len(errors)
-        means = self._weights @ errors.mean(axis=0)
-        if num_seeds > 1:
-            draws = errors.mean(axis=1).std(ddof=1) / num_seeds**0.5 * _student(num_seeds - 1, len(means))
-            # With either sign, so that the interval of a difference is that of the opposite one mirrored.
-            means = np.concatenate([means + draws, means - draws])
-        low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        return Estimate(float(errors.mean()), float(low), float(high), num_seeds)
-
-
 def analyse(search: Search, cost: str = DEFAULT_COST) -> Answer:
     """Analyses a search.
 
@@ -208,11 +162,11 @@ def analyse(search: Search, cost: str = DEFAULT_COST) -> Answer:
     # Of a completed trial someone may have removed the runs.
     trials = [trial for trial in search.completed if trial.runs]
     if not trials:
-        return Answer(search, cost, (), None, (), {}, 0)
+        return Answer(search, cost, (), None, (), Budgets({}, ()), {}, 0)
     num_segments = _check_comparable(trials)
     bootstrap = Bootstrap(num_segments)
     costs = [_mean_cost(trial, cost) for trial in trials]
-    values = [bootstrap.estimate(_errors(trial)) for trial in trials]
+    values = [bootstrap.estimate(np.stack(list(_errors(trial).values()))) for trial in trials]
     front = pareto_front([value.value for value in values], costs)
     best = trials[min(range(len(trials)), key=lambda index: (values[index].value, costs[index]))]
     candidates = [
@@ -221,18 +175,22 @@ def analyse(search: Search, cost: str = DEFAULT_COST) -> Answer:
     ]
     candidates.sort(key=lambda one: (one.val_mse.value, one.cost))
     near_optimal = min(filter(lambda one: one.may_be_best, candidates), key=lambda one: one.cost)
-    depths = tuple(what_depth_buys(bootstrap, group) for group in _groups(candidates) if len(group) > 1)
+    groups = _groups(candidates)
     return Answer(
-        search, cost, tuple(candidates), near_optimal, depths, trials[0].runs[0].record["baselines"], num_segments
+        search=search,
+        cost=cost,
+        candidates=tuple(candidates),
+        near_optimal=near_optimal,
+        depths=tuple(what_depth_buys(bootstrap, group) for group in groups),
+        budgets=follow_budgets(groups),
+        baselines=trials[0].runs[0].record["baselines"],
+        num_segments=num_segments,
     )
 
 
 def compare(bootstrap: Bootstrap, trial: Trial, other: Trial) -> Estimate:
     """The error of a trial less that of another, paired by segments, and by seeds where both have the same."""
-    seeds = {run.seed for run in trial.runs} & {run.seed for run in other.runs}
-    if seeds:
-        return bootstrap.estimate(_errors(trial, seeds) - _errors(other, seeds))
-    return bootstrap.estimate((_errors(trial).mean(axis=0) - _errors(other).mean(axis=0))[None])
+    return bootstrap.difference(_errors(trial), _errors(other))
 
 
 def pareto_front(values: Sequence[float], costs: Sequence[float]) -> list[bool]:
@@ -254,10 +212,10 @@ def what_depth_buys(bootstrap: Bootstrap, trials: Sequence[Trial]) -> Depths:
 
     place = next(place for place in range(len(trials)) if not better_than(place))
     enough, deepest = trials[place], trials[-1]
-    lowest = min(trials[place:], key=lambda trial: _errors(trial).mean())
+    lowest = min(trials[place:], key=lambda trial: np.mean(list(_errors(trial).values())))
     rivals = [deepest] if lowest in (enough, deepest) else [deepest, lowest]
     return Depths(
-        " ".join([enough.representation, *(f"{name}={value}" for name, value in enough.knobs.items())]),
+        enough.kind,
         enough,
         tuple(versus(rival, enough) for rival in rivals if rival is not enough),
         better_than(place - 1)[0] if place else None,
@@ -265,24 +223,17 @@ def what_depth_buys(bootstrap: Bootstrap, trials: Sequence[Trial]) -> Depths:
 
 
 def _groups(candidates: Iterable[Candidate]) -> list[list[Trial]]:
-    """The trials that differ in depth alone, by depth; of two that do not differ, the better one."""
-    groups: dict[tuple, dict[int, Trial]] = {}
+    """The trials that differ in depth alone, two or more, by depth; of two that do not differ, the better one."""
+    groups: dict[str, dict[int, Trial]] = {}
     for candidate in candidates:
         trial = candidate.trial
-        key = (trial.representation, *sorted((name, str(value)) for name, value in trial.knobs.items()))
-        groups.setdefault(key, {}).setdefault(trial.depth, trial)
-    return [[trials[depth] for depth in sorted(trials)] for _, trials in sorted(groups.items())]
+        groups.setdefault(trial.kind, {}).setdefault(trial.depth, trial)
+    return [[trials[depth] for depth in sorted(trials)] for _, trials in sorted(groups.items()) if len(trials) > 1]
 
 
-@functools.lru_cache
-def _student(freedom: int, num_draws: int) -> np.ndarray:
-    return np.random.default_rng(freedom).standard_t(freedom, num_draws)
-
-
-def _errors(trial: Trial, seeds: Iterable[int] | None = None) -> np.ndarray:
-    """Mean squared errors over the sources, `[num_seeds, num_segments]`."""
-    runs = sorted((run for run in trial.runs if seeds is None or run.seed in seeds), key=lambda run: run.seed)
-    return np.stack([np.mean(run.record["segment_mse"], axis=1) for run in runs])
+def _errors(trial: Trial) -> dict[int, np.ndarray]:
+    """Mean squared errors over the sources, `[num_segments]`, by seed."""
+    return {run.seed: np.mean(run.record["segment_mse"], axis=1) for run in trial.runs}
 
 
 def _mean_cost(trial: Trial, cost: str) -> float:

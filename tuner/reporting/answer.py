@@ -5,21 +5,15 @@ from typing import Any
 
 from pipelines.errors import one_line
 from sepnet.reports.tables import make_console, print_table
-from tuner.reporting.analysis import (
-    COSTS,
-    LEVEL,
-    NUM_RESAMPLES,
-    Answer,
-    Candidate,
-    Comparison,
-    Depths,
-    Estimate,
-    analyse,
-)
+from tuner.reporting.analysis import COSTS, Answer, Candidate, Comparison, Depths, analyse
+from tuner.reporting.budgets import SHARES, Budget
+from tuner.reporting.intervals import LEVEL, NUM_RESAMPLES, Estimate
 from tuner.searching.records import COMPLETED, RUNNING, Search, Trial
 
 HEADINGS = ("model", "val_mse", "95% interval", "behind the best")
 OWN_INTERVAL = HEADINGS.index("95% interval")
+BUDGET_HEADINGS = ("model", "minutes", "best depth", "val_mse", "95% interval", "no epoch yet")
+BUDGET_TEXTS = (0, 2, 5)
 # Of a terminal, in characters.
 FULL_WIDTH = 110
 
@@ -34,6 +28,8 @@ def answer_text(answer: Answer) -> list[str]:
         texts += [text for depths in answer.depths for text in _depth_texts(answer, depths)]
         if not answer.depths:
             texts.append("No two depths of one representation, all else being equal, are completed.")
+        if isinstance(answer.budgets, str):
+            texts.append(f"How the best depth moves with the budget is not known: {answer.budgets}.")
         texts.append(_interval_text(answer))
     else:
         texts.append("It is the only trial that is completed: there is nothing to compare it with.")
@@ -65,6 +61,17 @@ def print_answer(search: Search, cost: str) -> None:
             whole_figures=True,
             console=console,
         )
+    if rows := budget_rows(answer):
+        print_table(
+            BUDGET_HEADINGS,
+            rows,
+            title="the best depth by the minutes of each run",
+            texts=BUDGET_TEXTS,
+            boxed=False,
+            whole_figures=True,
+            section_rows=len(SHARES),
+            console=console,
+        )
     if answer.others:
         title = "trials without a result"
         print_table(
@@ -94,6 +101,35 @@ def table_rows(answer: Answer) -> list[tuple[str, ...]]:
     return [cells for _, cells in sorted(rows, key=lambda row: row[0])]
 
 
+def budget_rows(answer: Answer) -> list[tuple[str, ...]]:
+    """Cells of each kind of model at each budget; of depths that may be best, that of the lowest `val_mse` first."""
+    if isinstance(answer.budgets, str):
+        return []
+    digits, rows = decimals(answer, 3), []
+    for budget in answer.budgets.budgets:
+        slow = ", ".join(str(trial.depth) for trial in budget.too_slow)
+        best, value, interval = "", "", ""
+        if budget.standings:
+            *others, last = (str(standing.trial.depth) for standing in budget.standings if standing.may_be_best)
+            best = f"{', '.join(others)} or {last}" if others else last
+            estimate = budget.standings[0].val_mse
+            value = f"{estimate.value:.{digits}f}"
+            interval = f"{estimate.low:.{digits}f}–{estimate.high:.{digits}f}" if estimate.num_seeds > 1 else "one seed"
+        rows.append((budget.kind, f"{budget.minutes:.3g}", best, value, interval, slow))
+    return rows
+
+
+def budget_records(answer: Answer) -> list[dict[str, Any]]:
+    """A row for each depth at each budget, in plain values, the best first; None where a run has ended no epoch yet."""
+    rows = []
+    for budget in () if isinstance(answer.budgets, str) else answer.budgets.budgets:
+        for standing in budget.standings:
+            figures = _interval("val_mse", standing.val_mse) | _interval("behind_best", standing.behind)
+            rows.append(_minutes(budget, standing.trial) | figures | {"may_be_best": standing.may_be_best})
+        rows += [_minutes(budget, trial) for trial in budget.too_slow]
+    return [dict.fromkeys(max(rows, key=len)) | row for row in rows]
+
+
 def other_rows(answer: Answer) -> list[tuple[str, str, str]]:
     """Model, trial and reason of the trials that have no result, or none yet."""
     return [(trial.label, trial.trial_id, _state_text(trial)) for trial in answer.others]
@@ -103,14 +139,9 @@ def records(answer: Answer) -> list[dict[str, Any]]:
     """A row for each trial, completed ones first and the best before all, in plain values; None where there is none."""
     rows = []
     for candidate in answer.candidates:
-        behind, value = candidate.behind, candidate.val_mse
         figures = {
-            "val_mse": value.value,
-            "val_mse_low": value.low,
-            "val_mse_high": value.high,
-            "behind_best": behind.value,
-            "behind_best_low": behind.low,
-            "behind_best_high": behind.high,
+            **_interval("val_mse", candidate.val_mse),
+            **_interval("behind_best", candidate.behind),
             **{name: mean_metric(candidate.trial, name) for name in _metrics_of_sources(answer)},
             "val_si_sdr": mean_metric(candidate.trial, "val_si_sdr"),
             **{cost.key: mean_cost(candidate.trial, cost.key) for cost in COSTS.values()},
@@ -151,6 +182,7 @@ def summary(answer: Answer) -> dict[str, Any]:
         "sentences": answer_text(answer),
         "baselines": answer.baselines,
         "trials": records(answer),
+        "budgets": budget_records(answer),
     }
 
 
@@ -232,6 +264,18 @@ def _identity(trial: Trial) -> dict[str, Any]:
         "reason": trial.reason,
         "seeds": " ".join(str(run.seed) for run in trial.runs),
     }
+
+
+def _minutes(budget: Budget, trial: Trial) -> dict[str, Any]:
+    identity = _identity(trial)
+    return {
+        "minutes": budget.minutes,
+        **{name: identity[name] for name in ("trial_id", "representation", "depth", "knobs", "seeds")},
+    }
+
+
+def _interval(name: str, estimate: Estimate) -> dict[str, float]:
+    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
 def _comparison_values(comparison: Comparison) -> dict[str, Any]:

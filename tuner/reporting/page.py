@@ -8,9 +8,12 @@ from html import escape
 from typing import Any
 
 from sepnet.reports.pages import figure, page, players, table
-from tuner.reporting.analysis import COSTS, NUM_RESAMPLES, Answer
+from tuner.reporting.analysis import COSTS, Answer
 from tuner.reporting.answer import (
+    BUDGET_HEADINGS,
+    BUDGET_TEXTS,
     answer_text,
+    budget_rows,
     marks,
     mean_cost,
     mean_metric,
@@ -20,6 +23,7 @@ from tuner.reporting.answer import (
     table_headings,
     table_rows,
 )
+from tuner.reporting.intervals import NUM_RESAMPLES
 
 # Rows of the tables that stand out begin their last cell with one of these.
 MARKS = ("best", "near-optimal")
@@ -41,6 +45,14 @@ PICTURES = {
         "How the errors fell",
         "Validation error by epoch of every model, a field for each representation, the darker the less deep",
         "The mean over seeds. Lines that still fall at their end say that longer training may change the answer.",
+    ),
+    "budgets": (
+        "Error by minutes",
+        "Lowest validation error by minutes of every depth, a field for each representation, the darker the less deep",
+        "The lowest error so far, mean over seeds, by the minutes of training and validation that each run had. Bars "
+        "are 95% intervals, side by side around each budget of the table, for other seeds and the same segments: "
+        "histories hold no errors of single segments. A run that is given only so long lets its learning rate fall "
+        "sooner than these did, and may end lower.",
     ),
     "memory_by_depth": (
         "Memory by depth",
@@ -89,6 +101,7 @@ def report_page(answer: Answer, pictures: Mapping[str, str], examples: Sequence[
         f'<ul class="answer">{sentences}</ul>',
         *(_models(answer) if answer.candidates else ()),
         *(_with_heading(uri, *PICTURES[key]) for key, uri in pictures.items()),
+        *(_budgets(answer) if budget_rows(answer) else ()),
         *(_listening(examples) if examples else ()),
         *(_without_result(answer) if answer.others else ()),
         *([_method(answer)] if answer.candidates else ()),
@@ -128,6 +141,17 @@ def _models(answer: Answer) -> Iterable[str]:
             )
         )
     yield table("Other figures of the completed models, means over seeds", headings, rows, marks=MARKS)
+
+
+def _budgets(answer: Answer) -> Iterable[str]:
+    yield "<h2>The best depth by minutes</h2>"
+    yield table(
+        "The depth of the lowest error after so many minutes of each run; behind it, after “or” and commas, those that "
+        "are not worse by more than the interval of their paired difference",
+        BUDGET_HEADINGS,
+        budget_rows(answer),
+        texts=BUDGET_TEXTS,
+    )
 
 
 def _listening(examples: Sequence[Example | str]) -> Iterable[str]:

@@ -4,11 +4,13 @@ import io
 import math
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from sepnet.config.run_folder import Run
 from tuner.reporting.analysis import COSTS, Answer, Candidate
+from tuner.reporting.budgets import Budgets
 from tuner.searching.records import NOT_FITTING, Trial
 
 MARKERS = "osD^v"
@@ -104,47 +106,62 @@ def draw_losses(target: Target, trials: Sequence[Trial], baselines: Mapping[str,
         trials: those with one finished run or more.
         baselines: figures by the baseline's name.
     """
-    import matplotlib
-
     groups: dict[str, list[Trial]] = {}
     for trial in sorted(trials, key=lambda trial: (trial.representation, trial.depth)):
         groups.setdefault(trial.representation, []).append(trial)
-    num_columns = min(len(groups), 3)
-    num_rows = math.ceil(len(groups) / num_columns)
-    width, height = max(4 * num_columns, 8), 1 + 3.4 * num_rows
-    figure, fields = _figure(width, height, num_rows, num_columns, sharex=True, sharey=True, squeeze=False)
-    depths = sorted({trial.depth for trial in trials})
-    colors = dict(zip(depths, matplotlib.colormaps["viridis"](np.linspace(0, 0.92, len(depths))), strict=True))
-    labels: dict[str, object] = {}
+    figure, fields = _fields(len(groups))
+    colors, labels = _depth_colors(trials), {}
     histories = {
         trial.trial_id: mean_history([Run(run.folder).history["val_mse"] for run in trial.runs]) for trial in trials
     }
     drawn = [*(figures["val_mse"] for figures in baselines.values()), *np.concatenate(list(histories.values()))]
-    for axes, (name, group) in zip(fields.flat, groups.items(), strict=False):
+    for axes, (name, group) in zip(fields, groups.items(), strict=True):
         for trial in group:
             values = histories[trial.trial_id]
             epochs = np.arange(1, len(values) + 1)
             [line] = axes.plot(epochs, values, color=colors[trial.depth], linewidth=1.3, marker=".", markersize=4)
             labels.setdefault(f"depth {trial.depth}", line)
-        for (baseline, figures), style in zip(baselines.items(), BASELINE_STYLES, strict=False):
-            labels[baseline] = axes.axhline(figures["val_mse"], color="black", linestyle=style, linewidth=1)
-        axes.set_title(name, fontsize="medium")
-        axes.set(xlabel="epoch")
+        labels |= _finish_field(axes, name, "epoch", baselines)
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-        axes.grid(alpha=0.3, which="both")
         _scale(axes, "y", drawn)
-    for axes in fields.flat[len(groups) :]:
-        axes.remove()
-    for row in fields:
-        row[0].set_ylabel("val_mse")
-    order = sorted(labels, key=lambda label: (not label.startswith("depth"), len(label), label))
-    figure.legend(
-        [labels[label] for label in order],
-        order,
-        loc="outside upper center",
-        ncols=round(width / 1.6),
-        fontsize="small",
-    )
+    _finish_fields(figure, labels)
+    figure.savefig(target, format="png")
+
+
+def draw_budgets(target: Target, budgets: Budgets, baselines: Mapping[str, Mapping[str, float]]) -> None:
+    """Draws the lowest `val_mse` by minutes of every depth, the mean over its seeds, one field for each kind of model.
+
+    Bars are intervals at the budgets, side by side around each.
+
+    Args:
+        target: PNG to write.
+        budgets: of one kind or more.
+        baselines: figures by the baseline's name.
+    """
+    figure, fields = _fields(len(budgets.progress))
+    colors, labels = _depth_colors([one.trial for group in budgets.progress.values() for one in group]), {}
+    levels, lowest, ends = [row["val_mse"] for row in baselines.values()], [], []
+    for axes, (kind, group) in zip(fields, budgets.progress.items(), strict=True):
+        for one in group:
+            minutes = np.unique(np.concatenate([curve.minutes for curve in one.curves.values()]))
+            values = np.mean(list(one.at(minutes).values()), axis=0)
+            [line] = axes.step(minutes, values, where="post", color=colors[one.trial.depth], linewidth=1.3)
+            labels.setdefault(f"depth {one.trial.depth}", line)
+            lowest, ends = [*lowest, np.nanmin(values)], [*ends, minutes[-1]]
+        depths = [one.trial.depth for one in group]
+        for budget in (budget for budget in budgets.budgets if budget.kind == kind):
+            for standing in budget.standings:
+                depth, value = standing.trial.depth, standing.val_mse
+                at = budget.minutes * 1.025 ** (depths.index(depth) - (len(depths) - 1) / 2)
+                axes.vlines(at, value.low, value.high, color=colors[depth], linewidth=1.3)
+        labels |= _finish_field(axes, kind, "minutes", baselines)
+    for axes in fields:
+        if min([*levels, *lowest]) > 0:
+            # First epochs and wide bars would leave little room for what is to be seen.
+            axes.set_ylim(0.9 * min([*levels, *lowest]), 1.1 * max([*levels, *lowest]))
+        _scale(axes, "y", [*levels, *lowest])
+        _scale(axes, "x", ends)
+    _finish_fields(figure, labels)
     figure.savefig(target, format="png")
 
 
@@ -213,6 +230,48 @@ def _best_by_depth(candidates: Iterable[Candidate]) -> dict[int, Candidate]:
     for candidate in candidates:
         best.setdefault(candidate.trial.depth, candidate)
     return best
+
+
+def _fields(number: int):
+    """A figure and fields on the same axes, three in a row, and each with numbers of its own."""
+    num_columns = min(number, 3)
+    num_rows = math.ceil(number / num_columns)
+    width, height = max(4 * num_columns, 8), 1 + 3.4 * num_rows
+    figure, fields = _figure(width, height, num_rows, num_columns, sharex=True, sharey=True, squeeze=False)
+    for axes in fields.flat[number:]:
+        axes.remove()
+    for axes in fields.flat[:number]:
+        # Below some of the upper ones there may be none.
+        axes.xaxis.set_tick_params(which="both", labelbottom=True)
+    for row in fields:
+        row[0].set_ylabel("val_mse")
+    return figure, list(fields.flat[:number])
+
+
+def _finish_field(axes, name: str, xlabel: str, baselines: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """Gives a field its names, grid and baselines; returns the lines of these by their labels."""
+    # A dollar in a value is no formula.
+    axes.set_title(name, fontsize="medium").set_parse_math(False)
+    axes.set(xlabel=xlabel)
+    axes.grid(alpha=0.3, which="both")
+    return {
+        baseline: axes.axhline(figures["val_mse"], color="black", linestyle=style, linewidth=1)
+        for (baseline, figures), style in zip(baselines.items(), BASELINE_STYLES, strict=False)
+    }
+
+
+def _finish_fields(figure, labels: Mapping[str, Any]) -> None:
+    """Draws one legend for all fields, of lines by their labels, the depths in order and first."""
+    order = sorted(labels, key=lambda label: (not label.startswith("depth"), len(label), label))
+    lines, num_columns = [labels[label] for label in order], round(figure.get_figwidth() / 1.6)
+    figure.legend(lines, order, loc="outside upper center", ncols=num_columns, fontsize="small")
+
+
+def _depth_colors(trials: Iterable[Trial]) -> dict[int, Any]:
+    import matplotlib
+
+    depths = sorted({trial.depth for trial in trials})
+    return dict(zip(depths, matplotlib.colormaps["viridis"](np.linspace(0, 0.92, len(depths))), strict=True))
 
 
 def _finish(figure, axes, **legend) -> None:

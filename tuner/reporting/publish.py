@@ -1,4 +1,4 @@
-"""Writes the report of a search into its folder: `report.html`, `trials.csv` and `trials.json`."""
+"""Writes the report of a search into its folder: `report.html`, `trials.csv`, `budgets.csv` and `trials.json`."""
 
 import csv
 import functools
@@ -6,6 +6,8 @@ import io
 import json
 import pathlib
 import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,10 +17,11 @@ from sepnet.config.run_folder import Run
 from sepnet.reports.pages import audio_uri, picture_uri
 from tuner.reporting import page, pictures
 from tuner.reporting.analysis import DEFAULT_COST, Answer, analyse
-from tuner.reporting.answer import records, summary
+from tuner.reporting.answer import budget_records, records, summary
+from tuner.reporting.budgets import Budgets
 from tuner.searching.records import read_search
 
-REPORT, CSV, JSON = "report.html", "trials.csv", "trials.json"
+REPORT, CSV, BUDGETS_CSV, JSON = "report.html", "trials.csv", "budgets.csv", "trials.json"
 EXAMPLE_SECONDS = 8
 
 
@@ -37,7 +40,8 @@ def write_report(folder: pathlib.Path, cost: str = DEFAULT_COST, audio: bool = T
         UserError: the folder is no search, damaged, or cannot be written; or as of `tuner.reporting.analysis.analyse`.
     """
     answer = analyse(read_search(folder), cost)
-    _write(folder / CSV, _csv_text(answer))
+    _write(folder / CSV, _csv_text(records(answer)))
+    _write(folder / BUDGETS_CSV, _csv_text(budget_records(answer)))
     _write(folder / JSON, json.dumps(summary(answer), indent=2))
     examples = _examples(answer) if audio else []
     _write(folder / REPORT, page.report_page(answer, _pictures(answer), examples))
@@ -49,12 +53,15 @@ def _pictures(answer: Answer) -> dict[str, str]:
     if not answer.best:
         return {}
     trials = [candidate.trial for candidate in answer.candidates]
-    return {
+    drawn = {
         "mse_by_depth": picture_uri(lambda target: pictures.draw_mse_by_depth(target, answer)),
         "pareto": picture_uri(lambda target: pictures.draw_pareto(target, answer)),
         "losses": picture_uri(lambda target: pictures.draw_losses(target, trials, answer.baselines)),
         "memory_by_depth": picture_uri(lambda target: pictures.draw_memory_by_depth(target, answer)),
     }
+    if isinstance(answer.budgets, Budgets) and answer.budgets.budgets:
+        drawn["budgets"] = picture_uri(lambda target: pictures.draw_budgets(target, answer.budgets, answer.baselines))
+    return drawn
 
 
 def _examples(answer: Answer) -> list[page.Example | str]:
@@ -94,8 +101,7 @@ def _example(label: str, heard) -> page.Example:
     )
 
 
-def _csv_text(answer: Answer) -> str:
-    rows = records(answer)
+def _csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     if rows:
         writer = csv.DictWriter(text, rows[0])

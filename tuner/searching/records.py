@@ -83,9 +83,15 @@ class Trial:
     @property
     def label(self) -> str:
         """For tables and pictures, one line: "stft 5", with the knobs behind it."""
-        return one_line(
-            " ".join([self.representation, str(self.depth), *(f"{name}={value}" for name, value in self.knobs.items())])
-        )
+        return self._named(self.representation, str(self.depth))
+
+    @property
+    def kind(self) -> str:
+        """The label of all trials that differ in nothing but their depth."""
+        return self._named(self.representation)
+
+    def _named(self, *words: str) -> str:
+        return one_line(" ".join([*words, *(f"{name}={value}" for name, value in self.knobs.items())]))
 
 
 @dataclasses.dataclass(frozen=True)

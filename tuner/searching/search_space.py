@@ -77,7 +77,7 @@ class Space:
         """Declares the space to KerasTuner."""
         hp.Choice(REPRESENTATION, list(self.depths))
         every = [depth for depths in self.depths.values() for depth in depths]
-        hp.Int(DEPTH, min(every), max(every))
+        hp.Choice(DEPTH, sorted(set(every)))
         for knob in self.knobs:
             sampling = "log" if knob.log else "linear"
             if isinstance(knob.low, int):
