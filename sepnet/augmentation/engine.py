@@ -4,6 +4,8 @@ import contextlib
 import logging
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +14,7 @@ from sepnet.augmentation.worker import Job, Worker
 
 # For small rows and the model; Ray takes a third of the memory otherwise.
 STORE_BYTES = 80 << 20
-CONNECT_SECONDS = 5
+CONNECT_SECONDS, ANSWER_SECONDS = 5, 20
 # A shard that a worker is to make next waits with it, so that no worker waits for the driver.
 SHARDS_AT_WORKER = 2
 
@@ -42,10 +44,8 @@ def start_ray(address: str | None, workers: int | None, model_bytes: int) -> int
         with _without_greeting():
             ray.init("local", num_cpus=cores, include_dashboard=False, object_store_memory=store, **settings)
     else:
-        host, _, port = address.rpartition(":")
         try:
-            # Ray itself would wait for minutes, and end the process.
-            socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+            _check_answers(address)
             with _without_greeting():
                 ray.init(address, **settings)
         except (OSError, ValueError, RuntimeError, RayError) as error:
@@ -59,6 +59,24 @@ def start_ray(address: str | None, workers: int | None, model_bytes: int) -> int
     if workers > room:
         raise UserError(f"--workers is {workers}; the cluster has room for {room}")
     return workers
+
+
+def _check_answers(address: str) -> None:
+    """Raises an `OSError` or a `ValueError` where no head node answers.
+
+    What listens at a port may be anything, and `ray.init` waits for minutes there and ends the process. So Ray's own
+    command asks, in a process that can be ended.
+    """
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    command = [sys.executable, "-m", "ray.scripts.scripts", "status", "--address", address]
+    try:
+        asked = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=ANSWER_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise TimeoutError(f"what listens there has said nothing for {ANSWER_SECONDS} s") from error
+    if asked.returncode:
+        said = asked.stderr.decode(errors="replace").strip() or f"status {asked.returncode}"
+        raise ConnectionError(said.splitlines()[-1])
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import hashlib
+import http.server
 import io
 import json
 import os
@@ -13,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tarfile
+import threading
 
 import numpy as np
 import psutil
@@ -425,6 +427,28 @@ def test_an_address_where_nothing_answers_is_one_line(run, songs, flags, tmp_pat
         address = f"127.0.0.1:{free.getsockname()[1]}"
     outcome = run("sepnet.augment", songs, tmp_path / "set", *flags, "--ray-address", address)
     assert_one_line(outcome, f"no Ray cluster answers at '{address}'")
+
+
+@pytest.fixture(params=["nothing", "http"])
+def not_ray(request):
+    """The address of a port where something listens that says nothing, or is a web server."""
+    if request.param == "nothing":
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            yield f"127.0.0.1:{listening.getsockname()[1]}"
+        return
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.slow
+def test_what_answers_and_is_no_ray_is_one_line(run, songs, flags, tmp_path, not_ray):
+    # Ray by itself ends the process after minutes, with a page.
+    outcome = run("sepnet.augment", songs, tmp_path / "set", *flags, "--ray-address", not_ray, timeout=60)
+    assert_one_line(outcome, f"no Ray cluster answers at '{not_ray}'")
 
 
 def test_a_place_that_cannot_be_written_is_one_line(run, songs, flags):
