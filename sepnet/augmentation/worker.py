@@ -17,6 +17,7 @@ from sepnet.clips.captions import Hook, load_hook
 from sepnet.clips.make import Clip, clips_of, remixes_of
 from sepnet.clips.measures import ratio_db, silence
 from sepnet.clips.recipes import ClipKind, Recipe
+from sepnet.stem_sets.attempts import Attempts
 from sepnet.stem_sets.stem_set import StemSet
 
 
@@ -31,6 +32,7 @@ class Job:
         hook: `module:function` for captions; empty for none.
         num_threads: that a worker's model runs on.
         val_mse: of the model, if its contract says.
+        run: a name that no other run has.
     """
 
     stem_set: StemSet
@@ -39,6 +41,7 @@ class Job:
     hook: str
     num_threads: int
     val_mse: float | None
+    run: str
 
     def songs_of(self, shard: int) -> Sequence[CaptionedSong]:
         """The songs that share a shard."""
@@ -83,8 +86,10 @@ class Worker:
         """
         begin, ran = time.perf_counter(), self.model.seconds
         made = _Made(self)
-        if not self.job.stem_set.is_done(shard):
-            self.job.stem_set.write_shard(shard, made.clips(self.job.songs_of(shard)), made.failed)
+        stem_set = self.job.stem_set
+        if not stem_set.is_done(shard):
+            attempts = Attempts(stem_set.destination, shard, self.job.run)
+            stem_set.write_shard(shard, made.clips(self.job.songs_of(shard), attempts), made.failed)
         return {
             "audio_seconds": made.audio_seconds,
             "joules": made.joules,
@@ -101,16 +106,22 @@ class _Made:
         self.failed: list[dict[str, str]] = []
         self.audio_seconds = self.joules = 0.0
 
-    def clips(self, songs: Sequence[CaptionedSong]) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+    def clips(self, songs: Sequence[CaptionedSong], attempts: Attempts) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
         """Yields the rows and the audio of all songs, and then those of remixes, of each song's loudest excerpt."""
         loudest: dict[str, Placed] = {}
         for song in songs:
-            try:
-                yield from self._song(song, loudest)
-            except UserError as error:
-                loudest.pop(song.id, None)
-                self.failed.append({"song_id": song.id, "reason": str(error)})
-        yield from self._remixes(list(loudest.values()))
+            reason = attempts.fault(song.id)
+            if not reason:
+                attempts.begin(song.id)
+                try:
+                    yield from self._song(song, loudest)
+                except UserError as error:
+                    loudest.pop(song.id, None)
+                    reason = str(error)
+            if reason:
+                self.failed.append({"song_id": song.id, "reason": reason})
+        yield from self._remixes(list(loudest.values()), attempts)
+        attempts.end()
 
     def _song(self, song: CaptionedSong, loudest: dict[str, Placed]) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
         worker, recipe = self._worker, self._worker.job.recipe
@@ -131,8 +142,9 @@ class _Made:
             if recipe.has_remixes and power > most:
                 most, loudest[song.id] = power, placed
 
-    def _remixes(self, placed: Sequence[Placed]) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+    def _remixes(self, placed: Sequence[Placed], attempts: Attempts) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
         for first in placed:
+            attempts.begin(first.excerpt.song)
             for place, second in enumerate(placed):
                 rates = {(each.excerpt.sample_rate, each.excerpt.mixture.shape[1]) for each in (first, second)}
                 if first is second or len(rates) > 1:

@@ -16,6 +16,7 @@ import numpy as np
 from pipelines.errors import UserError, check_packages
 from pipelines.storage import check_name
 from sepnet.separation.stem_files import encode_clip
+from sepnet.stem_sets.attempts import ATTEMPTS_SUFFIX
 from sepnet.stem_sets.columns import clip_schema, failed_schema, names_beside_audio
 from sepnet.stem_sets.destination import Destination
 from sepnet.stem_sets.settings import StemSetSettings
@@ -153,6 +154,10 @@ class StemSet:
             totals = self._totals(failed, manifest)
             self.destination.put(failed, FAILED)
             self.destination.put(manifest, MANIFEST)
+        # A worker that was killed may have been at a shard that another run has ended.
+        for name in self.destination.names("parts"):
+            if name.endswith(ATTEMPTS_SUFFIX):
+                self.destination.remove(f"parts/{name}")
         return totals
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:

@@ -349,6 +349,22 @@ def test_a_node_that_dies_changes_nothing(finished, songs, flags, tmp_path):
     assert_same_sets(folder, finished[0])
 
 
+@pytest.mark.slow
+def test_a_song_that_kills_its_workers_is_listed(run, finished, songs, flags, tmp_path):
+    folder = tmp_path / "set"
+    outcome = run("sepnet.augment", songs, folder, *flags, "--hook", f"{HOOK}_that_kills")
+    assert outcome.status == 0 and not outcome.stderr, outcome.stderr
+    damaged, killing = table(folder, "failed").to_pylist()
+    assert damaged["song_id"] == "damaged" and (killing["song_id"], killing["shard"]) == ("song2", 2)
+    assert killing["reason"].startswith("3 workers died at it")
+    clips = [
+        {(row["id"], row["sha256"]) for row in table(each).to_pylist() if row["song_id"] != "song2"}
+        for each in (folder, finished[0])
+    ]
+    assert clips[0] == clips[1] and len(clips[0]) == table(folder).num_rows
+    assert all(path.suffix == ".parquet" for path in (folder / "parts").iterdir())
+
+
 @pytest.fixture(scope="module")
 def remixed(run, saved_models, mixture, tmp_path_factory):
     """The set of remixes of a song, the same song, and the song a quarter faster."""
