@@ -5,7 +5,7 @@ import os
 import pathlib
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -103,31 +103,39 @@ class _Made:
 
     def __init__(self, worker: Worker):
         self._worker = worker
-        self.failed: list[dict[str, str]] = []
+        self.failed: list[dict[str, Any]] = []
         self.audio_seconds = self.joules = 0.0
 
     def clips(self, songs: Sequence[CaptionedSong], attempts: Attempts) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
         """Yields the rows and the audio of all songs, and then those of remixes, of each song's loudest excerpt."""
         loudest: dict[str, Placed] = {}
         for song in songs:
-            reason = attempts.fault(song.id)
-            if not reason:
+            reasons, num_clips = [], 0
+            if fault := attempts.fault(song.id):
+                reasons.append(fault)
+            else:
                 attempts.begin(song.id)
                 try:
-                    yield from self._song(song, loudest)
+                    for clip in self._song(song, loudest, reasons.append):
+                        yield clip
+                        num_clips += 1
                 except UserError as error:
                     loudest.pop(song.id, None)
-                    reason = str(error)
-            if reason:
-                self.failed.append({"song_id": song.id, "reason": reason})
+                    reasons.append(str(error))
+            if reasons:
+                self.failed.append({"song_id": song.id, "reason": "; ".join(reasons), "num_clips": num_clips})
         yield from self._remixes(list(loudest.values()), attempts)
         attempts.end()
 
-    def _song(self, song: CaptionedSong, loudest: dict[str, Placed]) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+    def _song(
+        self, song: CaptionedSong, loudest: dict[str, Placed], note: Callable[[str], None]
+    ) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
         worker, recipe = self._worker, self._worker.job.recipe
         seconds, joules = worker.model.seconds, worker.meter.joules
         most = -1.0
-        for placed in excerpts(song, worker.separator, recipe.clip_seconds, with_tempo=recipe.needs_tempo_and_key):
+        for placed in excerpts(
+            song, worker.separator, recipe.clip_seconds, with_tempo=recipe.needs_tempo_and_key, note=note
+        ):
             # Some networks make sound of silence.
             is_heard = silence(placed.excerpt.mixture, placed.excerpt.sample_rate) < 1
             clips = list(clips_of(placed.excerpt, recipe, worker.hook)) if is_heard else []

@@ -71,14 +71,15 @@ def clip_schema() -> "pyarrow.Schema":
 
 @functools.cache
 def failed_schema() -> "pyarrow.Schema":
-    """The columns of `failed.parquet`, a row for each song that went wrong."""
+    """The columns of `failed.parquet`, a row for each song that is not in the set, or not all of it."""
     import pyarrow as pa
 
     return pa.schema(
         [
             _column("song_id", pa.string(), "id of the song"),
             _column("shard", pa.int32(), "number of the shard that it belongs to"),
-            _column("reason", pa.string(), "what went wrong"),
+            _column("reason", pa.string(), "what went wrong, or was passed over"),
+            _column("num_clips", pa.int32(), "clips of it that are in the set all the same"),
         ]
     )
 

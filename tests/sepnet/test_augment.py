@@ -229,7 +229,7 @@ def test_the_summary_is_printed_and_kept(finished, songs):
     assert rates["joules_per_audio_hour"] == pytest.approx(run["joules"] / 21 * 3600)
     assert million["days_here"] == pytest.approx(1e6 * run["seconds"] / 8 / 86_400)
     assert million["days_on_cluster"] == pytest.approx(million["days_here"] / 100)
-    assert re.search(r"songs +8 +1 could not be used: failed\.parquet", outcome.stdout)
+    assert re.search(r"songs +8 +1 could not be used, 0 in part alone: failed\.parquet", outcome.stdout)
     assert re.search(rf"clips +{len(rows)} ", outcome.stdout) and "hours of audio an hour" in outcome.stdout
     assert outcome.stdout.endswith(f"stem set:  {folder}\nnext:      python -m sepnet.preview {folder}\n")
 

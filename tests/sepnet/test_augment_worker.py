@@ -1,7 +1,9 @@
 """What a worker of `sepnet.augment` does with songs that go wrong, without Ray."""
 
 import contextlib
+import re
 
+import numpy as np
 import pyarrow.parquet
 import pytest
 import soundfile
@@ -79,3 +81,25 @@ def test_a_song_at_which_workers_end_is_tried_three_times(make_worker, tmp_path,
     pairs = [(row["song_id"], row["other_song_id"]) for row in rows(tmp_path / "set", "")]
     assert pairs == [*[("first", None)] * 2, *[("second", None)] * 2, ("first", "second"), ("second", "first")]
     assert worker.job.stem_set.destination.names("parts") == ["shard-00000.failed.parquet", "shard-00000.parquet"]
+
+
+def test_of_damaged_songs_what_was_lost_and_what_is_left_is_said(make_worker, songs, tmp_path):
+    whole = (songs / "first.flac").read_bytes()
+    (songs / "first.flac").write_bytes(whole[: len(whole) * 4 // 5])
+    (songs / "poison.flac").write_bytes(whole[:30])
+    (songs / "second.flac").unlink()
+    # Long enough that the first stems come out before the sample that is no number is read.
+    sound = np.concatenate([noise(2 * RATE, 2), np.zeros((14 * RATE, 2), np.float32)])
+    sound[15 * RATE] = np.nan
+    soundfile.write(songs / "third.wav", sound, RATE, "FLOAT")
+    worker = make_worker()
+    worker.make(0)
+    first, poison, third = rows(tmp_path / "set", ".failed")
+    assert (first["song_id"], first["num_clips"]) == ("first", 1)
+    assert re.match(r"it breaks off after 1\.[56] of 2\.0 s", first["reason"])
+    assert (poison["song_id"], poison["num_clips"]) == ("poison", 0) and "cannot decode poison" in poison["reason"]
+    assert (third["song_id"], third["num_clips"]) == ("third", 2)
+    assert "NaN or infinity, first at 15.000 s" in third["reason"]
+    assert [row["song_id"] for row in rows(tmp_path / "set", "")] == ["first", "third", "third"]
+    totals = worker.job.stem_set.finish()
+    assert (totals.num_songs, totals.num_failed, totals.num_partial) == (3, 1, 2)
