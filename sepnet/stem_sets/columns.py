@@ -63,8 +63,12 @@ def clip_schema() -> "pyarrow.Schema":
             _column("model", text, "name of the model"),
             _column("model_version", text, "version of the model"),
             _column("val_mse", number, "error of the model on its validation songs", "full scale squared", True),
-            _column("separation_seconds", number, "time that the clip's share of the separation took", "s"),
-            _column("separation_joules", number, "energy of that share, where it was measured", "J", True),
+            _column(
+                "separation_seconds", number, "time that the clip's share of the separation took; 0 for a remix", "s"
+            ),
+            _column(
+                "separation_joules", number, "energy of that share, where it was measured; 0 for a remix", "J", True
+            ),
         ]
     )
 
