@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pathlib
+import random
 import re
 import shutil
 import socket
@@ -244,56 +245,62 @@ def test_once_more_changes_nothing(run, finished, songs, flags):
 
 
 def start(*arguments):
-    """Starts the command. What it says is lost: of a killed one, workers may hold the pipe for a while."""
+    """Starts the command. It is given no pipe: of a killed one, workers may hold it for a while."""
     command = [sys.executable, "-m", "sepnet.augment", *map(str, arguments)]
     return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 class Gates:
-    """Pipes at which workers halt until they are let through: one in the midst of each shard that has clips."""
+    """Pipes at which workers halt until they are let through; by default one in the midst of each shard with clips."""
 
-    def __init__(self, process):
-        self._process, self._folder = process, pathlib.Path(os.environ["GATES"])
-        self.held = []
+    def __init__(self, process, names=("song1", "song3", "song5")):
+        self._process, self._folder, self._names = process, pathlib.Path(os.environ["GATES"]), names
+        self._held = []
 
     def __enter__(self):
-        for name in ("song1", "song3", "song5"):
+        for name in self._names:
             os.mkfifo(self._folder / name)
         return self
 
     def __exit__(self, *exception):
+        self._hold()
         for pipe in self._folder.iterdir():
             pipe.unlink()
         self.let_through()
 
     def wait(self):
         """Waits until one more worker has halted."""
-        while True:
-            for pipe in self._folder.iterdir():
-                # Without a reader there is an error.
-                with contextlib.suppress(OSError):
-                    self.held.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
-                    pipe.unlink()
-                    return
+        while not self._hold():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 pytest.fail(f"the command ended with {self._process.wait(0.02)}")
 
     def let_through(self):
         """Lets the workers go on that have halted."""
-        while self.held:
-            os.close(self.held.pop())
+        while self._held:
+            os.close(self._held.pop())
+
+    def _hold(self):
+        """Takes hold of a worker that has halted, and says whether there was one."""
+        for pipe in self._folder.iterdir():
+            # Without a reader there is an error.
+            with contextlib.suppress(OSError):
+                self._held.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+                pipe.unlink()
+                return True
+        return False
 
 
 def parts(folder):
     return {path.name for path in (folder / "parts").glob("shard-*.parquet") if "failed" not in path.name}
 
 
-def kill_after(num_parts, folder, songs, flags):
-    """Kills the command with SIGKILL in the midst of a shard, when so many are done, and returns the workers."""
+@pytest.mark.slow
+def test_killed_in_the_midst_of_a_shard_it_gives_the_same(run, finished, songs, flags, tmp_path):
+    folder = tmp_path / "set"
     process = start(songs, folder, *flags)
     with Gates(process) as gates:
         gates.wait()
-        while len(parts(folder)) < num_parts:
+        while not parts(folder):
             gates.let_through()
             gates.wait()
         descendants = psutil.Process(process.pid).children(recursive=True)
@@ -301,32 +308,35 @@ def kill_after(num_parts, folder, songs, flags):
         titles = {child: " ".join(child.cmdline()) for child in descendants}
         process.kill()
         process.wait()
-        # The worker goes on, until it finds out that it is alone.
-    return [child for child, title in titles.items() if "ray::" in title and "Agent" not in title]
-
-
-@pytest.mark.slow
-def test_killed_and_started_again_it_gives_the_same(run, finished, songs, flags, tmp_path):
-    folder = tmp_path / "set"
-    workers = kill_after(1, folder, songs, flags)
     assert parts(folder) and not (folder / "manifest.parquet").exists()
+    # The worker goes on, until it finds out that it is alone.
     outcome = run("sepnet.augment", songs, folder, *flags)
     assert outcome.status == 0, outcome.stderr
     assert_same_sets(folder, finished[0])
+    workers = [child for child, title in titles.items() if "ray::" in title and "Agent" not in title]
     assert workers
     psutil.wait_procs(workers)
 
 
 @pytest.mark.slow
-def test_killed_twice_it_gives_the_same(run, finished, songs, flags, tmp_path):
-    folder = tmp_path / "set"
-    workers = kill_after(0, folder, songs, flags)
-    # They may end a shard yet.
-    psutil.wait_procs(workers)
-    kill_after(2, folder, songs, flags)
+def test_killed_at_three_random_moments_it_gives_the_same(run, finished, songs, flags, tmp_path):
+    folder, seed = tmp_path / "set", random.randrange(1 << 32)
+    print(f"seed {seed}")
+    generator = random.Random(seed)
+    begin, end = ((finished[0] / name).stat().st_mtime for name in ("settings.json", "manifest.parquet"))
+    for _ in range(3):
+        process = start(songs, folder, *flags)
+        # Whatever the moment, it comes before the end.
+        with Gates(process, ["song5"]):
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(generator.uniform(0.2, 1) * (end - begin))
+            process.kill()
+            process.wait()
+        assert not (folder / "manifest.parquet").exists()
     outcome = run("sepnet.augment", songs, folder, *flags)
     assert outcome.status == 0, outcome.stderr
     assert_same_sets(folder, finished[0])
+    assert set(files(folder)) == set(files(finished[0]))
 
 
 @pytest.mark.slow
