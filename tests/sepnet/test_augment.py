@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import uuid
 
 import numpy as np
 import psutil
@@ -25,6 +26,7 @@ import soundfile
 from pipelines.audio.reading import read_streams
 from sepnet.augmentation.engine import threads_per_worker
 from tests.conftest import REPOSITORY
+from tests.page_reader import read_page
 
 # Its words are part of the set, so that a caption which does not survive is seen.
 CAPTION = 'A "slow" song\nin two lines, with \\ and 🎸'
@@ -337,6 +339,34 @@ def test_killed_at_three_random_moments_it_gives_the_same(run, finished, songs, 
     assert outcome.status == 0, outcome.stderr
     assert_same_sets(folder, finished[0])
     assert set(files(folder)) == set(files(finished[0]))
+
+
+@pytest.mark.slow
+def test_songs_and_sets_lie_in_buckets(run, s3_server, finished, songs, flags, tmp_path):
+    import s3fs
+
+    system, bucket = s3fs.S3FileSystem(use_listings_cache=False), f"test-{uuid.uuid4().hex}"
+    system.mkdir(bucket)
+    system.put(f"{songs.parent}/", f"{bucket}/songs/", recursive=True)
+    source, dest = f"s3://{bucket}/songs/songs.jsonl", f"s3://{bucket}/set"
+    process = start(source, dest, *flags)
+    with Gates(process) as gates:
+        gates.wait()
+        gates.let_through()
+        # The second shard with clips: the first one is there.
+        gates.wait()
+        process.kill()
+        process.wait()
+    assert system.exists(f"{bucket}/set/parts/shard-00001.parquet")
+    assert not system.exists(f"{bucket}/set/manifest.parquet")
+    outcome = run("sepnet.augment", source, dest, *flags)
+    assert outcome.status == 0, outcome.stderr
+    system.get(f"{bucket}/set/", str(tmp_path / "set"), recursive=True)
+    assert_same_sets(tmp_path / "set", finished[0])
+    assert set(files(tmp_path / "set")) == set(files(finished[0]))
+    outcome = run("sepnet.preview", dest, "--to", tmp_path / "page.html")
+    assert outcome.status == 0, outcome.stderr
+    assert len(read_page(tmp_path / "page.html").named("audio")) == 24
 
 
 @pytest.mark.slow
