@@ -112,7 +112,8 @@ def flags(saved_models, songs, recipe):
 def finished(run, songs, flags, tmp_path_factory):
     """The set of a run that nothing befell, and what the command said. Do not change it."""
     folder = tmp_path_factory.mktemp("finished") / "set"
-    outcome = run("sepnet.augment", songs, folder, *flags)
+    # What is deprecated is said on the standard error.
+    outcome = run("sepnet.augment", songs, folder, *flags, PYTHONWARNINGS="default::DeprecationWarning")
     assert outcome.status == 0, outcome.stderr
     return folder, outcome
 
@@ -235,6 +236,11 @@ def test_the_summary_is_printed_and_kept(finished, songs):
     assert re.search(r"songs +8 +1 could not be used, 0 in part alone: failed\.parquet", outcome.stdout)
     assert re.search(rf"clips +{len(rows)} ", outcome.stdout) and "hours of audio an hour" in outcome.stdout
     assert outcome.stdout.endswith(f"stem set:  {folder}\nnext:      python -m sepnet.preview {folder}\n")
+
+
+def test_nothing_that_is_deprecated_is_asked_of_ray(finished):
+    warnings = [line for line in finished[1].stderr.splitlines() if "DeprecationWarning: " in line]
+    assert not [line for line in warnings if "RayDeprecationWarning" in line or f"{REPOSITORY}/sepnet/" in line]
 
 
 def test_once_more_changes_nothing(run, finished, songs, flags):
