@@ -28,7 +28,7 @@ def start_ray(address: str | None, workers: int | None, model_bytes: int) -> int
         model_bytes: size of the model that the workers are to have.
 
     Raises:
-        UserError: Ray is not installed, or nothing answers.
+        UserError: Ray is not installed or does not start, or no cluster answers.
     """
     check_packages(["ray"], "sepnet.augment", "scale")
     # Ray reads it when it is imported.
@@ -41,8 +41,14 @@ def start_ray(address: str | None, workers: int | None, model_bytes: int) -> int
     settings = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         store, cores = STORE_BYTES + 2 * model_bytes, max(os.cpu_count() or 1, workers or 1)
-        with _without_greeting():
-            ray.init("local", num_cpus=cores, include_dashboard=False, object_store_memory=store, **settings)
+        try:
+            with _without_greeting():
+                ray.init("local", num_cpus=cores, include_dashboard=False, object_store_memory=store, **settings)
+        # Where a machine is too busy, Ray raises just that.
+        except Exception as error:
+            raise UserError(
+                f"Ray does not start here ({one_line(error)[:200]}); end other programs, or start again later"
+            ) from error
     else:
         try:
             _check_answers(address)

@@ -519,6 +519,13 @@ def test_a_place_that_cannot_be_written_is_one_line(run, songs, flags):
     assert_one_line(run("sepnet.augment", songs, "/proc/nowhere/set", *flags), "/proc/nowhere")
 
 
+def test_a_machine_on_which_ray_does_not_start_is_one_line(run, songs, flags, tmp_path):
+    if not os.path.isdir("/proc/self"):
+        pytest.skip("only Linux has /proc")
+    outcome = run("sepnet.augment", songs, tmp_path / "set", *flags, RAY_TMPDIR="/proc/nowhere")
+    assert_one_line(outcome, "Ray does not start here")
+
+
 @pytest.mark.slow
 def test_a_disk_that_fills_up_is_named(run, songs, flags, tmp_path):
     outcome = run("sepnet.augment", songs, tmp_path / "set", *flags, "--hook", f"{HOOK}_on_a_full_disk")
