@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 
 from pipelines.captioned.collection import read_collection
@@ -56,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         workers = start_ray(arguments.ray_address, arguments.workers, sum(map(len, model.values())))
         val_mse = contract.get("metrics", {}).get("val_mse")
-        job = Job(stem_set, songs, recipe, arguments.hook, threads_per_worker(workers), val_mse)
+        threads = threads_per_worker(workers)
+        job = Job(stem_set, songs, recipe, arguments.hook, threads, val_mse, run=uuid.uuid4().hex)
         begin = time.perf_counter()
         with progress_bar("separating", total=len(songs), unit="songs") as advance:
             advance(len(songs) - sum(len(job.songs_of(shard)) for shard in shards))

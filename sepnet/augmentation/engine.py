@@ -4,6 +4,8 @@ import contextlib
 import logging
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +14,7 @@ from sepnet.augmentation.worker import Job, Worker
 
 # For small rows and the model; Ray takes a third of the memory otherwise.
 STORE_BYTES = 80 << 20
-CONNECT_SECONDS = 5
+CONNECT_SECONDS, ANSWER_SECONDS = 5, 20
 # A shard that a worker is to make next waits with it, so that no worker waits for the driver.
 SHARDS_AT_WORKER = 2
 
@@ -26,7 +28,7 @@ def start_ray(address: str | None, workers: int | None, model_bytes: int) -> int
         model_bytes: size of the model that the workers are to have.
 
     Raises:
-        UserError: Ray is not installed, or nothing answers.
+        UserError: Ray is not installed or does not start, or no cluster answers.
     """
     check_packages(["ray"], "sepnet.augment", "scale")
     # Ray reads it when it is imported.
@@ -39,13 +41,17 @@ def start_ray(address: str | None, workers: int | None, model_bytes: int) -> int
     settings = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         store, cores = STORE_BYTES + 2 * model_bytes, max(os.cpu_count() or 1, workers or 1)
-        with _without_greeting():
-            ray.init("local", num_cpus=cores, include_dashboard=False, object_store_memory=store, **settings)
-    else:
-        host, _, port = address.rpartition(":")
         try:
-            # Ray itself would wait for minutes, and end the process.
-            socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+            with _without_greeting():
+                ray.init("local", num_cpus=cores, include_dashboard=False, object_store_memory=store, **settings)
+        # Where a machine is too busy, Ray raises just that.
+        except Exception as error:
+            raise UserError(
+                f"Ray does not start here ({one_line(error)[:200]}); end other programs, or start again later"
+            ) from error
+    else:
+        try:
+            _check_answers(address)
             with _without_greeting():
                 ray.init(address, **settings)
         except (OSError, ValueError, RuntimeError, RayError) as error:
@@ -59,6 +65,24 @@ def start_ray(address: str | None, workers: int | None, model_bytes: int) -> int
     if workers > room:
         raise UserError(f"--workers is {workers}; the cluster has room for {room}")
     return workers
+
+
+def _check_answers(address: str) -> None:
+    """Raises an `OSError` or a `ValueError` where no head node answers.
+
+    What listens at a port may be anything, and `ray.init` waits for minutes there and ends the process. So Ray's own
+    command asks, in a process that can be ended.
+    """
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    command = [sys.executable, "-m", "ray.scripts.scripts", "status", "--address", address]
+    try:
+        asked = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=ANSWER_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise TimeoutError(f"what listens there has said nothing for {ANSWER_SECONDS} s") from error
+    if asked.returncode:
+        said = asked.stderr.decode(errors="replace").strip() or f"status {asked.returncode}"
+        raise ConnectionError(said.splitlines()[-1])
 
 
 @contextlib.contextmanager

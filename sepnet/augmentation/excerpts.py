@@ -1,7 +1,7 @@
 """Songs cut into excerpts as long as a clip, with what a model makes of them, as a stream."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -20,7 +20,9 @@ class Placed:
     excerpt: Excerpt
 
 
-def excerpts(song: CaptionedSong, separator: Separator, clip_seconds: float, *, with_tempo: bool) -> Iterator[Placed]:
+def excerpts(
+    song: CaptionedSong, separator: Separator, clip_seconds: float, *, with_tempo: bool, note: Callable[[str], None]
+) -> Iterator[Placed]:
     """Separates a song and yields its excerpts in order.
 
     What is left at the end, shorter than a clip, is in none; of a song that is shorter than a clip it is the only one.
@@ -31,6 +33,7 @@ def excerpts(song: CaptionedSong, separator: Separator, clip_seconds: float, *, 
         separator: of a model.
         clip_seconds: length of an excerpt.
         with_tempo: estimate tempo and key of each.
+        note: is called at the end if something could not be decoded, or was passed over.
 
     Raises:
         UserError: the song cannot be read to its end, or not separated.
@@ -64,3 +67,5 @@ def excerpts(song: CaptionedSong, separator: Separator, clip_seconds: float, *, 
                 start += size
         if not start:
             yield cut(0, len(waiting[""]))
+        if recording.remarks():
+            note(recording.remarks())

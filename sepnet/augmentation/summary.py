@@ -71,7 +71,11 @@ def print_summary(summary: dict[str, Any]) -> None:
     """Prints a summary as a table."""
     whole = summary["set"]
     rows = [
-        ("songs", f"{whole['num_songs']:,}", f"{whole['num_failed']:,} could not be used: failed.parquet"),
+        (
+            "songs",
+            f"{whole['num_songs']:,}",
+            f"{whole['num_failed']:,} could not be used, {whole['num_partial']:,} in part alone: failed.parquet",
+        ),
         ("clips", f"{whole['num_clips']:,}", f"{whole['clip_seconds'] / 3600:.2f} h, {whole['num_passing']:,} pass"),
         *(("", f"{count:,}", f"do not pass: {reason}") for reason, count in whole["reasons"].items()),
     ]

@@ -5,7 +5,7 @@ import os
 import pathlib
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from sepnet.clips.captions import Hook, load_hook
 from sepnet.clips.make import Clip, clips_of, remixes_of
 from sepnet.clips.measures import ratio_db, silence
 from sepnet.clips.recipes import ClipKind, Recipe
+from sepnet.stem_sets.attempts import Attempts
 from sepnet.stem_sets.stem_set import StemSet
 
 
@@ -31,6 +32,7 @@ class Job:
         hook: `module:function` for captions; empty for none.
         num_threads: that a worker's model runs on.
         val_mse: of the model, if its contract says.
+        run: a name that no other run has.
     """
 
     stem_set: StemSet
@@ -39,6 +41,7 @@ class Job:
     hook: str
     num_threads: int
     val_mse: float | None
+    run: str
 
     def songs_of(self, shard: int) -> Sequence[CaptionedSong]:
         """The songs that share a shard."""
@@ -83,8 +86,10 @@ class Worker:
         """
         begin, ran = time.perf_counter(), self.model.seconds
         made = _Made(self)
-        if not self.job.stem_set.is_done(shard):
-            self.job.stem_set.write_shard(shard, made.clips(self.job.songs_of(shard)), made.failed)
+        stem_set = self.job.stem_set
+        if not stem_set.is_done(shard):
+            attempts = Attempts(stem_set.destination, shard, self.job.run)
+            stem_set.write_shard(shard, made.clips(self.job.songs_of(shard), attempts), made.failed)
         return {
             "audio_seconds": made.audio_seconds,
             "joules": made.joules,
@@ -98,25 +103,39 @@ class _Made:
 
     def __init__(self, worker: Worker):
         self._worker = worker
-        self.failed: list[dict[str, str]] = []
+        self.failed: list[dict[str, Any]] = []
         self.audio_seconds = self.joules = 0.0
 
-    def clips(self, songs: Sequence[CaptionedSong]) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+    def clips(self, songs: Sequence[CaptionedSong], attempts: Attempts) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
         """Yields the rows and the audio of all songs, and then those of remixes, of each song's loudest excerpt."""
         loudest: dict[str, Placed] = {}
         for song in songs:
-            try:
-                yield from self._song(song, loudest)
-            except UserError as error:
-                loudest.pop(song.id, None)
-                self.failed.append({"song_id": song.id, "reason": str(error)})
-        yield from self._remixes(list(loudest.values()))
+            reasons, num_clips = [], 0
+            if fault := attempts.fault(song.id):
+                reasons.append(fault)
+            else:
+                attempts.begin(song.id)
+                try:
+                    for clip in self._song(song, loudest, reasons.append):
+                        yield clip
+                        num_clips += 1
+                except UserError as error:
+                    loudest.pop(song.id, None)
+                    reasons.append(str(error))
+            if reasons:
+                self.failed.append({"song_id": song.id, "reason": "; ".join(reasons), "num_clips": num_clips})
+        yield from self._remixes(list(loudest.values()), attempts)
+        attempts.end()
 
-    def _song(self, song: CaptionedSong, loudest: dict[str, Placed]) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+    def _song(
+        self, song: CaptionedSong, loudest: dict[str, Placed], note: Callable[[str], None]
+    ) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
         worker, recipe = self._worker, self._worker.job.recipe
         seconds, joules = worker.model.seconds, worker.meter.joules
         most = -1.0
-        for placed in excerpts(song, worker.separator, recipe.clip_seconds, with_tempo=recipe.needs_tempo_and_key):
+        for placed in excerpts(
+            song, worker.separator, recipe.clip_seconds, with_tempo=recipe.needs_tempo_and_key, note=note
+        ):
             # Some networks make sound of silence.
             is_heard = silence(placed.excerpt.mixture, placed.excerpt.sample_rate) < 1
             clips = list(clips_of(placed.excerpt, recipe, worker.hook)) if is_heard else []
@@ -131,8 +150,9 @@ class _Made:
             if recipe.has_remixes and power > most:
                 most, loudest[song.id] = power, placed
 
-    def _remixes(self, placed: Sequence[Placed]) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+    def _remixes(self, placed: Sequence[Placed], attempts: Attempts) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
         for first in placed:
+            attempts.begin(first.excerpt.song)
             for place, second in enumerate(placed):
                 rates = {(each.excerpt.sample_rate, each.excerpt.mixture.shape[1]) for each in (first, second)}
                 if first is second or len(rates) > 1:

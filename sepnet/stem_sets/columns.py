@@ -63,22 +63,27 @@ def clip_schema() -> "pyarrow.Schema":
             _column("model", text, "name of the model"),
             _column("model_version", text, "version of the model"),
             _column("val_mse", number, "error of the model on its validation songs", "full scale squared", True),
-            _column("separation_seconds", number, "time that the clip's share of the separation took", "s"),
-            _column("separation_joules", number, "energy of that share, where it was measured", "J", True),
+            _column(
+                "separation_seconds", number, "time that the clip's share of the separation took; 0 for a remix", "s"
+            ),
+            _column(
+                "separation_joules", number, "energy of that share, where it was measured; 0 for a remix", "J", True
+            ),
         ]
     )
 
 
 @functools.cache
 def failed_schema() -> "pyarrow.Schema":
-    """The columns of `failed.parquet`, a row for each song that went wrong."""
+    """The columns of `failed.parquet`, a row for each song that is not in the set, or not all of it."""
     import pyarrow as pa
 
     return pa.schema(
         [
             _column("song_id", pa.string(), "id of the song"),
             _column("shard", pa.int32(), "number of the shard that it belongs to"),
-            _column("reason", pa.string(), "what went wrong"),
+            _column("reason", pa.string(), "what went wrong, or was passed over"),
+            _column("num_clips", pa.int32(), "clips of it that are in the set all the same"),
         ]
     )
 

@@ -57,6 +57,21 @@ class Destination:
         names = (path.rstrip("/").rpartition("/")[2] for path in paths)
         return sorted(name for name in names if not name.startswith("."))
 
+    def read(self, name: str) -> bytes | None:
+        """What is in a small file; None if there is none."""
+        system, path = open_place(self.address_of(name))
+        with reaching(self.address):
+            try:
+                return system.cat_file(path)
+            except FileNotFoundError:
+                return None
+
+    def remove(self, name: str) -> None:
+        """Removes a file, if there is one."""
+        system, path = open_place(self.address_of(name))
+        with reaching(self.address), contextlib.suppress(FileNotFoundError):
+            system.rm_file(path)
+
     @contextlib.contextmanager
     def open(self, name: str, block_bytes: int | None = None) -> Iterator[BinaryIO]:
         """Opens a file for reading; of one elsewhere so much more is read each time than is asked for, or as usual."""

@@ -16,6 +16,7 @@ import numpy as np
 from pipelines.errors import UserError, check_packages
 from pipelines.storage import check_name
 from sepnet.separation.stem_files import encode_clip
+from sepnet.stem_sets.attempts import ATTEMPTS_SUFFIX
 from sepnet.stem_sets.columns import clip_schema, failed_schema, names_beside_audio
 from sepnet.stem_sets.destination import Destination
 from sepnet.stem_sets.settings import StemSetSettings
@@ -40,7 +41,8 @@ class Totals:
 
     Attributes:
         num_songs: of the collection.
-        num_failed: songs that are listed in `failed.parquet`.
+        num_failed: songs that are listed in `failed.parquet` and have no clips.
+        num_partial: songs that are listed there and have clips.
         num_clips: all clips, and `num_passing` those of them that pass the quality gate.
         clip_seconds: length of all clips together.
         reasons: how many clips do not pass, by reason; a clip may have several.
@@ -51,6 +53,7 @@ class Totals:
 
     num_songs: int
     num_failed: int
+    num_partial: int
     num_clips: int
     num_passing: int
     clip_seconds: float
@@ -107,7 +110,7 @@ class StemSet:
         return [shard for shard in range(self.settings.num_shards) if _part(shard, PART_SUFFIX) not in done]
 
     def write_shard(
-        self, shard: int, clips: Iterable[tuple[Mapping[str, Any], np.ndarray]], failed: Iterable[Mapping[str, str]]
+        self, shard: int, clips: Iterable[tuple[Mapping[str, Any], np.ndarray]], failed: Iterable[Mapping[str, Any]]
     ) -> None:
         """Writes a shard: its audio, then its failed songs, then its part. Of two writers the first to end counts.
 
@@ -116,7 +119,7 @@ class StemSet:
             clips: each with its columns but for `num_channels`, `shard`, `file`, `member` and `sha256`, and its audio,
                 float32 `[num_samples, num_channels]` at the row's `sample_rate`. Its `id` is the song's, `/` and a name
                 without `/`. They are taken one by one.
-            failed: `song_id` and `reason` of the songs that went wrong; read when there are no more clips.
+            failed: `song_id`, `reason` and `num_clips` of the songs that went wrong; read when there are no more clips.
 
         Raises:
             UserError: it cannot be written. Nothing of the shard counts then.
@@ -153,6 +156,10 @@ class StemSet:
             totals = self._totals(failed, manifest)
             self.destination.put(failed, FAILED)
             self.destination.put(manifest, MANIFEST)
+        # A worker that was killed may have been at a shard that another run has ended.
+        for name in self.destination.names("parts"):
+            if name.endswith(ATTEMPTS_SUFFIX):
+                self.destination.remove(f"parts/{name}")
         return totals
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
@@ -180,9 +187,11 @@ class StemSet:
         snr = snr.set_column(0, "source", pyarrow.compute.list_element(snr["sources"], 0))
         means = snr.group_by("source").aggregate([(name, "mean") for name in SNR]).sort_by("source").to_pylist()
         measured = [value for value in joules if value is not None]
+        has_clips = pyarrow.parquet.read_table(failed, columns=["num_clips"])["num_clips"].to_numpy() > 0
         return Totals(
             num_songs=self.settings.num_songs,
-            num_failed=pyarrow.parquet.read_metadata(failed).num_rows,
+            num_failed=int(np.sum(~has_clips)),
+            num_partial=int(np.sum(has_clips)),
             num_clips=pyarrow.parquet.read_metadata(manifest).num_rows,
             num_passing=sums["passes"],
             clip_seconds=float(sums["duration_seconds"]),

@@ -3,16 +3,20 @@
 import collections
 import contextlib
 import hashlib
+import http.server
 import io
 import json
 import os
 import pathlib
+import random
 import re
 import shutil
 import socket
 import subprocess
 import sys
 import tarfile
+import threading
+import uuid
 
 import numpy as np
 import psutil
@@ -22,6 +26,7 @@ import soundfile
 from pipelines.audio.reading import read_streams
 from sepnet.augmentation.engine import threads_per_worker
 from tests.conftest import REPOSITORY
+from tests.page_reader import read_page
 
 # Its words are part of the set, so that a caption which does not survive is seen.
 CAPTION = 'A "slow" song\nin two lines, with \\ and 🎸'
@@ -107,7 +112,8 @@ def flags(saved_models, songs, recipe):
 def finished(run, songs, flags, tmp_path_factory):
     """The set of a run that nothing befell, and what the command said. Do not change it."""
     folder = tmp_path_factory.mktemp("finished") / "set"
-    outcome = run("sepnet.augment", songs, folder, *flags)
+    # What is deprecated is said on the standard error.
+    outcome = run("sepnet.augment", songs, folder, *flags, PYTHONWARNINGS="default::DeprecationWarning")
     assert outcome.status == 0, outcome.stderr
     return folder, outcome
 
@@ -227,9 +233,14 @@ def test_the_summary_is_printed_and_kept(finished, songs):
     assert rates["joules_per_audio_hour"] == pytest.approx(run["joules"] / 21 * 3600)
     assert million["days_here"] == pytest.approx(1e6 * run["seconds"] / 8 / 86_400)
     assert million["days_on_cluster"] == pytest.approx(million["days_here"] / 100)
-    assert re.search(r"songs +8 +1 could not be used: failed\.parquet", outcome.stdout)
+    assert re.search(r"songs +8 +1 could not be used, 0 in part alone: failed\.parquet", outcome.stdout)
     assert re.search(rf"clips +{len(rows)} ", outcome.stdout) and "hours of audio an hour" in outcome.stdout
     assert outcome.stdout.endswith(f"stem set:  {folder}\nnext:      python -m sepnet.preview {folder}\n")
+
+
+def test_nothing_that_is_deprecated_is_asked_of_ray(finished):
+    warnings = [line for line in finished[1].stderr.splitlines() if "DeprecationWarning: " in line]
+    assert not [line for line in warnings if "RayDeprecationWarning" in line or f"{REPOSITORY}/sepnet/" in line]
 
 
 def test_once_more_changes_nothing(run, finished, songs, flags):
@@ -242,56 +253,62 @@ def test_once_more_changes_nothing(run, finished, songs, flags):
 
 
 def start(*arguments):
-    """Starts the command. What it says is lost: of a killed one, workers may hold the pipe for a while."""
+    """Starts the command. It is given no pipe: of a killed one, workers may hold it for a while."""
     command = [sys.executable, "-m", "sepnet.augment", *map(str, arguments)]
     return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 class Gates:
-    """Pipes at which workers halt until they are let through: one in the midst of each shard that has clips."""
+    """Pipes at which workers halt until they are let through; by default one in the midst of each shard with clips."""
 
-    def __init__(self, process):
-        self._process, self._folder = process, pathlib.Path(os.environ["GATES"])
-        self.held = []
+    def __init__(self, process, names=("song1", "song3", "song5")):
+        self._process, self._folder, self._names = process, pathlib.Path(os.environ["GATES"]), names
+        self._held = []
 
     def __enter__(self):
-        for name in ("song1", "song3", "song5"):
+        for name in self._names:
             os.mkfifo(self._folder / name)
         return self
 
     def __exit__(self, *exception):
+        self._hold()
         for pipe in self._folder.iterdir():
             pipe.unlink()
         self.let_through()
 
     def wait(self):
         """Waits until one more worker has halted."""
-        while True:
-            for pipe in self._folder.iterdir():
-                # Without a reader there is an error.
-                with contextlib.suppress(OSError):
-                    self.held.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
-                    pipe.unlink()
-                    return
+        while not self._hold():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 pytest.fail(f"the command ended with {self._process.wait(0.02)}")
 
     def let_through(self):
         """Lets the workers go on that have halted."""
-        while self.held:
-            os.close(self.held.pop())
+        while self._held:
+            os.close(self._held.pop())
+
+    def _hold(self):
+        """Takes hold of a worker that has halted, and says whether there was one."""
+        for pipe in self._folder.iterdir():
+            # Without a reader there is an error.
+            with contextlib.suppress(OSError):
+                self._held.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+                pipe.unlink()
+                return True
+        return False
 
 
 def parts(folder):
     return {path.name for path in (folder / "parts").glob("shard-*.parquet") if "failed" not in path.name}
 
 
-def kill_after(num_parts, folder, songs, flags):
-    """Kills the command with SIGKILL in the midst of a shard, when so many are done, and returns the workers."""
+@pytest.mark.slow
+def test_killed_in_the_midst_of_a_shard_it_gives_the_same(run, finished, songs, flags, tmp_path):
+    folder = tmp_path / "set"
     process = start(songs, folder, *flags)
     with Gates(process) as gates:
         gates.wait()
-        while len(parts(folder)) < num_parts:
+        while not parts(folder):
             gates.let_through()
             gates.wait()
         descendants = psutil.Process(process.pid).children(recursive=True)
@@ -299,32 +316,63 @@ def kill_after(num_parts, folder, songs, flags):
         titles = {child: " ".join(child.cmdline()) for child in descendants}
         process.kill()
         process.wait()
-        # The worker goes on, until it finds out that it is alone.
-    return [child for child, title in titles.items() if "ray::" in title and "Agent" not in title]
-
-
-@pytest.mark.slow
-def test_killed_and_started_again_it_gives_the_same(run, finished, songs, flags, tmp_path):
-    folder = tmp_path / "set"
-    workers = kill_after(1, folder, songs, flags)
     assert parts(folder) and not (folder / "manifest.parquet").exists()
+    # The worker goes on, until it finds out that it is alone.
     outcome = run("sepnet.augment", songs, folder, *flags)
     assert outcome.status == 0, outcome.stderr
     assert_same_sets(folder, finished[0])
+    workers = [child for child, title in titles.items() if "ray::" in title and "Agent" not in title]
     assert workers
     psutil.wait_procs(workers)
 
 
 @pytest.mark.slow
-def test_killed_twice_it_gives_the_same(run, finished, songs, flags, tmp_path):
-    folder = tmp_path / "set"
-    workers = kill_after(0, folder, songs, flags)
-    # They may end a shard yet.
-    psutil.wait_procs(workers)
-    kill_after(2, folder, songs, flags)
+def test_killed_at_three_random_moments_it_gives_the_same(run, finished, songs, flags, tmp_path):
+    folder, seed = tmp_path / "set", random.randrange(1 << 32)
+    print(f"seed {seed}")
+    generator = random.Random(seed)
+    begin, end = ((finished[0] / name).stat().st_mtime for name in ("settings.json", "manifest.parquet"))
+    for _ in range(3):
+        process = start(songs, folder, *flags)
+        # Whatever the moment, it comes before the end.
+        with Gates(process, ["song5"]):
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(generator.uniform(0.2, 1) * (end - begin))
+            process.kill()
+            process.wait()
+        assert not (folder / "manifest.parquet").exists()
     outcome = run("sepnet.augment", songs, folder, *flags)
     assert outcome.status == 0, outcome.stderr
     assert_same_sets(folder, finished[0])
+    assert set(files(folder)) == set(files(finished[0]))
+
+
+@pytest.mark.slow
+def test_songs_and_sets_lie_in_buckets(run, s3_server, finished, songs, flags, tmp_path):
+    import s3fs
+
+    system, bucket = s3fs.S3FileSystem(use_listings_cache=False), f"test-{uuid.uuid4().hex}"
+    system.mkdir(bucket)
+    system.put(f"{songs.parent}/", f"{bucket}/songs/", recursive=True)
+    source, dest = f"s3://{bucket}/songs/songs.jsonl", f"s3://{bucket}/set"
+    process = start(source, dest, *flags)
+    with Gates(process) as gates:
+        gates.wait()
+        gates.let_through()
+        # The second shard with clips: the first one is there.
+        gates.wait()
+        process.kill()
+        process.wait()
+    assert system.exists(f"{bucket}/set/parts/shard-00001.parquet")
+    assert not system.exists(f"{bucket}/set/manifest.parquet")
+    outcome = run("sepnet.augment", source, dest, *flags)
+    assert outcome.status == 0, outcome.stderr
+    system.get(f"{bucket}/set/", str(tmp_path / "set"), recursive=True)
+    assert_same_sets(tmp_path / "set", finished[0])
+    assert set(files(tmp_path / "set")) == set(files(finished[0]))
+    outcome = run("sepnet.preview", dest, "--to", tmp_path / "page.html")
+    assert outcome.status == 0, outcome.stderr
+    assert len(read_page(tmp_path / "page.html").named("audio")) == 24
 
 
 @pytest.mark.slow
@@ -345,6 +393,22 @@ def test_a_node_that_dies_changes_nothing(finished, songs, flags, tmp_path):
     finally:
         cluster.shutdown()
     assert_same_sets(folder, finished[0])
+
+
+@pytest.mark.slow
+def test_a_song_that_kills_its_workers_is_listed(run, finished, songs, flags, tmp_path):
+    folder = tmp_path / "set"
+    outcome = run("sepnet.augment", songs, folder, *flags, "--hook", f"{HOOK}_that_kills")
+    assert outcome.status == 0 and not outcome.stderr, outcome.stderr
+    damaged, killing = table(folder, "failed").to_pylist()
+    assert damaged["song_id"] == "damaged" and (killing["song_id"], killing["shard"]) == ("song2", 2)
+    assert killing["reason"].startswith("3 workers died at it")
+    clips = [
+        {(row["id"], row["sha256"]) for row in table(each).to_pylist() if row["song_id"] != "song2"}
+        for each in (folder, finished[0])
+    ]
+    assert clips[0] == clips[1] and len(clips[0]) == table(folder).num_rows
+    assert all(path.suffix == ".parquet" for path in (folder / "parts").iterdir())
 
 
 @pytest.fixture(scope="module")
@@ -427,10 +491,39 @@ def test_an_address_where_nothing_answers_is_one_line(run, songs, flags, tmp_pat
     assert_one_line(outcome, f"no Ray cluster answers at '{address}'")
 
 
+@pytest.fixture(params=["nothing", "http"])
+def not_ray(request):
+    """The address of a port where something listens that says nothing, or is a web server."""
+    if request.param == "nothing":
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            yield f"127.0.0.1:{listening.getsockname()[1]}"
+        return
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.slow
+def test_what_answers_and_is_no_ray_is_one_line(run, songs, flags, tmp_path, not_ray):
+    # Ray by itself ends the process after minutes, with a page.
+    outcome = run("sepnet.augment", songs, tmp_path / "set", *flags, "--ray-address", not_ray, timeout=60)
+    assert_one_line(outcome, f"no Ray cluster answers at '{not_ray}'")
+
+
 def test_a_place_that_cannot_be_written_is_one_line(run, songs, flags):
     if not os.path.isdir("/proc/self"):
         pytest.skip("only Linux has /proc")
     assert_one_line(run("sepnet.augment", songs, "/proc/nowhere/set", *flags), "/proc/nowhere")
+
+
+def test_a_machine_on_which_ray_does_not_start_is_one_line(run, songs, flags, tmp_path):
+    if not os.path.isdir("/proc/self"):
+        pytest.skip("only Linux has /proc")
+    outcome = run("sepnet.augment", songs, tmp_path / "set", *flags, RAY_TMPDIR="/proc/nowhere")
+    assert_one_line(outcome, "Ray does not start here")
 
 
 @pytest.mark.slow

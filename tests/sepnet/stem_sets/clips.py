@@ -92,8 +92,8 @@ def clips(shard: int, end: int | None = None, **changes) -> Iterator[tuple[dict[
         signal.raise_signal(signal.SIGKILL)
 
 
-def failures(shard: int) -> list[dict[str, str]]:
-    return [{"song_id": f"album/bad {shard}", "reason": "no audio in it"}]
+def failures(shard: int) -> list[dict[str, Any]]:
+    return [{"song_id": f"album/bad {shard}", "reason": "no audio in it", "num_clips": shard}]
 
 
 def write(stem_set: StemSet, **changes) -> StemSet:

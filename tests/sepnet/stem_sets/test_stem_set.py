@@ -99,7 +99,8 @@ def test_totals_count_what_is_there(tmp_path):
     stem_set = write(StemSet.create_or_continue(str(tmp_path / "set"), settings()))
     assert dataclasses.asdict(stem_set.finish()) == {
         "num_songs": 5,
-        "num_failed": 3,
+        "num_failed": 1,
+        "num_partial": 2,
         "num_clips": NUM_CLIPS,
         "num_passing": 6,
         "clip_seconds": 0.25 * NUM_CLIPS,
