@@ -8,7 +8,6 @@ import numpy as np
 from pipelines.audio.reading import open_audio
 from pipelines.captioned.songs import CaptionedSong
 from sepnet.clips.make import Excerpt
-from sepnet.clips.tempo_and_key import tempo_and_key
 from sepnet.separation.separator import Separator
 
 
@@ -21,7 +20,7 @@ class Placed:
 
 
 def excerpts(
-    song: CaptionedSong, separator: Separator, clip_seconds: float, *, with_tempo: bool, note: Callable[[str], None]
+    song: CaptionedSong, separator: Separator, clip_seconds: float, note: Callable[[str], None]
 ) -> Iterator[Placed]:
     """Separates a song and yields its excerpts in order.
 
@@ -32,7 +31,6 @@ def excerpts(
         song: of a collection.
         separator: of a model.
         clip_seconds: length of an excerpt.
-        with_tempo: estimate tempo and key of each.
         note: is called at the end if something could not be decoded, or was passed over.
 
     Raises:
@@ -54,9 +52,8 @@ def excerpts(
             mixture, *estimates = (held[:length] for held in waiting.values())
             for name, held in waiting.items():
                 waiting[name] = held[length:]
-            found = tempo_and_key(mixture, sample_rate) if with_tempo else None
             stems = dict(zip(separator.sources, estimates, strict=True))
-            return Placed(start / sample_rate, Excerpt(song.id, song.caption, sample_rate, mixture, stems, found))
+            return Placed(start / sample_rate, Excerpt(song.id, song.caption, sample_rate, mixture, stems))
 
         start = 0
         for stems in separator.separate_blocks(listened(), sample_rate, num_channels):

@@ -1,6 +1,7 @@
 """What a worker does: separates the songs of a shard, makes clips of them and writes the shard."""
 
 import dataclasses
+import functools
 import os
 import pathlib
 import tempfile
@@ -12,11 +13,13 @@ import numpy as np
 
 from pipelines.captioned.songs import CaptionedSong
 from pipelines.errors import UserError
+from pipelines.threads import run_ahead
 from sepnet.augmentation.excerpts import Placed, excerpts
 from sepnet.clips.captions import Hook, load_hook
 from sepnet.clips.make import Clip, clips_of, remixes_of
 from sepnet.clips.measures import ratio_db, silence
 from sepnet.clips.recipes import ClipKind, Recipe
+from sepnet.clips.tempo_and_key import tempo_and_key
 from sepnet.stem_sets.attempts import Attempts
 from sepnet.stem_sets.stem_set import StemSet
 
@@ -30,7 +33,7 @@ class Job:
         songs: of the collection, in its order.
         recipe: what is made of them.
         hook: `module:function` for captions; empty for none.
-        num_threads: that a worker's model runs on.
+        num_threads: that a worker's model runs on, and as many again that make clips.
         val_mse: of the model, if its contract says.
         run: a name that no other run has.
     """
@@ -84,18 +87,28 @@ class Worker:
         Raises:
             UserError: the shard cannot be written.
         """
-        begin, ran = time.perf_counter(), self.model.seconds
+        begin, ran, joules = time.perf_counter(), self.model.seconds, self.meter.joules
         made = _Made(self)
         stem_set = self.job.stem_set
         if not stem_set.is_done(shard):
             attempts = Attempts(stem_set.destination, shard, self.job.run)
-            stem_set.write_shard(shard, made.clips(self.job.songs_of(shard), attempts), made.failed)
+            clips = made.clips(self.job.songs_of(shard), attempts)
+            stem_set.write_shard(shard, clips, made.failed, num_threads=self.job.num_threads)
         return {
             "audio_seconds": made.audio_seconds,
-            "joules": made.joules,
+            "joules": self.meter.joules - joules,
             "seconds": time.perf_counter() - begin,
             "model_seconds": self.model.seconds - ran,
         }
+
+
+@dataclasses.dataclass(frozen=True)
+class _MadeOfExcerpt:
+    """The clips of an excerpt, their rows and audio, and the excerpt's energy, full scale 1."""
+
+    placed: Placed
+    clips: Sequence[tuple[dict[str, Any], np.ndarray]]
+    power: float
 
 
 class _Made:
@@ -103,8 +116,9 @@ class _Made:
 
     def __init__(self, worker: Worker):
         self._worker = worker
+        self._seconds, self._joules = worker.model.seconds, worker.meter.joules
         self.failed: list[dict[str, Any]] = []
-        self.audio_seconds = self.joules = 0.0
+        self.audio_seconds = 0.0
 
     def clips(self, songs: Sequence[CaptionedSong], attempts: Attempts) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
         """Yields the rows and the audio of all songs, and then those of remixes, of each song's loudest excerpt."""
@@ -130,35 +144,50 @@ class _Made:
     def _song(
         self, song: CaptionedSong, loudest: dict[str, Placed], note: Callable[[str], None]
     ) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
-        worker, recipe = self._worker, self._worker.job.recipe
-        seconds, joules = worker.model.seconds, worker.meter.joules
+        separator, recipe = self._worker.separator, self._worker.job.recipe
+        placed = excerpts(song, separator, recipe.clip_seconds, note)
         most = -1.0
-        for placed in excerpts(
-            song, worker.separator, recipe.clip_seconds, with_tempo=recipe.needs_tempo_and_key, note=note
-        ):
-            # Some networks make sound of silence.
-            is_heard = silence(placed.excerpt.mixture, placed.excerpt.sample_rate) < 1
-            clips = list(clips_of(placed.excerpt, recipe, worker.hook)) if is_heard else []
-            # The clips of an excerpt share what it took.
-            spent = (worker.model.seconds - seconds, worker.meter.joules - joules)
-            seconds, joules = seconds + spent[0], joules + spent[1]
-            self.audio_seconds += len(placed.excerpt.mixture) / placed.excerpt.sample_rate
-            self.joules += spent[1]
-            for clip in clips:
-                yield self._row(clip, placed, None, *(value / len(clips) for value in spent)), clip.audio
-            power = float(np.square(placed.excerpt.mixture).sum())
-            if recipe.has_remixes and power > most:
-                most, loudest[song.id] = power, placed
+        # The model is at the next excerpts while clips are made of the last ones.
+        for made in run_ahead(self._clips_of, map(self._with_cost, placed), self._worker.job.num_threads):
+            yield from made.clips
+            if recipe.has_remixes and made.power > most:
+                most, loudest[song.id] = made.power, made.placed
+
+    def _with_cost(self, placed: Placed) -> tuple[Placed, float, float]:
+        """An excerpt, and the seconds and joules since the last one; its clips share them."""
+        worker = self._worker
+        cost = worker.model.seconds - self._seconds, worker.meter.joules - self._joules
+        self._seconds, self._joules = self._seconds + cost[0], self._joules + cost[1]
+        self.audio_seconds += len(placed.excerpt.mixture) / placed.excerpt.sample_rate
+        return placed, *cost
+
+    def _clips_of(self, given: tuple[Placed, float, float]) -> _MadeOfExcerpt:
+        placed, *cost = given
+        recipe, excerpt = self._worker.job.recipe, placed.excerpt
+        if recipe.needs_tempo_and_key:
+            found = tempo_and_key(excerpt.mixture, excerpt.sample_rate)
+            excerpt = dataclasses.replace(excerpt, tempo_and_key=found)
+            placed = dataclasses.replace(placed, excerpt=excerpt)
+        # Some networks make sound of silence.
+        is_heard = silence(excerpt.mixture, excerpt.sample_rate) < 1
+        clips = list(clips_of(excerpt, recipe, self._worker.hook)) if is_heard else []
+        rows = [(self._row(clip, placed, None, *(value / len(clips) for value in cost)), clip.audio) for clip in clips]
+        return _MadeOfExcerpt(placed, rows, float(np.square(excerpt.mixture).sum()))
 
     def _remixes(self, placed: Sequence[Placed], attempts: Attempts) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
         for first in placed:
             attempts.begin(first.excerpt.song)
-            for place, second in enumerate(placed):
-                rates = {(each.excerpt.sample_rate, each.excerpt.mixture.shape[1]) for each in (first, second)}
-                if first is second or len(rates) > 1:
-                    continue
-                for clip in remixes_of(first.excerpt, second.excerpt, self._worker.job.recipe, self._worker.hook):
-                    yield self._row(clip, first, second, 0.0, 0.0, f"-{place:02d}"), clip.audio
+            others = [(place, second) for place, second in enumerate(placed) if second is not first]
+            for rows in run_ahead(functools.partial(self._remixes_of, first), others, self._worker.job.num_threads):
+                yield from rows
+
+    def _remixes_of(self, first: Placed, other: tuple[int, Placed]) -> list[tuple[dict[str, Any], np.ndarray]]:
+        place, second = other
+        rates = {(each.excerpt.sample_rate, each.excerpt.mixture.shape[1]) for each in (first, second)}
+        if len(rates) > 1:
+            return []
+        clips = remixes_of(first.excerpt, second.excerpt, self._worker.job.recipe, self._worker.hook)
+        return [(self._row(clip, first, second, 0.0, 0.0, f"-{place:02d}"), clip.audio) for clip in clips]
 
     def _row(
         self, clip: Clip, placed: Placed, other: Placed | None, seconds: float, joules: float, suffix: str = ""

@@ -2,6 +2,7 @@
 
 import importlib
 import string
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -59,7 +60,7 @@ def spoken(names: Sequence[str]) -> str:
 def load_hook(name: str) -> Hook:
     """Imports a function of the user's own, and returns it with its mistakes made a `UserError`.
 
-    It is called with a dict: `caption` (the song's), `template_caption` (what the recipe's template gives), `kind`,
+    It is called with a dict, by several threads one after the other: `caption` (the song's), `template_caption` (what the recipe's template gives), `kind`,
     `song` and `sources` (a list); of a remix also `other_caption`, `other_song` and `other_sources`. It returns the
     clip's caption.
 
@@ -84,9 +85,12 @@ def load_hook(name: str) -> Hook:
     if not callable(function):
         raise UserError(f"{module_name} has no function {function_name!r} for captions; define it, or name another")
 
+    one_at_a_time = threading.Lock()
+
     def caption(facts: dict[str, Any]) -> str:
         try:
-            text = function(facts)
+            with one_at_a_time:
+                text = function(facts)
         except Exception as error:
             raise UserError(f"{name} fails for song {facts['song']!r} ({_shown(error)}); mend the function") from error
         if not isinstance(text, str) or not text.strip():

@@ -1,6 +1,7 @@
 """Clips made of a stretch of a song and its stems, and of two such stretches."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Self
@@ -34,12 +35,15 @@ class Excerpt:
     estimates: Mapping[str, np.ndarray]
     tempo_and_key: TempoAndKey | None = None
 
+    @functools.cached_property
     def heard(self) -> list[str]:
         """The sources that are not silent from beginning to end, in order."""
         return [source for source, stem in self.estimates.items() if silence(stem, self.sample_rate) < 1]
 
     def cut(self, num_samples: int) -> Self:
-        """Its beginning."""
+        """Its beginning; itself where it is no longer than that."""
+        if num_samples == len(self.mixture):
+            return self
         estimates = {source: stem[:num_samples] for source, stem in self.estimates.items()}
         return dataclasses.replace(self, mixture=self.mixture[:num_samples], estimates=estimates)
 
@@ -113,7 +117,7 @@ def clips_of(excerpt: Excerpt, recipe: Recipe, hook: Hook | None = None) -> Iter
     Raises:
         UserError: the hook fails, or the audio has too many channels for its loudness to be measured.
     """
-    names, heard = list(excerpt.estimates), excerpt.heard()
+    names, heard = list(excerpt.estimates), excerpt.heard
     sums = []
     for number, clip in enumerate(recipe.clips):
         if clip.kind == ClipKind.REMIX or not {*clip.sources} <= {*heard}:
@@ -145,7 +149,7 @@ def remixes_of(first: Excerpt, second: Excerpt, recipe: Recipe, hook: Hook | Non
     """
     num_samples = min(len(first.mixture), len(second.mixture))
     first, second = (excerpt.cut(num_samples) for excerpt in (first, second))
-    heard, other_heard = first.heard(), second.heard()
+    heard, other_heard = first.heard, second.heard
     sums = []
     for number, clip in enumerate(recipe.clips):
         held = [name for name in clip.sources if name in heard]

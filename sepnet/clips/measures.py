@@ -71,8 +71,8 @@ def silence(audio: np.ndarray, sample_rate: int) -> float:
     A full-scale square wave has 0 dBFS. The last window may be shorter.
     """
     starts = np.arange(0, len(audio), max(round(SILENCE_WINDOW_SECONDS * sample_rate), 1))
-    powers = np.mean(np.square(audio, dtype=np.float64), axis=1)
-    windows = np.add.reduceat(powers, starts) / np.diff([*starts, len(audio)])
+    powers = np.einsum("ij,ij->i", audio, audio) / audio.shape[1]
+    windows = np.add.reduceat(powers, starts, dtype=np.float64) / np.diff([*starts, len(audio)])
     return round(float(np.mean(windows < 10 ** (SILENCE_DBFS / 10))), 6)
 
 
@@ -114,12 +114,16 @@ def cross_powers(signals: Sequence[np.ndarray], sample_rate: int) -> CrossPowers
         for signal in signals
     ]
     frames = [windows[:: frame_length // 2] for windows in frames]
-    powers = 0
+    powers = np.zeros((signals[0].shape[1], frame_length // 2 + 1, len(signals), len(signals)), np.complex128)
     for start in range(0, len(frames[0]), FRAMES_AT_ONCE):
+        # Each [num_frames, num_channels, num_bins].
         spectra = [rfft(windows[start : start + FRAMES_AT_ONCE] * window) for windows in frames]
-        # From [num_signals, num_frames, num_channels, num_bins].
-        by_bin = np.transpose(spectra, (2, 3, 0, 1))
-        powers = powers + (by_bin @ by_bin.conj().swapaxes(-1, -2)).astype(np.complex128)
+        for row, spectrum in enumerate(spectra):
+            conjugate = spectrum.conj()
+            for column in range(row, len(spectra)):
+                powers[..., row, column] += np.einsum("ijk,ijk->jk", spectra[column], conjugate).conj()
+    lower = np.tril_indices(len(signals), -1)
+    powers[..., lower[0], lower[1]] = powers[..., lower[1], lower[0]].conj()
     return CrossPowers(powers, len(frames[0]))
 
 

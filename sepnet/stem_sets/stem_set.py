@@ -15,6 +15,7 @@ import numpy as np
 
 from pipelines.errors import UserError, check_packages
 from pipelines.storage import check_name
+from pipelines.threads import run_ahead
 from sepnet.separation.stem_files import encode_clip
 from sepnet.stem_sets.attempts import ATTEMPTS_SUFFIX
 from sepnet.stem_sets.columns import clip_schema, failed_schema, names_beside_audio
@@ -110,7 +111,12 @@ class StemSet:
         return [shard for shard in range(self.settings.num_shards) if _part(shard, PART_SUFFIX) not in done]
 
     def write_shard(
-        self, shard: int, clips: Iterable[tuple[Mapping[str, Any], np.ndarray]], failed: Iterable[Mapping[str, Any]]
+        self,
+        shard: int,
+        clips: Iterable[tuple[Mapping[str, Any], np.ndarray]],
+        failed: Iterable[Mapping[str, Any]],
+        *,
+        num_threads: int = 1,
     ) -> None:
         """Writes a shard: its audio, then its failed songs, then its part. Of two writers the first to end counts.
 
@@ -120,13 +126,14 @@ class StemSet:
                 float32 `[num_samples, num_channels]` at the row's `sample_rate`. Its `id` is the song's, `/` and a name
                 without `/`. They are taken one by one.
             failed: `song_id`, `reason` and `num_clips` of the songs that went wrong; read when there are no more clips.
+            num_threads: that encode clips while the next ones are taken.
 
         Raises:
             UserError: it cannot be written. Nothing of the shard counts then.
         """
         with self.destination.working_folder() as folder:
             stage, part, failed_part = folder / "stage", folder / "part", folder / "failed"
-            _write_table(part, clip_schema(), self._rows(shard, clips, stage), ROWS_OF_SHARD)
+            _write_table(part, clip_schema(), self._rows(shard, clips, stage, num_threads), ROWS_OF_SHARD)
             failed_rows = [{**row, "shard": shard} for row in failed]
             _write_table(failed_part, failed_schema(), [_table(failed_rows, failed_schema())], ROWS_OF_SHARD)
             with self.destination.lock():
@@ -202,15 +209,23 @@ class StemSet:
         )
 
     def _rows(
-        self, shard: int, clips: Iterable[tuple[Mapping[str, Any], np.ndarray]], stage: pathlib.Path
+        self,
+        shard: int,
+        clips: Iterable[tuple[Mapping[str, Any], np.ndarray]],
+        stage: pathlib.Path,
+        num_threads: int,
     ) -> Iterator["pyarrow.Table"]:
         """Writes the audio of clips below a folder, and yields the whole row of each."""
         audio_format, seen = self.settings.audio_format, set()
+
+        def encoded(clip: tuple[Mapping[str, Any], np.ndarray]) -> tuple[Mapping[str, Any], np.ndarray, bytes, int]:
+            given, samples = clip
+            return given, samples, *encode_clip(samples, given["sample_rate"], audio_format)
+
         with contextlib.ExitStack() as stack:
             tar = None
-            for index, (given, samples) in enumerate(clips):
+            for index, (given, samples, audio, sample_rate) in enumerate(run_ahead(encoded, clips, num_threads)):
                 _check_id(given["id"], given["song_id"], seen)
-                audio, sample_rate = encode_clip(samples, given["sample_rate"], audio_format)
                 is_plain = self.settings.layout == "folder"
                 # Readers of shards take all behind a name's first dot for its suffix, and ids may hold dots.
                 key = given["id"] if is_plain else f"{shard:05d}-{index:05d}"

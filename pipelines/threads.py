@@ -1,0 +1,38 @@
+"""Work that threads do ahead of whoever takes it."""
+
+import collections
+import concurrent.futures
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+from pipelines.errors import UserError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def run_ahead(function: Callable[[Item], Result], items: Iterable[Item], num_threads: int) -> Iterator[Result]:
+    """Yields a function's results, in order, while threads are at the items that follow.
+
+    Items are taken in the calling thread, no more than one beyond those that the threads can be at. A `UserError` that
+    these raise comes after the results of the items before it.
+    """
+    waiting: collections.deque[concurrent.futures.Future] = collections.deque()
+    iterator, error = iter(items), None
+    with concurrent.futures.ThreadPoolExecutor(num_threads) as threads:
+        try:
+            while error is None:
+                try:
+                    waiting.append(threads.submit(function, next(iterator)))
+                except StopIteration:
+                    break
+                except UserError as raised:
+                    error = raised
+                if len(waiting) > num_threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            threads.shutdown(cancel_futures=True)
+    if error:
+        raise error
