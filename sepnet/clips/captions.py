@@ -60,9 +60,9 @@ def spoken(names: Sequence[str]) -> str:
 def load_hook(name: str) -> Hook:
     """Imports a function of the user's own, and returns it with its mistakes made a `UserError`.
 
-    It is called with a dict, by several threads one after the other: `caption` (the song's), `template_caption` (what the recipe's template gives), `kind`,
-    `song` and `sources` (a list); of a remix also `other_caption`, `other_song` and `other_sources`. It returns the
-    clip's caption.
+    It is called by several threads, one at a time, with a dict: `caption` (the song's), `template_caption` (what the
+    recipe's template gives), `kind`, `song` and `sources` (a list); of a remix also `other_caption`, `other_song` and
+    `other_sources`. It returns the clip's caption.
 
     Args:
         name: as `module:function`; the module lies in the current folder or is installed.
