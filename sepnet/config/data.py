@@ -35,7 +35,7 @@ class Data(Section):
 
     data: str | None = option(
         None,
-        "folder of songs or recordings, or musdb18-7s to download that preview (default: demo songs, made on first use)",
+        "folder of songs or recordings, or musdb18-7s to download that preview (default: demo songs, made once)",
     )
     sources: tuple[str, ...] = option(
         ("vocals", "drums", "bass", "other"),
