@@ -1,4 +1,4 @@
-"""`python -m pipelines.check PATH`: says what is in a folder of songs, and what is wrong with it."""
+"""`python -m pipelines.check PATH`: says what is in a folder of songs or recordings, and what is wrong with it."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--sources",
         default=DEFAULT_SOURCES,
         metavar="NAMES",
-        help="names of the sources that every song should have (default: %(default)s)",
+        help="names of the sources that every song should have, or of the folders of recordings (default: %(default)s)",
     )
     parser.add_argument("--all", action="store_true", help="list every song, not only those with problems")
     parser.add_argument("--json", action="store_true", help="print one JSON document, for programs")

@@ -34,7 +34,8 @@ class Data(Section):
     """Songs or recordings to read, and the segments cut out of them."""
 
     data: str | None = option(
-        None, "folder of songs, or musdb18-7s to download that preview (default: the demo songs, made on first use)"
+        None,
+        "folder of songs or recordings, or musdb18-7s to download that preview (default: demo songs, made once)",
     )
     sources: tuple[str, ...] = option(
         ("vocals", "drums", "bass", "other"),
