@@ -11,6 +11,7 @@ import pathlib
 import random
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -252,10 +253,10 @@ def test_once_more_changes_nothing(run, finished, songs, flags):
     assert files(folder) == before
 
 
-def start(*arguments):
+def start(*arguments, stderr=subprocess.DEVNULL, **options):
     """Starts the command. It is given no pipe: of a killed one, workers may hold it for a while."""
     command = [sys.executable, "-m", "sepnet.augment", *map(str, arguments)]
-    return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=stderr, **options)
 
 
 class Gates:
@@ -345,6 +346,41 @@ def test_killed_at_three_random_moments_it_gives_the_same(run, finished, songs, 
     assert outcome.status == 0, outcome.stderr
     assert_same_sets(folder, finished[0])
     assert set(files(folder)) == set(files(finished[0]))
+
+
+@pytest.mark.slow
+def test_ctrl_c_is_one_line_and_opus_in_folders_goes_on(run, finished, songs, flags, tmp_path):
+    folder, chosen = tmp_path / "set", [*flags, "--format", "opus", "--layout", "folder"]
+    with (tmp_path / "errors").open("w") as errors:
+        process = start(songs, folder, *chosen, stderr=errors, start_new_session=True)
+    with Gates(process) as gates:
+        gates.wait()
+        gates.let_through()
+        gates.wait()
+        # As a terminal does it.
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait() == 130
+    assert (tmp_path / "errors").read_text() == "interrupted\n"
+    written = {
+        row["file"]
+        for part in parts(folder)
+        for row in table(folder / "parts", part.removesuffix(".parquet")).to_pylist()
+    }
+    found = {path.relative_to(folder).as_posix() for path in (folder / "audio").rglob("*.opus")}
+    assert written == found and len(found) == 24
+    outcome = run("sepnet.augment", songs, folder, *chosen)
+    assert outcome.status == 0, outcome.stderr
+    rows, expected = (table(each).to_pylist() for each in (folder, finished[0]))
+    assert [row["id"] for row in rows] == [row["id"] for row in expected]
+    for row, other in zip(rows, expected, strict=True):
+        path = folder / row["file"]
+        assert path == folder / "audio" / f"{row['id']}.opus" and path.with_suffix(".txt").read_text() == row["caption"]
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == row["sha256"]
+        found, rate = soundfile.read(path)
+        lossless, _ = soundfile.read(io.BytesIO(audio_of(finished[0], other)))
+        assert (rate, found.shape) == (48_000, (48_000, 2)) and soundfile.info(path).subtype == "OPUS"
+        times = np.arange(44_100) / 44_100 * 48_000
+        assert np.corrcoef(np.interp(times, np.arange(48_000), found[:, 0]), lossless[:, 0])[0, 1] > 0.9, row["id"]
 
 
 @pytest.mark.slow
