@@ -12,14 +12,13 @@ import dataclasses
 import hashlib
 import itertools
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pipelines.audio.reading import SUFFIXES
 from pipelines.errors import UserError
 from pipelines.songs.files_below import files_below
 from pipelines.songs.layouts import (
     AUDIO_SUFFIXES,
-    SPLIT_FOLDERS,
     VALIDATION_SHARE,
     Song,
     is_hidden,
@@ -113,17 +112,14 @@ def same_content(recordings: Iterable[SourceFile]) -> Iterator[tuple[SourceFile,
                 yield other, recording
 
 
-def _has_songs(folders: dict[pathlib.Path, str], stems: Sequence[str]) -> bool:
-    """Says if there are songs with one of the stems, beside the folders of sources."""
-    beside = (
-        song
-        for folder, split in folders.items()
-        for song in songs_among(
-            [path for path in list_folder(folder) if path.name not in (*SPLIT_FOLDERS, *stems)], split
-        )
-    )
+def _has_songs(folders: Mapping[pathlib.Path, str], stems: Sequence[str]) -> bool:
+    """Says if there are songs: of another layout than folders, or folders with one of the stems, beside the sources."""
     files = [f"{stem}{suffix}" for stem, suffix in itertools.product(stems, AUDIO_SUFFIXES)]
-    return any(song.made_stems or any((song.path / file).exists() for file in files) for song in beside)
+    return any(
+        type(song) is not Song or (song.name not in stems and any((song.path / file).exists() for file in files))
+        for folder, split in folders.items()
+        for song in songs_among([entry for entry in list_folder(folder) if entry not in folders], split)
+    )
 
 
 def _recordings_in(folder: pathlib.Path, root: pathlib.Path, split: str, stem: str) -> list[SourceFile]:
