@@ -34,9 +34,9 @@ SHOWN_DIGITS = {"si_sdr": 1, **DIGITS}
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the benchmark."""
     arguments = _parser().parse_args(argv)
-    models, parts = read_models(arguments.models)
+    models, parts, num_channels = read_models(arguments.models)
     speech_sources(arguments.source, parts, quick=False)
-    data = data_of(parts, section_from_flags(Data, arguments))
+    data = data_of(parts, num_channels, section_from_flags(Data, arguments))
     tracks = config_tracks(data)["test"]
     if len(tracks) < 2:
         raise UserError(f"{data_root(data)} has {len(tracks)} songs in its test split; give 2 or more")

@@ -51,7 +51,7 @@ def test_speech_comes_out_of_noise_by_the_command(run, voice, noisy, tmp_path):
     soundfile.write(tmp_path / "noisy.wav", noisy, sample_rate, "FLOAT")
     outcome = run("sepnet.separate", tmp_path / "noisy.wav", "--model", "saved_models/speech", "-o", tmp_path / "stems")
     assert outcome.status == 0, outcome.stderr
-    estimate, _ = soundfile.read(tmp_path / "stems" / "noisy" / "speech.wav", dtype="float32", always_2d=True)
+    estimate, _ = soundfile.read(tmp_path / "stems" / "speech.wav", dtype="float32", always_2d=True)
     assert si_sdr_db(speech, noisy) == pytest.approx(SNR_DB, abs=0.3)
     assert si_sdr_db(speech, estimate) > SNR_DB + 5
 

@@ -56,6 +56,7 @@ def test_nothing_that_was_not_given_is_compared(run, again):
         search(again("given", memory=12345000000)[1])
 
 
+@pytest.mark.slow
 def test_more_depths_and_seeds_go_on_with_what_is_there(again, capsys):
     folder, flags = again()
     before = record_of(folder, 0)
