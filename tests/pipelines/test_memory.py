@@ -45,7 +45,8 @@ def peak_mb(root, reader):
     return float(subprocess.run(command, capture_output=True, text=True, check=True, timeout=200).stdout)
 
 
-@pytest.mark.parametrize("reader", ["auto", pytest.param("portable", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("reader", ["auto", "portable"])
 def test_memory_does_not_grow_with_the_songs(tmp_path, reader):
     few = peak_mb(make_songs(tmp_path / "few", 10, 5), reader)
     many = peak_mb(make_songs(tmp_path / "many", 200, 5), reader)

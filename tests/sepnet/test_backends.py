@@ -42,7 +42,8 @@ print(json.dumps(answer))
 """
 
 
-@pytest.mark.parametrize("accumulation", [pytest.param("1", marks=pytest.mark.slow), "3"])
+@pytest.mark.slow
+@pytest.mark.parametrize("accumulation", ["1", "3"])
 def test_two_devices_train_the_weights_of_one(accumulation):
     answer = subprocess.run(
         [sys.executable, "-c", TWO_DEVICES, accumulation], cwd=REPOSITORY, capture_output=True, text=True, check=True

@@ -81,6 +81,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(songs, run):
     assert list(map(list, ends[: len(spent)])) == spent and len(ends) == 4 and ends == sorted(ends)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_stops_the_run(songs, run):
     outcome = run("sepnet.train", *flags(songs, "--learning-rate", "1e25", "--schedule", "constant"))
     assert outcome.status == 2

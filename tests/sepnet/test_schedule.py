@@ -58,7 +58,8 @@ def test_a_run_has_an_epoch_however_small_its_budget(num_epochs, last):
         assert Budget(recorder, Config(training=training)).last_epoch == last
 
 
-@pytest.mark.parametrize("budget", [("--minutes", "0.05"), pytest.param(("--joules", "3"), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("budget", [("--minutes", "0.05"), ("--joules", "3")])
 def test_a_run_ends_when_its_budget_is_spent_and_goes_on_from_there(run, tmp_path, write_song, budget):
     for number, split in enumerate(("train", "valid")):
         write_song(tmp_path / "songs" / split / f"song {number}", seed=number)

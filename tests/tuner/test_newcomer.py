@@ -163,6 +163,7 @@ def test_plan_asks_the_layers(packages):
     assert row["flops_per_second"] == 8000 * 2 * (2 * 7 + 8 * (2 * 3 * 2 + 1))
 
 
+@pytest.mark.slow
 def test_a_song_goes_all_the_way(packages, songs):
     flags = ["--name", "toy", "--family", "toy", "--depth", "2", "--loss", "toy_loss", "--data", songs]
     run(packages, "sepnet.train", *flags, *SIZES, "--epochs", "1")
