@@ -34,6 +34,7 @@ def main(argv=None) -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.augment", description=__doc__.partition(": ")[2])
     parser.add_argument("model", type=user_path, help="folder of a SavedModel")
+    parser.add_argument("--few", type=int, default=FEW, help=f"songs of the other runs [{FEW}]")
     parser.add_argument("--many", type=int, default=MANY, help=f"songs of the long run [{MANY}]")
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as name:
@@ -41,11 +42,11 @@ def main(argv=None) -> None:
         (folder / "stems.toml").write_text(STEMS)
         alone = folder / "stems.toml"
         cases = [
-            ("sepnet.separate", FEW, LONG_SECONDS, 1, None),
-            ("sepnet.augment, stems alone", FEW, LONG_SECONDS, 1, alone),
-            ("sepnet.augment, stems alone", FEW, LONG_SECONDS, 2, alone),
-            ("sepnet.augment", FEW, LONG_SECONDS, 1, None),
-            ("sepnet.augment, stems alone", FEW, SHORT_SECONDS, 1, alone),
+            ("sepnet.separate", arguments.few, LONG_SECONDS, 1, None),
+            ("sepnet.augment, stems alone", arguments.few, LONG_SECONDS, 1, alone),
+            ("sepnet.augment, stems alone", arguments.few, LONG_SECONDS, 2, alone),
+            ("sepnet.augment", arguments.few, LONG_SECONDS, 1, None),
+            ("sepnet.augment, stems alone", arguments.few, SHORT_SECONDS, 1, alone),
             ("sepnet.augment, stems alone", arguments.many, SHORT_SECONDS, 1, alone),
         ]
         for _, count, seconds, *_ in cases:
@@ -83,7 +84,7 @@ def main(argv=None) -> None:
         for figure in figures
     ]
     headings = ("", "songs", "workers", "s of audio\nper s", "once it\nruns", "model\nbusy", "peak\nmemory")
-    print_table(headings, rows, title=f"stem sets by {arguments.model.name}")
+    print_table(headings, rows, title=f"stem sets by {arguments.model.name}", boxed=False)
     write_json(RESULT, {"cases": figures})
 
 
