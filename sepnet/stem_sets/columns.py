@@ -67,7 +67,11 @@ def clip_schema() -> "pyarrow.Schema":
                 "separation_seconds", number, "time that the clip's share of the separation took; 0 for a remix", "s"
             ),
             _column(
-                "separation_joules", number, "energy of that share, where it was measured; 0 for a remix", "J", True
+                "separation_joules",
+                number,
+                "energy of that share, the clips' own making in it, where it was measured; 0 for a remix",
+                "J",
+                True,
             ),
         ]
     )
