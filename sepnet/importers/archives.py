@@ -38,25 +38,35 @@ def unpacked(path: pathlib.Path, wanted: Sequence[str]) -> Iterator[pathlib.Path
     elif not path.exists():
         raise UserError(f"{path} does not exist; give the published file, or the folder that was unpacked from it")
     elif _is_wanted(path.name, wanted):
-        with tempfile.TemporaryDirectory() as folder:
+        with _working_folder(path.parent) as folder:
             # It alone, or the files of one of TensorFlow's checkpoints; more may lie beside them.
             path = path.absolute()
             is_part = path.suffix == ".index" or path.suffix.startswith(".data-")
             for file in path.parent.glob(f"{glob.escape(path.stem)}.*") if is_part else [path]:
                 if _is_wanted(file.name, wanted):
-                    pathlib.Path(folder, file.name).symlink_to(file)
-            yield pathlib.Path(folder)
+                    (folder / file.name).symlink_to(file)
+            yield folder
     elif not (tarfile.is_tarfile(path) or zipfile.is_zipfile(path)):
         raise UserError(f"{path} is no archive and no file of {' or '.join(wanted)}")
     else:
-        with tempfile.TemporaryDirectory() as folder:
+        with _working_folder(path) as folder:
             try:
-                found = _unpack(path, pathlib.Path(folder), wanted)
+                found = _unpack(path, folder, wanted)
             except DAMAGES as error:
                 raise UserError(f"{path} is damaged ({one_line(error)[:120]}); fetch it again") from error
             if not found:
                 raise UserError(f"{path} holds no file of {' or '.join(wanted)}; it is another archive")
-            yield pathlib.Path(folder)
+            yield folder
+
+
+@contextlib.contextmanager
+def _working_folder(place: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A folder for a while, which errors call by the place that its files are from."""
+    with tempfile.TemporaryDirectory() as name:
+        try:
+            yield pathlib.Path(name)
+        except UserError as error:
+            raise UserError(str(error).replace(name, str(place))) from error
 
 
 def _unpack(path: pathlib.Path, folder: pathlib.Path, wanted: Sequence[str]) -> bool:

@@ -218,6 +218,15 @@ def test_what_lies_beside_a_file_is_left_but_for_the_parts_of_its_checkpoint(tmp
         assert all(path.read_bytes() == CONTENT for path in folder.iterdir())
 
 
+def test_errors_name_the_file_that_was_given(tmp_path):
+    (tmp_path / "model.ckpt").write_bytes(CONTENT)
+    archive = write_tar(tmp_path / "archive", {"models/model.ckpt": CONTENT})
+    for given, named in ((tmp_path / "model.ckpt", tmp_path / "model.ckpt"), (archive, archive / "model.ckpt")):
+        with pytest.raises(UserError) as raised, unpacked(given, ["*.ckpt"]) as folder:
+            raise UserError(f"{folder / 'model.ckpt'} is of another network")
+        assert str(raised.value) == f"{named} is of another network"
+
+
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match="does not exist"), unpacked(tmp_path / "none", ["*.index"]):
         pass
