@@ -100,6 +100,11 @@ def one_line(text: object) -> str:
     )
 
 
+def named(error: BaseException) -> str:
+    """Returns the type and the text of an error as one line."""
+    return one_line(f"{type(error).__name__}: {error}")
+
+
 def unforeseen(error: BaseException) -> UserError:
     """Keeps the traceback of an error that nobody foresaw in a file, and returns the line that names the file.
 
@@ -108,7 +113,6 @@ def unforeseen(error: BaseException) -> UserError:
     lines = "".join(traceback.format_exception(error))
     if _debugging():
         print(lines, end="", file=sys.stderr)
-    what = one_line(f"{type(error).__name__}: {error}")
     try:
         with tempfile.NamedTemporaryFile(
             "w", prefix="sepnet-traceback-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
@@ -118,7 +122,7 @@ def unforeseen(error: BaseException) -> UserError:
         where = f"{DEBUG_VARIABLE}=1 shows where it comes from"
     else:
         where = f"{file.name} says where it comes from"
-    return UserError(f"{what} (this is a fault of sepnet; {where}: please report it)")
+    return UserError(f"{named(error)} (this is a fault of sepnet; {where}: please report it)")
 
 
 def run_command(main: Callable[[Sequence[str] | None], int | None]) -> None:

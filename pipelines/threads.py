@@ -5,8 +5,6 @@ import concurrent.futures
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from pipelines.errors import UserError
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -14,8 +12,8 @@ Result = TypeVar("Result")
 def run_ahead(function: Callable[[Item], Result], items: Iterable[Item], num_threads: int) -> Iterator[Result]:
     """Yields a function's results, in order, while threads are at the items that follow.
 
-    Items are taken in the calling thread, no more than one beyond those that the threads can be at. A `UserError` that
-    these raise comes after the results of the items before it.
+    Items are taken in the calling thread, no more than one beyond those that the threads can be at. What these raise
+    comes after the results of the items before it.
     """
     waiting: collections.deque[concurrent.futures.Future] = collections.deque()
     iterator, error = iter(items), None
@@ -26,7 +24,7 @@ def run_ahead(function: Callable[[Item], Result], items: Iterable[Item], num_thr
                     waiting.append(threads.submit(function, next(iterator)))
                 except StopIteration:
                     break
-                except UserError as raised:
+                except Exception as raised:
                     error = raised
                 if len(waiting) > num_threads:
                     yield waiting.popleft().result()

@@ -11,6 +11,7 @@ from typing import Any
 
 from pipelines.errors import UserError, check_packages, one_line
 from sepnet.augmentation.worker import Job, Worker
+from sepnet.stem_sets.attempts import Attempts
 
 # For small rows and the model; Ray takes a third of the memory otherwise.
 STORE_BYTES = 80 << 20
@@ -153,7 +154,7 @@ class ShardWorker:
     """
 
     def __init__(self, job: Any, model: Any):
-        self._references, self._worker = (job, model), None
+        self._references, self._job, self._worker = (job, model), None, None
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list]:
         """Makes the shard of a batch of one."""
@@ -161,8 +162,12 @@ class ShardWorker:
 
         shard, row = int(batch["shard"][0]), {}
         try:
-            self._worker = self._worker or Worker(*ray.get(list(self._references)))
-            row = self._worker.make(shard)
+            job, model = self._references
+            self._job = self._job or ray.get(job)
+            attempts = Attempts(self._job.stem_set.destination, shard, self._job.run)
+            attempts.begin()
+            self._worker = self._worker or Worker(self._job, ray.get(model))
+            row = self._worker.make(shard, attempts)
             error = ""
         except UserError as mistake:
             error = str(mistake)

@@ -1,5 +1,6 @@
 """What a worker does: separates the songs of a shard, makes clips of them and writes the shard."""
 
+import collections
 import dataclasses
 import functools
 import os
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.captioned.songs import CaptionedSong
-from pipelines.errors import UserError
+from pipelines.errors import UserError, named
 from pipelines.threads import run_ahead
 from sepnet.augmentation.excerpts import Placed, excerpts
 from sepnet.clips.captions import Hook, load_hook
@@ -81,8 +82,12 @@ class Worker:
         self.hook: Hook | None = load_hook(job.hook) if job.hook else None
         self.meter = EnergyMeter()
 
-    def make(self, shard: int) -> dict[str, Any]:
+    def make(self, shard: int, attempts: Attempts) -> dict[str, Any]:
         """Makes a shard, if it is not there, and says what it took.
+
+        Args:
+            shard: its number.
+            attempts: of the shard, begun.
 
         Raises:
             UserError: the shard cannot be written.
@@ -91,9 +96,9 @@ class Worker:
         made = _Made(self)
         stem_set = self.job.stem_set
         if not stem_set.is_done(shard):
-            attempts = Attempts(stem_set.destination, shard, self.job.run)
             clips = made.clips(self.job.songs_of(shard), attempts)
-            stem_set.write_shard(shard, clips, made.failed, num_threads=self.job.num_threads)
+            stem_set.write_shard(shard, clips, made.failed(), num_threads=self.job.num_threads)
+        attempts.end()
         return {
             "audio_seconds": made.audio_seconds,
             "joules": self.meter.joules - joules,
@@ -117,29 +122,40 @@ class _Made:
     def __init__(self, worker: Worker):
         self._worker = worker
         self._seconds, self._joules = worker.model.seconds, worker.meter.joules
-        self.failed: list[dict[str, Any]] = []
+        self._reasons: dict[str, list[str]] = collections.defaultdict(list)
+        self._num_clips: collections.Counter[str] = collections.Counter()
         self.audio_seconds = 0.0
 
     def clips(self, songs: Sequence[CaptionedSong], attempts: Attempts) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
         """Yields the rows and the audio of all songs, and then those of remixes, of each song's loudest excerpt."""
         loudest: dict[str, Placed] = {}
         for song in songs:
-            reasons, num_clips = [], 0
+            reasons = self._reasons[song.id]
             if fault := attempts.fault(song.id):
                 reasons.append(fault)
-            else:
-                attempts.begin(song.id)
-                try:
-                    for clip in self._song(song, loudest, reasons.append):
-                        yield clip
-                        num_clips += 1
-                except UserError as error:
-                    loudest.pop(song.id, None)
-                    reasons.append(str(error))
+                continue
+            attempts.begin(song.id)
+            try:
+                for clip in self._song(song, loudest, reasons.append):
+                    yield clip
+                    self._num_clips[song.id] += 1
+            # One song of a million does not end the run, whatever its sound makes a decoder or a measure do.
+            except Exception as error:
+                loudest.pop(song.id, None)
+                reasons.append(_reason(error))
+        for song_id, first in loudest.items():
+            attempts.begin(song_id)
+            try:
+                yield from self._remixes(first, list(loudest.values()))
+            except Exception as error:
+                self._reasons[song_id].append(f"its remixes: {_reason(error)}")
+        attempts.begin()
+
+    def failed(self) -> Iterator[dict[str, Any]]:
+        """Yields the songs that something was wrong with, in order, as `failed.parquet` has them; after the clips."""
+        for song_id, reasons in self._reasons.items():
             if reasons:
-                self.failed.append({"song_id": song.id, "reason": "; ".join(reasons), "num_clips": num_clips})
-        yield from self._remixes(list(loudest.values()), attempts)
-        attempts.end()
+                yield {"song_id": song_id, "reason": "; ".join(reasons), "num_clips": self._num_clips[song_id]}
 
     def _song(
         self, song: CaptionedSong, loudest: dict[str, Placed], note: Callable[[str], None]
@@ -174,12 +190,10 @@ class _Made:
         rows = [(self._row(clip, placed, None, *(value / len(clips) for value in cost)), clip.audio) for clip in clips]
         return _MadeOfExcerpt(placed, rows, float(np.square(excerpt.mixture).sum()))
 
-    def _remixes(self, placed: Sequence[Placed], attempts: Attempts) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
-        for first in placed:
-            attempts.begin(first.excerpt.song)
-            others = [(place, second) for place, second in enumerate(placed) if second is not first]
-            for rows in run_ahead(functools.partial(self._remixes_of, first), others, self._worker.job.num_threads):
-                yield from rows
+    def _remixes(self, first: Placed, placed: Sequence[Placed]) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+        others = [(place, second) for place, second in enumerate(placed) if second is not first]
+        for rows in run_ahead(functools.partial(self._remixes_of, first), others, self._worker.job.num_threads):
+            yield from rows
 
     def _remixes_of(self, first: Placed, other: tuple[int, Placed]) -> list[tuple[dict[str, Any], np.ndarray]]:
         place, second = other
@@ -230,3 +244,8 @@ class _Made:
             "separation_seconds": seconds,
             "separation_joules": joules,
         }
+
+
+def _reason(error: Exception) -> str:
+    """What is said of a song's failure; what nobody foresaw begins with its type."""
+    return str(error) if isinstance(error, UserError) else named(error)

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pipelines.errors import UserError, one_line
+from pipelines.errors import UserError, named, one_line
 
 # From what is known of a clip to its caption.
 Hook = Callable[[dict[str, Any]], str]
@@ -79,7 +79,7 @@ def load_hook(name: str) -> Hook:
     except Exception as error:
         raise UserError(
             f"{module_name}, which should hold the function for captions, cannot be imported "
-            f"({_shown(error)}); mend it, or run from its folder"
+            f"({named(error)}); mend it, or run from its folder"
         ) from error
     function = getattr(module, function_name, None)
     if not callable(function):
@@ -92,7 +92,7 @@ def load_hook(name: str) -> Hook:
             with one_at_a_time:
                 text = function(facts)
         except Exception as error:
-            raise UserError(f"{name} fails for song {facts['song']!r} ({_shown(error)}); mend the function") from error
+            raise UserError(f"{name} fails for song {facts['song']!r} ({named(error)}); mend the function") from error
         if not isinstance(text, str) or not text.strip():
             raise UserError(
                 f"{name} returns {text!r:.60} for song {facts['song']!r}; expected a caption, a text that is not empty"
@@ -100,7 +100,3 @@ def load_hook(name: str) -> Hook:
         return text
 
     return caption
-
-
-def _shown(error: Exception) -> str:
-    return one_line(f"{type(error).__name__}: {error}")

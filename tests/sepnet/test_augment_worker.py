@@ -9,9 +9,11 @@ import pytest
 import soundfile
 
 from pipelines.captioned.collection import read_collection
+from sepnet.augmentation import worker as worker_module
 from sepnet.augmentation.worker import Job, Worker
 from sepnet.clips.recipes import read_recipe
 from sepnet.export.write import newest_version
+from sepnet.stem_sets.attempts import Attempts
 from sepnet.stem_sets.stem_set import StemSet
 from tests.sepnet.helpers import noise
 from tests.sepnet.stem_sets.clips import settings
@@ -63,6 +65,12 @@ def make_worker(identity, songs, tmp_path, monkeypatch):
         yield make
 
 
+def make_shard(worker: Worker) -> None:
+    attempts = Attempts(worker.job.stem_set.destination, 0, worker.job.run)
+    attempts.begin()
+    worker.make(0, attempts)
+
+
 def rows(folder, name):
     return pyarrow.parquet.read_table(folder / "parts" / f"shard-00000{name}.parquet").to_pylist()
 
@@ -73,9 +81,9 @@ def test_a_song_at_which_workers_end_is_tried_three_times(make_worker, tmp_path,
     worker = make_worker("tests.sepnet.gated_captions:caption_that_ends")
     for _ in range(3):
         with pytest.raises(SystemExit):
-            worker.make(0)
+            make_shard(worker)
         assert not worker.job.stem_set.is_done(0)
-    worker.make(0)
+    make_shard(worker)
     [failed] = rows(tmp_path / "set", ".failed")
     assert failed["song_id"] == "poison" and failed["reason"].startswith("3 workers died at it")
     pairs = [(row["song_id"], row["other_song_id"]) for row in rows(tmp_path / "set", "")]
@@ -93,7 +101,7 @@ def test_of_damaged_songs_what_was_lost_and_what_is_left_is_said(make_worker, so
     sound[15 * RATE] = np.nan
     soundfile.write(songs / "third.wav", sound, RATE, "FLOAT")
     worker = make_worker()
-    worker.make(0)
+    make_shard(worker)
     first, poison, third = rows(tmp_path / "set", ".failed")
     assert (first["song_id"], first["num_clips"]) == ("first", 1)
     assert re.search(r"it breaks off after 1\.[56] of 2\.0 s$", first["reason"])
@@ -103,3 +111,28 @@ def test_of_damaged_songs_what_was_lost_and_what_is_left_is_said(make_worker, so
     assert [row["song_id"] for row in rows(tmp_path / "set", "")] == ["first", "third", "third"]
     totals = worker.job.stem_set.finish()
     assert (totals.num_songs, totals.num_failed, totals.num_partial) == (3, 1, 2)
+
+
+def test_what_nobody_foresaw_costs_its_song_alone(make_worker, tmp_path, monkeypatch):
+    clips_of, remixes_of = worker_module.clips_of, worker_module.remixes_of
+
+    def clips_but_of_poison(excerpt, *others):
+        if excerpt.song == "poison":
+            raise MemoryError("Unable to allocate 40 GiB")
+        return clips_of(excerpt, *others)
+
+    def remixes_but_of_second(first, *others):
+        if first.song == "second":
+            raise ZeroDivisionError("no beats\nat all")
+        return remixes_of(first, *others)
+
+    monkeypatch.setattr(worker_module, "clips_of", clips_but_of_poison)
+    monkeypatch.setattr(worker_module, "remixes_of", remixes_but_of_second)
+    make_shard(make_worker())
+    poison, second = rows(tmp_path / "set", ".failed")
+    assert (poison["song_id"], poison["num_clips"]) == ("poison", 0)
+    assert poison["reason"] == "MemoryError: Unable to allocate 40 GiB"
+    assert (second["song_id"], second["num_clips"]) == ("second", 2)
+    assert second["reason"] == "its remixes: ZeroDivisionError: no beats\\nat all"
+    pairs = [(row["song_id"], row["other_song_id"]) for row in rows(tmp_path / "set", "")]
+    assert pairs == [*[("first", None)] * 2, *[("second", None)] * 2, ("first", "second")]

@@ -2,6 +2,7 @@
 
 import pytest
 
+from pipelines.errors import UserError
 from sepnet.stem_sets.attempts import Attempts
 from sepnet.stem_sets.stem_set import StemSet
 from tests.sepnet.stem_sets.clips import settings, write
@@ -31,6 +32,19 @@ def test_runs_that_are_killed_as_a_whole_count_nothing(anywhere):
     for run in "abcdef":
         die(stem_set, run, "album/song 2")
     assert not Attempts(stem_set.destination, 1, "g").fault("album/song 2")
+
+
+def test_deaths_at_no_song_end_the_run_and_are_forgotten(anywhere):
+    stem_set = StemSet.create_or_continue(anywhere, settings())
+    # The first one is at its end, the others load the model.
+    die(stem_set, "run", "album/song 2")
+    for _ in range(3):
+        die(stem_set, "run", "")
+    with pytest.raises(UserError, match=r"^3 workers died while they loaded the model or wrote shard 1, .* --workers"):
+        Attempts(stem_set.destination, 1, "run").begin()
+    again = Attempts(stem_set.destination, 1, "again")
+    again.begin()
+    assert not again.fault("album/song 2")
 
 
 @pytest.mark.parametrize("is_ended", [True, False])
