@@ -5,6 +5,7 @@ songs. Ray's own processes count in the peak, which is the most that all of them
 """
 
 import argparse
+import functools
 import json
 import pathlib
 import subprocess
@@ -12,10 +13,12 @@ import sys
 import tempfile
 import time
 
+import numpy as np
 import psutil
 
 from benchmarks.report import write_json
 from benchmarks.separate import write_noise
+from benchmarks.timing import median_seconds
 from pipelines.errors import run_command, user_path
 from pipelines.progress import progress_bar
 from sepnet.reports.tables import print_table
@@ -26,6 +29,8 @@ FEW, MANY = 20, 400
 LONG_SECONDS, SHORT_SECONDS = 60, 10
 # Stems alone: what `sepnet.separate` writes.
 STEMS = 'clip_seconds = 10\n[[clip]]\nkind = "stem"\ncaption = "{caption}, {source} only"\n'
+# Blocks of several songs that a model is given at once.
+BATCHES, BATCH_RUNS = (1, 2, 4, 8), 5
 # To add up a process's memory takes a part of a core's time.
 WATCH_SECONDS = 1.0
 
@@ -85,7 +90,26 @@ def main(argv=None) -> None:
     ]
     headings = ("", "songs", "workers", "s of audio\nper s", "once it\nruns", "model\nbusy", "peak\nmemory")
     print_table(headings, rows, title=f"stem sets by {arguments.model.name}", boxed=False)
-    write_json(RESULT, {"cases": figures})
+    speeds = batch_speeds(arguments.model)
+    rows = [(str(size), f"{speed:.1f}") for size, speed in speeds.items()]
+    print_table(("blocks\nat once", "s of audio\nper s"), rows, title="the model alone", boxed=False)
+    write_json(RESULT, {"cases": figures, "batches": speeds})
+
+
+def batch_speeds(path: pathlib.Path) -> dict[int, float]:
+    """Seconds of audio that a model separates in a second, by how many blocks it is given at once: medians."""
+    from sepnet.export.saved_model import SavedModel
+    from sepnet.separation.separator import block_and_context
+
+    model = SavedModel(path)
+    contract = model.contract
+    rate, most = contract["sample_rate"], contract.get("block_samples")
+    block, context = block_and_context(contract["grid_samples"], contract["context_samples"], rate, None, most)
+    shape, noise, speeds = (block + 2 * (context or 0), contract["num_channels"]), np.random.default_rng(0), {}
+    for size in BATCHES:
+        mixtures = 0.1 * noise.standard_normal((size, *shape), np.float32)
+        speeds[size] = size * block / rate / median_seconds(functools.partial(model, mixtures), BATCH_RUNS)
+    return speeds
 
 
 def watch(words: list) -> dict[str, float]:

@@ -34,3 +34,16 @@ def run_ahead(function: Callable[[Item], Result], items: Iterable[Item], num_thr
             threads.shutdown(cancel_futures=True)
     if error:
         raise error
+
+
+def read_ahead(items: Iterable[Item], num_waiting: int) -> Iterator[Item]:
+    """Yields items that another thread takes ahead, so many at the most. What these raise comes after them."""
+    iterator, end = iter(items), object()
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        try:
+            waiting = collections.deque(thread.submit(next, iterator, end) for _ in range(num_waiting))
+            while (item := waiting.popleft().result()) is not end:
+                waiting.append(thread.submit(next, iterator, end))
+                yield item
+        finally:
+            thread.shutdown(cancel_futures=True)

@@ -14,7 +14,7 @@ import numpy as np
 
 from pipelines.captioned.songs import CaptionedSong
 from pipelines.errors import UserError, named
-from pipelines.threads import run_ahead
+from pipelines.threads import read_ahead, run_ahead
 from sepnet.augmentation.excerpts import Placed, excerpts
 from sepnet.clips.captions import Hook, load_hook
 from sepnet.clips.make import Clip, clips_of, remixes_of
@@ -23,6 +23,9 @@ from sepnet.clips.recipes import ClipKind, Recipe
 from sepnet.clips.tempo_and_key import tempo_and_key
 from sepnet.stem_sets.attempts import Attempts
 from sepnet.stem_sets.stem_set import StemSet
+
+# That wait for a thread which makes clips of them.
+EXCERPTS_AHEAD = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,8 +166,9 @@ class _Made:
         separator, recipe = self._worker.separator, self._worker.job.recipe
         placed = excerpts(song, separator, recipe.clip_seconds, note)
         most = -1.0
-        # The model is at the next excerpts while clips are made of the last ones.
-        for made in run_ahead(self._clips_of, map(self._with_cost, placed), self._worker.job.num_threads):
+        # The model is at the next excerpts while clips are made of the last ones, encoded and written.
+        separated = read_ahead(map(self._with_cost, placed), EXCERPTS_AHEAD)
+        for made in run_ahead(self._clips_of, separated, self._worker.job.num_threads):
             yield from made.clips
             if recipe.has_remixes and made.power > most:
                 most, loudest[song.id] = made.power, made.placed
