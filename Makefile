@@ -45,8 +45,8 @@ bench-search: $(VENV)/.installed-sepnet ## measure what a search takes beyond th
 bench-separate: $(VENV)/.installed-sepnet ## measure how fast songs are separated, and in how much memory
 	$(RUN) $(BIN)/python -m benchmarks.separate
 
-bench-augment: $(VENV)/.installed-test ## measure how fast stem sets are made (MODEL=saved_models/demo)
-	$(RUN) $(BIN)/python -m benchmarks.augment $(or $(MODEL),saved_models/demo)
+bench-augment: $(VENV)/.installed-test ## measure how fast stem sets are made (MODEL=saved_models/demo, ARGS="--few 8")
+	$(RUN) $(BIN)/python -m benchmarks.augment $(or $(MODEL),saved_models/demo) $(ARGS)
 
 bench-speech: pesq ## measure speech out of noise (ARGS="saved_models/NAME --data SONGS --peers")
 	$(RUN) $(BIN)/python -m benchmarks.speech $(ARGS)

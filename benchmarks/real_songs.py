@@ -1,6 +1,6 @@
 """`python -m benchmarks.real_songs DEST`: eight songs that people played, guitars apart, in MUSDB18-HQ's layout.
 
-    DEST/{train,test}/<Artist - Title>/{mixture,guitar,accompaniment}.wav
+    DEST/{train,valid,test}/<Artist - Title>/{mixture,guitar,accompaniment}.wav
 
 They come from Debian's packages of songs for Frets on Fire. The files are 16-bit stereo, and the mixture is the exact
 sum of the two sources.
