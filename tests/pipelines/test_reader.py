@@ -229,7 +229,7 @@ FUZZED = {
 }
 
 
-@pytest.mark.parametrize("number", [40, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [10, pytest.param(2000, marks=pytest.mark.slow)])
 def test_damaged_files_are_read_or_refused(made, tmp_path, number):
     folder = tmp_path / "files"
     folder.mkdir()
