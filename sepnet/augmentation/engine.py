@@ -69,7 +69,7 @@ def start_ray(address: str | None, workers: int | None, model_bytes: int) -> int
 
 
 def _check_answers(address: str) -> None:
-    """Raises an `OSError` or a `ValueError` where no head node answers.
+    """Raises an `OSError` or a `ValueError` where no head node answers, and a `UserError` where it asks for a token.
 
     What listens at a port may be anything, and `ray.init` waits for minutes there and ends the process. So Ray's own
     command asks, in a process that can be ended.
@@ -83,6 +83,11 @@ def _check_answers(address: str) -> None:
         raise TimeoutError(f"what listens there has said nothing for {ANSWER_SECONDS} s") from error
     if asked.returncode:
         said = asked.stderr.decode(errors="replace").strip() or f"status {asked.returncode}"
+        if "AuthenticationError" in said:
+            raise UserError(
+                f"the Ray cluster at {address!r} asks for a token; set RAY_AUTH_MODE=token, and bring its head node's "
+                "~/.ray/auth_token, or start it with RAY_AUTH_MODE=disabled"
+            )
         raise ConnectionError(said.splitlines()[-1])
 
 

@@ -25,6 +25,8 @@ import pytest
 import soundfile
 
 from pipelines.audio.reading import read_streams
+from pipelines.errors import UserError
+from sepnet.augmentation import engine
 from sepnet.augmentation.engine import threads_per_worker
 from tests.conftest import REPOSITORY
 from tests.page_reader import read_page
@@ -547,6 +549,21 @@ def test_what_answers_and_is_no_ray_is_one_line(run, songs, flags, tmp_path, not
     # Ray by itself ends the process after minutes, with a page.
     outcome = run("sepnet.augment", songs, tmp_path / "set", *flags, "--ray-address", not_ray, timeout=60)
     assert_one_line(outcome, f"no Ray cluster answers at '{not_ray}'")
+
+
+def test_a_cluster_that_asks_for_a_token_says_so(monkeypatch):
+    # As Ray 2.60 says it, whose clusters ask for one and whose commands bring none unless they are told to.
+    said = (
+        "gcs_client.cc:210: Failed to get cluster ID\n"
+        "ray.exceptions.AuthenticationError: RPC error: InvalidAuthToken: Authentication token is missing or "
+        "incorrect. Note: RAY_AUTH_MODE is currently 'disabled' (not 'token').\n"
+    )
+    asked = subprocess.CompletedProcess([], 1, b"", said.encode())
+    monkeypatch.setattr(engine.subprocess, "run", lambda *arguments, **options: asked)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        with pytest.raises(UserError, match=rf"^the Ray cluster at '{address}' asks for a token; set RAY"):
+            engine.start_ray(address, None, 0)
 
 
 def test_a_place_that_cannot_be_written_is_one_line(run, songs, flags):
