@@ -30,6 +30,12 @@ class Config:
         """Name of the model's family."""
         return name_of(FAMILIES, type(self.model))
 
+    @property
+    def learning_rate(self) -> float:
+        """Adam's step size at the start: the one that was given, or the model's usual one."""
+        given = self.training.learning_rate
+        return self.model.usual_learning_rate if given is None else given
+
     def build(self, sample_rate: int):
         """Builds the `sepnet.models.network.Network`, untrained, for a sample rate in Hz.
 

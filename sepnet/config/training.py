@@ -38,7 +38,9 @@ class Optimisation(Section):
     source_weights: tuple[float, ...] | None = option(
         None, "weight of each source in the loss, with commas (default: 1)", rule=are_weights
     )
-    learning_rate: float = option(2e-3, "Adam's step size at the start", at_least=0.0)
+    learning_rate: float | None = option(
+        None, "Adam's step size at the start (default: 0.002; in wide networks of unet_1d less)", at_least=0.0
+    )
     schedule: str = option(
         "cosine",
         "the learning rate stays, falls to zero along a cosine, or to a tenth half-way; epoch by epoch with --minutes "

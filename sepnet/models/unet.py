@@ -26,6 +26,11 @@ class Unet(Section):
     )
 
     @property
+    def usual_learning_rate(self) -> float:
+        """Adam's step size at the start where the training's options give none."""
+        return 2e-3
+
+    @property
     def level_filters(self) -> list[int]:
         """Filters of each level and, last, of the bottleneck.
 

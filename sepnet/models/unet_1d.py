@@ -7,6 +7,9 @@ from sepnet.models import BODIES
 from sepnet.models.unet import Unet
 from sepnet.options.fields import Section, chosen
 
+# Widest level of the default network of 3 levels.
+USUAL_FILTERS = 96
+
 
 @dataclasses.dataclass(frozen=True)
 class Unet1D(Unet):
@@ -23,6 +26,15 @@ class Unet1D(Unet):
     """
 
     body: Section = chosen(BODIES["unet_1d"], "blocks", "what lies between front and head of the network")
+
+    @property
+    def usual_learning_rate(self) -> float:
+        """Adam's step size at the start, the smaller the wider the network is beyond `USUAL_FILTERS`.
+
+        One step moves an output by the sum over all filters of a kernel, and nothing normalises it: with 0.002,
+        networks of 7 levels and more diverged.
+        """
+        return super().usual_learning_rate * min(1.0, USUAL_FILTERS / max(self.level_filters))
 
     def largest_depth(self, num_samples: int, sample_rate: int) -> int:
         """The largest depth that leaves the bottleneck a sample of a segment."""

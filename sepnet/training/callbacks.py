@@ -2,7 +2,6 @@
 
 import math
 import os
-import pathlib
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -72,6 +71,11 @@ class Recorder(keras.callbacks.Callback):
         return {"epoch": index + 1} | {name: value for name, value in figures.items() if name.startswith("val_")}
 
     @property
+    def is_best(self) -> bool:
+        """Whether the epoch that was recorded last is the best so far."""
+        return self.best["epoch"] == self.num_epochs
+
+    @property
     def state(self) -> dict[str, Any]:
         """Plain values from which a run goes on, beside its trainer's variables."""
         spent = {"seconds": self.seconds, "joules": self.joules}
@@ -124,7 +128,7 @@ class Recorder(keras.callbacks.Callback):
         for name, value in logs.items():
             self.history.setdefault(name, []).append(float(value))
         self.spent.append((self.seconds, self.joules))
-        if self.best["epoch"] == self.num_epochs:
+        if self.is_best:
             save_weights(self.run.best_weights, self.model.model)
         save_state(self.run.last_state, self.model, self.state)
         self.run.write_history(self.history, self.spent)
@@ -161,6 +165,7 @@ class Budget(keras.callbacks.Callback):
         super().__init__()
         self.recorder = recorder
         self.training = config.training
+        self.learning_rate = config.learning_rate
         self.unit = "s" if self.training.minutes else "J" if self.training.joules else "steps"
         self._num_steps = recorder.num_epochs * self.training.steps_per_epoch
 
@@ -194,7 +199,7 @@ class Budget(keras.callbacks.Callback):
         if not self.in_epochs:
             share = min(self.spent / self.total, 1.0)
             left = rate_left(self.training.schedule, share, self._num_steps, self.training.warmup_steps)
-            self.model.optimizer.learning_rate = self.training.learning_rate * float(left)
+            self.model.optimizer.learning_rate = self.learning_rate * float(left)
 
     def on_train_batch_end(self, batch, logs=None):
         self._num_steps += 1
@@ -247,35 +252,45 @@ class Bar(keras.callbacks.Callback):
 
 
 class Board(keras.callbacks.Callback):
-    """TensorBoard logs: the figures of each epoch, and the first validation segment as sound and spectrograms.
+    """TensorBoard logs: the figures of each epoch, and of the best so far a validation segment, heard and seen.
+
+    Drawing takes a second, and of networks that learn quickly an epoch takes three: only epochs whose weights are kept
+    have an example.
 
     Args:
-        folder: `runs/<name>/logs`.
+        recorder: of the run; comes before this callback.
         example: a batch of `pipelines.batches.dataset.validation_batches`; its first segment is taken.
         sample_rate: Hz.
     """
 
-    def __init__(self, folder: pathlib.Path, example: Mapping[str, Any], sample_rate: int):
+    def __init__(self, recorder: Recorder, example: Mapping[str, Any], sample_rate: int):
         super().__init__()
         import tensorflow as tf
 
-        self.writer = tf.summary.create_file_writer(os.fsencode(folder))
-        self.picture = folder / "example.png"
+        self.recorder = recorder
+        self.writer = tf.summary.create_file_writer(os.fsencode(recorder.run.logs))
         self.example = {name: np.asarray(value[:1]) for name, value in example.items()}
         self.sample_rate = sample_rate
 
     def on_epoch_end(self, epoch, logs=None):
         import tensorflow as tf
 
+        with self.writer.as_default(step=epoch + 1):
+            for name, value in logs.items():
+                tf.summary.scalar(name, float(value))
+            if self.recorder.is_best:
+                self._write_example()
+        self.writer.flush()
+
+    def _write_example(self) -> None:
+        import tensorflow as tf
+
         sources, outputs = self.model.sources, self.model(self.example, training=False)
         true, estimates = (np.asarray(outputs[name])[0] for name in ("sources", "estimates"))
         mixture = self.example["mixture"][0] / np.float32(2**15)
         stems = [{source: audio[:, index] for index, source in enumerate(sources)} for audio in (true, estimates)]
-        draw_separation(self.picture, mixture, *stems, self.sample_rate)
-        with self.writer.as_default(step=epoch + 1):
-            for name, value in logs.items():
-                tf.summary.scalar(name, float(value))
-            for source, audio in stems[1].items():
-                tf.summary.audio(source, audio[None], self.sample_rate)
-            tf.summary.image("spectrograms", tf.io.decode_png(self.picture.read_bytes())[None])
-        self.writer.flush()
+        picture = self.recorder.run.logs / "example.png"
+        draw_separation(picture, mixture, *stems, self.sample_rate)
+        for source, audio in stems[1].items():
+            tf.summary.audio(source, audio[None], self.sample_rate)
+        tf.summary.image("spectrograms", tf.io.decode_png(picture.read_bytes())[None])

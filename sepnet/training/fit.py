@@ -141,7 +141,7 @@ def _train(config: Config, network: Network, trainer: Trainer, recorder: Recorde
                 Halt(recorder),
                 recorder,
                 budget,
-                Board(recorder.run.logs, next(iter(validation)), sample_rate),
+                Board(recorder, next(iter(validation)), sample_rate),
                 Bar(advance, budget),
             ],
             # The dataset is endless and shuffled by itself.
@@ -224,7 +224,7 @@ def make_trainer(config: Config, network: Network, snr_db: tuple[float, float] |
     in_optimizer = training.accumulation > 1 and not _adds_up_itself(training)
     trainer.compile(
         optimizer=keras.optimizers.AdamW(
-            _learning_rate(training),
+            _learning_rate(config),
             weight_decay=training.weight_decay,
             use_ema=training.ema > 0,
             ema_momentum=training.ema or None,
@@ -256,14 +256,15 @@ def measure_baselines(config: Config, validation: tf.data.Dataset) -> dict[str, 
     return baselines
 
 
-def _learning_rate(training: Training):
+def _learning_rate(config: Config):
     """A schedule over the batches of the run; how many they are is not known where time ends it."""
+    training = config.training
     if training.minutes or training.joules:
-        return training.learning_rate
+        return config.learning_rate
     num_steps = training.epochs * training.steps_per_epoch
     # An optimizer that does not add up itself sees updates alone.
     num_calls = num_steps // training.accumulation if _adds_up_itself(training) else num_steps
-    return Schedule(training.learning_rate, training.schedule, num_calls, training.warmup_steps)
+    return Schedule(config.learning_rate, training.schedule, num_calls, training.warmup_steps)
 
 
 def make_validation(config: Config, tracks: Sequence[Track]) -> tf.data.Dataset:

@@ -96,6 +96,14 @@ def test_json_that_is_not_understood_is_refused(changes, message):
         Config.from_json(json.dumps({"family": "unet_1d", **changes}))
 
 
+def test_wide_networks_on_the_waveform_learn_in_smaller_steps():
+    wide = Config.from_values({"family": "unet_1d", "model": {"depth": 11}})
+    assert wide.learning_rate == pytest.approx(2e-3 / 3)
+    assert wide.changed({"depth": 3}).learning_rate == wide.changed({"depth": 1}).learning_rate == 2e-3
+    assert wide.changed({"learning_rate": 0.01}).learning_rate == 0.01
+    assert Config.from_values({"model": {"depth": 6}}).learning_rate == 2e-3
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "3"])
 def test_text_that_is_no_config_is_refused(text):
     with pytest.raises(UserError, match="the config is"):

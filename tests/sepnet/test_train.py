@@ -60,13 +60,21 @@ def history_of(run_folder):
         return list(csv.DictReader(file))
 
 
+def logged_epochs(folder, tag):
+    """Epochs that TensorBoard's logs of a run hold something of."""
+    import tensorflow as tf
+
+    [path] = (folder / "logs").rglob("events.*")
+    events = tf.compat.v1.train.summary_iterator(str(path))
+    return [event.step for event in events for value in event.summary.value if value.tag == tag]
+
+
 def check_run(folder, version, sources, family, sample_rate):
     """Checks that a run leaves what it should, that its files agree with each other and with the model's contract."""
     assert {path.name for path in folder.iterdir()} == {
         *("config.json", "history.csv", "spent.csv", "loss.png", "checkpoints", "logs", "summary.json")
     }
     assert any((folder / "checkpoints").iterdir())
-    assert any(path.name.startswith("events.") for path in (folder / "logs").rglob("*"))
     height, width, _ = matplotlib.image.imread(folder / "loss.png").shape
     assert height >= 400 and width >= 600
 
@@ -78,6 +86,9 @@ def check_run(folder, version, sources, family, sample_rate):
     history = history_of(folder)
     assert len(history) == config["training"]["epochs"]
     losses = [float(row["val_mse"]) for row in history]
+    assert logged_epochs(folder, "val_mse") == list(range(1, len(losses) + 1))
+    best = [epoch for epoch, loss in enumerate(losses, 1) if loss < min(losses[: epoch - 1], default=np.inf)]
+    assert logged_epochs(folder, "spectrograms") == best
     assert summary["metrics"]["val_mse"] == pytest.approx(min(losses), rel=1e-6)
     assert summary["metrics"]["epoch"] == 1 + int(np.argmin(losses))
     for figures in (summary["metrics"], *summary["baselines"].values()):
