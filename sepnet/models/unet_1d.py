@@ -32,7 +32,7 @@ class Unet1D(Unet):
         """Adam's step size at the start, the smaller the wider the network is beyond `USUAL_FILTERS`.
 
         One step moves an output by the sum over all filters of a kernel, and nothing normalises it: with 0.002,
-        networks of 7 levels and more diverged.
+        networks of 9 levels and more diverged.
         """
         return super().usual_learning_rate * min(1.0, USUAL_FILTERS / max(self.level_filters))
 

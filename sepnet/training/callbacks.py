@@ -72,7 +72,7 @@ class Recorder(keras.callbacks.Callback):
 
     @property
     def is_best(self) -> bool:
-        """Whether the epoch that was recorded last is the best so far."""
+        """True if the epoch that was recorded last is the best so far."""
         return self.best["epoch"] == self.num_epochs
 
     @property
