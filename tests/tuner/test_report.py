@@ -212,6 +212,23 @@ def test_the_memory_of_what_does_not_fit_is_kept_and_drawn(whole_search):
     assert with_it.shape == without.shape and np.abs(with_it - without).max() > 0.5
 
 
+def test_wide_intervals_leave_the_picture_its_scale(whole_search):
+    answer = analyse(read_search(whole_search))
+    wide = [
+        dataclasses.replace(one, val_mse=dataclasses.replace(one.val_mse, low=0.0, high=1.0))
+        for one in answer.candidates
+    ]
+
+    def picture(answer):
+        drawn = io.BytesIO()
+        pictures.draw_mse_by_depth(drawn, answer)
+        return matplotlib.image.imread(io.BytesIO(drawn.getvalue()))
+
+    usual, cut = picture(answer), picture(dataclasses.replace(answer, candidates=tuple(wide)))
+    # The bars differ; the numbers beside the axis do not.
+    assert (usual != cut).any() and (usual[:, :80] == cut[:, :80]).all()
+
+
 def test_gpus_that_lie_near_are_drawn():
     assert pictures.gpu_limits([0.5, 1]) == [8]
     assert pictures.gpu_limits([3, 21]) == [8, 12, 16, 24]

@@ -45,23 +45,27 @@ class Bootstrap:
         self._weights = counts / num_segments
 
     def estimate(self, errors: np.ndarray) -> Estimate:
-        """Mean and interval of `[num_seeds, num_segments]`."""
-        num_seeds = len(errors)
-        means = self._weights @ errors.mean(axis=0)
-        if num_seeds > 1:
-            draws = errors.mean(axis=1).std(ddof=1) / num_seeds**0.5 * _student(num_seeds - 1, len(means))
-            # With either sign, so that the interval of a difference is that of the opposite one mirrored.
-            means = np.concatenate([means + draws, means - draws])
-        low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        return Estimate(float(errors.mean()), float(low), float(high), num_seeds)
+        """Mean and interval of errors `[num_seeds, num_segments]`, which are never below zero."""
+        found = self._mean(errors)
+        return dataclasses.replace(found, low=max(found.low, 0.0))
 
     def difference(self, errors: Mapping[int, np.ndarray], others: Mapping[int, np.ndarray]) -> Estimate:
         """Errors `[num_segments]` by seed less others, paired by segments, and by seeds where both have the same."""
         shared = sorted(errors.keys() & others.keys())
         if shared:
-            return self.estimate(np.stack([errors[seed] - others[seed] for seed in shared]))
+            return self._mean(np.stack([errors[seed] - others[seed] for seed in shared]))
         means = (np.stack(list(each.values())).mean(axis=0) for each in (errors, others))
-        return self.estimate(np.subtract(*means)[None])
+        return self._mean(np.subtract(*means)[None])
+
+    def _mean(self, values: np.ndarray) -> Estimate:
+        num_seeds = len(values)
+        means = self._weights @ values.mean(axis=0)
+        if num_seeds > 1:
+            draws = values.mean(axis=1).std(ddof=1) / num_seeds**0.5 * _student(num_seeds - 1, len(means))
+            # With either sign, so that the interval of a difference is that of the opposite one mirrored.
+            means = np.concatenate([means + draws, means - draws])
+        low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        return Estimate(float(values.mean()), float(low), float(high), num_seeds)
 
 
 @functools.lru_cache

@@ -24,7 +24,8 @@ def draw_mse_by_depth(target: Target, answer: Answer) -> None:
     """Draws `val_mse` by depth, a line for each representation through its best trial of each depth.
 
     A pale bar is the interval of a model by itself. A dark bar is the interval of its paired difference to the best
-    model, drawn from the best one's `val_mse`: where it ends above that line, the model is worse.
+    model, drawn from the best one's `val_mse`: where it ends above that line, the model is worse. Bars end at the
+    frame, which is that of the means.
 
     Args:
         target: PNG to write.
@@ -41,9 +42,9 @@ def draw_mse_by_depth(target: Target, answer: Answer) -> None:
             is_line = line[one.trial.depth] is one
             at, value = one.trial.depth + shift, one.val_mse
             if is_line:
-                axes.vlines(at, max(value.low, best / 100), value.high, color=color, alpha=0.22, linewidth=6)
+                axes.vlines(at, value.low, value.high, color=color, alpha=0.22, linewidth=6)
                 bar = {"fmt": "none", "ecolor": "0.15", "elinewidth": 1.2, "capsize": 3, "zorder": 3}
-                low, high = max(best + one.behind.low, best / 100), best + one.behind.high
+                low, high = best + one.behind.low, best + one.behind.high
                 axes.errorbar(at, value.value, [[max(value.value - low, 0)], [max(high - value.value, 0)]], **bar)
             else:
                 axes.plot(at, value.value, MARKERS[place % 5], color=color, alpha=0.3, markersize=4)
@@ -60,7 +61,8 @@ def draw_mse_by_depth(target: Target, answer: Answer) -> None:
     for (name, figures), style in zip(answer.baselines.items(), BASELINE_STYLES, strict=False):
         axes.axhline(figures["val_mse"], color="black", linestyle=style, linewidth=1, label=name)
     axes.set(xlabel="depth", ylabel="val_mse")
-    _scale(axes, "y", [best, *(figures["val_mse"] for figures in answer.baselines.values())])
+    levels = [figures["val_mse"] for figures in answer.baselines.values()]
+    _frame(axes, [*levels, *(one.val_mse.value for one in answer.candidates)])
     _finish(figure, axes)
     figure.savefig(target, format="png")
 
@@ -156,10 +158,7 @@ def draw_budgets(target: Target, budgets: Budgets, baselines: Mapping[str, Mappi
                 axes.vlines(at, value.low, value.high, color=colors[depth], linewidth=1.3)
         labels |= _finish_field(axes, kind, "minutes", baselines)
     for axes in fields:
-        if min([*levels, *lowest]) > 0:
-            # First epochs and wide bars would leave little room for what is to be seen.
-            axes.set_ylim(0.9 * min([*levels, *lowest]), 1.1 * max([*levels, *lowest]))
-        _scale(axes, "y", [*levels, *lowest])
+        _frame(axes, [*levels, *lowest])
         _scale(axes, "x", ends)
     _finish_fields(figure, labels)
     figure.savefig(target, format="png")
@@ -299,6 +298,13 @@ def _scale(axes, name: str, values: Iterable[float]) -> None:
     axis.set_major_locator(LogLocator(subs=next(subs for factor, subs in steps.items() if high < factor * low)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
+
+
+def _frame(axes, values: Sequence[float]) -> None:
+    """Scales the axis "y" to these values; first epochs and wide bars would leave little room for them."""
+    if min(values) > 0:
+        axes.set_ylim(0.9 * min(values), 1.1 * max(values))
+    _scale(axes, "y", values)
 
 
 def _figure(width: float, height: float, *grid: int, **options):
