@@ -6,11 +6,11 @@ import stat
 from collections.abc import Collection, Iterator
 
 from pipelines.audio.reading import SUFFIXES, say
-from pipelines.files import NEW, WORKING
+from pipelines.files import NEW, UNFINISHED, WORKING
 from pipelines.songs.layouts import STEM_SUFFIX
 
 # What other systems and this one leave in folders: macOS beside files ("._song.wav") and in archives, netatalk.
-SYSTEM_PREFIXES = ("._", NEW, WORKING)
+SYSTEM_PREFIXES = ("._", UNFINISHED, NEW, WORKING)
 SYSTEM_FOLDERS = ("__MACOSX", ".AppleDouble")
 
 

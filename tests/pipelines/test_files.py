@@ -92,12 +92,15 @@ def test_what_fails_leaves_what_was_there(tmp_path):
 
 def test_what_killed_processes_left_is_found(tmp_path):
     (tmp_path / "sub").mkdir()
+    of_the_user = {".backup-20240101", "...Ready For It-acoustic"}
+    for name in of_the_user:
+        (tmp_path / name).mkdir()
     unfinished = [whole_file(tmp_path / "sub" / "file"), whole_folder(tmp_path / "folder")]
     for context in unfinished:
         temporary = context.__enter__()
         (temporary / "in it" if temporary.is_dir() else temporary).write_text("half")
     remove_leftovers(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["sub"]
+    assert {path.name for path in tmp_path.iterdir()} == {"sub", *of_the_user}
     remove_leftovers_of(os.getpid() + 1, tmp_path)
     assert len(list((tmp_path / "sub").iterdir())) == 1
     remove_leftovers_of(os.getpid(), tmp_path)

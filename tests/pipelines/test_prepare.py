@@ -182,7 +182,7 @@ def test_killed_and_started_again_it_leaves_the_same_tree(stem_files, tmp_path, 
     wav = tmp_path / "wav"
     command = [sys.executable, "-m", "pipelines.prepare", str(stem_files), str(wav), "--workers", "2"]
     process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    pattern = ".Song*" if when == "while a song is written" else "Song*"
+    pattern = ".sepnet-unfinished-*" if when == "while a song is written" else "Song*"
     while not any(wav.glob(f"*/{pattern}/*.wav")):
         assert process.poll() is None
         time.sleep(0.001)
@@ -201,7 +201,7 @@ def test_killed_and_started_again_it_leaves_the_same_tree(stem_files, tmp_path, 
 def test_waits_for_another_run_and_leaves_its_folders_alone(stem_files, tmp_path):
     wav = tmp_path / "wav"
     with folder_lock(wav):
-        unfinished = wav / "train" / ".Song 1-abcd_123"
+        unfinished = wav / "train" / ".sepnet-unfinished-1-abcd_123"
         unfinished.mkdir(parents=True)
         command = [sys.executable, "-m", "pipelines.prepare", str(stem_files), str(wav)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8") as process:
