@@ -58,8 +58,8 @@ def working_folder(parent: pathlib.Path) -> Iterator[pathlib.Path]:
     """
     with _no_empty_folders(parent), _writing(parent):
         for entry in parent.glob(f"{WORKING}*"):
-            # Whoever else looks for abandoned ones may be faster.
-            with contextlib.suppress(FileNotFoundError), _lock(entry, wait=False) as is_abandoned:
+            # Whoever else looks for abandoned ones may be faster. What is another user's cannot be opened.
+            with contextlib.suppress(FileNotFoundError, PermissionError), _lock(entry, wait=False) as is_abandoned:
                 if is_abandoned:
                     shutil.rmtree(entry, ignore_errors=True)
         new = pathlib.Path(tempfile.mkdtemp(prefix=NEW, dir=parent))

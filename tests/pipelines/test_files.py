@@ -50,6 +50,23 @@ def test_what_was_abandoned_goes_and_what_is_in_use_stays(tmp_path):
             assert in_use.exists() and not abandoned.exists()
 
 
+def test_the_folder_of_another_user_is_passed_over(tmp_path, monkeypatch):
+    theirs = tmp_path / ".sepnet-working-theirs"
+    theirs.mkdir()
+    opened = os.open
+
+    def refuse(path, *arguments, **keywords):
+        # Root may open everything.
+        if path == theirs:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return opened(path, *arguments, **keywords)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with working_folder(tmp_path) as folder:
+        assert folder.is_dir()
+    assert list(tmp_path.iterdir()) == [theirs]
+
+
 def test_a_folder_that_was_not_there_is_gone_where_nothing_was_put_into_it(tmp_path):
     place = tmp_path / "a" / "b"
     check_writable(place)
