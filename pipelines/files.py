@@ -28,15 +28,18 @@ def whole_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 @contextlib.contextmanager
-def whole_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
+def whole_folder(path: pathlib.Path, *, replaces: bool = False) -> Iterator[pathlib.Path]:
     """Gives a new empty folder beside `path`, renamed to `path` when the block ends well.
 
-    Where `path` exists already when the block ends, made by another process perhaps, that one stays.
+    Where `path` exists already when the block ends, made by another process perhaps, that one stays, unless the new one
+    `replaces` it.
     """
     with _temporary_folder(path.parent) as temporary:
         # mkdtemp makes a folder for its owner alone; a data set or a model is read by others too.
         temporary.chmod(0o755)
         yield temporary
+        if replaces:
+            remove_folder(path)
         try:
             temporary.rename(path)
         except OSError:
@@ -86,9 +89,10 @@ def _no_empty_folders(folder: pathlib.Path) -> Iterator[None]:
 
 
 def remove_folder(path: pathlib.Path) -> None:
-    """Removes a folder so that no reader, and no later run, meets half of it."""
-    with _temporary_folder(path.parent) as temporary:
-        path.rename(temporary / path.name)
+    """Removes a folder, if it is there, so that no reader, and no later run, meets half of it."""
+    if path.exists():
+        with _temporary_folder(path.parent) as temporary:
+            path.rename(temporary / path.name)
 
 
 def replace_all(files: Mapping[pathlib.Path, pathlib.Path], aside: pathlib.Path) -> None:

@@ -63,14 +63,16 @@ def prepare_songs(
         is_cache: songs that `source` has no more are removed, and nothing is said where nothing is to do.
 
     Raises:
-        UserError: there is no song, one cannot be used, the disk is too small, or `destination` cannot be written.
-            What is seen before the start stops everything; what is met while decoding leaves finished songs.
+        UserError: there is no song, one cannot be used, a copy would lie among the songs, the disk is too small, or
+            `destination` cannot be written. What is seen before the start stops everything, and leaves old copies; what
+            is met while decoding leaves finished songs.
     """
     source = data_folder(source).resolve()
     if destination.resolve() == source:
         raise UserError(f"the songs and their copy cannot share the folder {source}; choose another destination")
     songs = find_songs(source)
     targets = {song: destination / split_folder(song, source) / song.name for song in songs}
+    _refuse_overlap(targets)
     options = {"sample_rate": sample_rate, "workers": workers, "skip_bad": skip_bad, "is_cache": is_cache}
     errors, is_new = _make(targets, source, destination, **options)
     if not is_new and not is_cache:
@@ -79,6 +81,16 @@ def prepare_songs(
         print(f"left out: {error}")
     if len(errors) == len(songs):
         raise UserError(f"no song under {source} can be used; `python -m pipelines.check {source}` says why")
+
+
+def _refuse_overlap(targets: Mapping[Song, pathlib.Path]) -> None:
+    """Raises a `UserError` where the copy of a song would take the place of a song, hold one, or lie in one."""
+    originals = {entry.resolve() for entry in {entry for song in targets for entry in song.entries()}}
+    around = {parent for original in originals for parent in original.parents}
+    for song, target in targets.items():
+        place = target.resolve()
+        if place in around or not originals.isdisjoint((place, *place.parents)):
+            raise UserError(f"{target}, for a copy of {song}, is a place of songs; choose another destination")
 
 
 def _make(
@@ -100,17 +112,15 @@ def _make(
         if locked:
             for folder in {target.parent for target in targets.values()}:
                 remove_leftovers(folder)
-        if is_cache:
-            kept = set(targets.values())
-            for manifest in list(destination.rglob(MANIFEST)):
-                if manifest.parent not in kept:
-                    remove_folder(manifest.parent)
-        conversions, errors = _plan(targets, sample_rate, probe)
-        refuse_errors(errors, source, skip_bad)
+        conversions, bad = _plan(targets, sample_rate, probe)
+        refuse_errors([*bad.values()], source, skip_bad)
+        there = {manifest.parent for manifest in destination.rglob(MANIFEST)} if is_cache else set()
+        for copy in there.difference(targets.values()) | {targets[song] for song in bad}:
+            remove_folder(copy)
         if conversions:
             _announce(conversions, source, destination)
-            errors += _convert_all(conversions, workers, skip_bad)
-    return errors, bool(conversions)
+            bad |= _convert_all(conversions, workers, skip_bad)
+    return [*bad.values()], bool(conversions)
 
 
 def refuse_errors(errors: Sequence[SongError], root: pathlib.Path, skip_bad: bool) -> None:
@@ -162,16 +172,19 @@ def _place_in_cache(root: pathlib.Path, sample_rate: int | None, *more: str) -> 
 
 def _plan(
     targets: Mapping[Song, pathlib.Path], sample_rate: int | None, probe: Probe
-) -> tuple[list[Conversion], list[SongError]]:
-    """Says which songs are to be converted, and which cannot be; removes copies that are out of date."""
-    conversions, errors = [], []
+) -> tuple[list[Conversion], dict[Song, SongError]]:
+    """Says which songs are to be converted, and what is wrong with those that cannot be.
+
+    Raises:
+        UserError: a target was not made by this module, so that it must not be replaced.
+    """
+    conversions, errors = [], {}
     for song, target in targets.items():
+        manifest = _read_manifest(target)
         try:
             source_files = _stamp_files(song)
-            if target.exists():
-                if _is_current(target, source_files, sample_rate):
-                    continue
-                remove_folder(target)
+            if manifest and _is_current(manifest, source_files, sample_rate):
+                continue
             stems = probe_song(song, probe)
             rate = sample_rate or next(iter(stems.values())).sample_rate
             conversion = Conversion(song, target, source_files, stems, rate)
@@ -179,14 +192,14 @@ def _plan(
                 raise SongError(f"{song} is too long for a WAV file of 4 GiB; cut it into parts")
             conversions.append(conversion)
         except SongError as error:
-            errors.append(error)
-    errors += _leave_incomplete(conversions)
+            errors[song] = error
+    errors |= _leave_incomplete(conversions)
     return conversions, errors
 
 
-def _leave_incomplete(conversions: list[Conversion]) -> list[SongError]:
+def _leave_incomplete(conversions: list[Conversion]) -> dict[Song, SongError]:
     """Takes songs that lack a stem, which most of the others have, out of the list; a recording has but one."""
-    errors = []
+    errors = {}
     if all(isinstance(conversion.song, SourceFile) for conversion in conversions):
         return errors
     stems = {stem for conversion in conversions for stem in conversion.stems if stem != MIXTURE}
@@ -195,11 +208,9 @@ def _leave_incomplete(conversions: list[Conversion]) -> list[SongError]:
         missing = sorted(expected - set(conversion.stems))
         if missing:
             conversions.remove(conversion)
-            errors.append(
-                SongError(
-                    f"{conversion.song} lacks {', '.join(missing)}, which most songs have; it holds "
-                    f"{', '.join(sorted(conversion.stems))}: rename a file to {missing[0]}.wav, or remove the song"
-                )
+            errors[conversion.song] = SongError(
+                f"{conversion.song} lacks {', '.join(missing)}, which most songs have; it holds "
+                f"{', '.join(sorted(conversion.stems))}: rename a file to {missing[0]}.wav, or remove the song"
             )
     return errors
 
@@ -214,18 +225,18 @@ def _stamp_files(song: Song) -> dict[str, list[int]]:
     return {name: [entry.st_size, entry.st_mtime_ns] for name, entry in status.items()}
 
 
-def _is_current(target: pathlib.Path, source_files: Mapping[str, list[int]], sample_rate: int | None) -> bool:
-    """True if a folder was made from these files at this rate.
-
-    Raises:
-        UserError: the folder was not made by this module, so that it must not be replaced.
-    """
+def _read_manifest(target: pathlib.Path) -> dict:
+    """Says what a folder was made from, nothing if there is none; raises a `UserError` if it was made by another."""
     try:
-        manifest = json.loads((target / MANIFEST).read_text())
+        return json.loads((target / MANIFEST).read_text()) if target.exists() else {}
     except (OSError, ValueError) as error:
         raise UserError(
             f"{target} is there already and was not made by pipelines.prepare; choose another destination"
         ) from error
+
+
+def _is_current(manifest: Mapping, source_files: Mapping[str, list[int]], sample_rate: int | None) -> bool:
+    """True if a copy was made from these files at this rate."""
     return (
         manifest.get("format_version") == FORMAT_VERSION
         and manifest.get("source_files") == source_files
@@ -237,7 +248,9 @@ def _announce(conversions: Sequence[Conversion], source: pathlib.Path, destinati
     """Says what will be done, or raises a `UserError` where the disk is too small for it."""
     seconds = sum(conversion.seconds for conversion in conversions)
     needed = sum(sum(conversion.stem_bytes) for conversion in conversions)
-    free, noun = shutil.disk_usage(destination).free, conversions[0].song.noun
+    # Old copies go one by one, as new ones are done.
+    old = sum(file.stat().st_size for conversion in conversions for file in conversion.target.glob("*"))
+    free, noun = shutil.disk_usage(destination).free + old, conversions[0].song.noun
     if needed > free:
         raise UserError(
             f"{destination} has {_gigabytes(free)} of free disk and the {noun}s take {_gigabytes(needed)}; make room, "
@@ -254,8 +267,8 @@ def _gigabytes(num_bytes: int) -> str:
     return f"{num_bytes / 1e9:,.2f} GB"
 
 
-def _convert_all(conversions: Sequence[Conversion], workers: int | None, skip_bad: bool) -> list[SongError]:
-    errors, clipped, remarks = [], {}, []
+def _convert_all(conversions: Sequence[Conversion], workers: int | None, skip_bad: bool) -> dict[Song, SongError]:
+    errors, clipped, remarks = {}, {}, []
     seconds = sum(conversion.seconds for conversion in conversions)
     start = time.monotonic()
     with (
@@ -264,7 +277,8 @@ def _convert_all(conversions: Sequence[Conversion], workers: int | None, skip_ba
     ):
         for conversion, result in results:
             if isinstance(result, SongError) and skip_bad:
-                errors.append(result)
+                errors[conversion.song] = result
+                remove_folder(conversion.target)
             elif isinstance(result, SongError):
                 raise UserError(f"{result}; or leave it out with --skip-bad. Finished songs are kept")
             elif isinstance(result, UserError):

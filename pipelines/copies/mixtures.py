@@ -15,7 +15,7 @@ import numpy as np
 from pipelines.audio.channels import match_channels
 from pipelines.cache import cache_path
 from pipelines.copies.convert import FORMAT_VERSION, FULL_SCALE
-from pipelines.files import folder_lock, remove_folder, remove_leftovers, whole_folder
+from pipelines.files import folder_lock, remove_leftovers, whole_folder
 from pipelines.songs.layouts import Track
 from pipelines.songs.recordings import SHARES, SourceFile
 
@@ -55,9 +55,7 @@ def fixed_mixtures(
             made_from = {recording.name: _stamp(recording.path) for recording in held_out}
             if _made_from(folder / split) == made_from:
                 continue
-            if (folder / split).exists():
-                remove_folder(folder / split)
-            with whole_folder(folder / split) as temporary:
+            with whole_folder(folder / split, replaces=True) as temporary:
                 _write_mixtures(temporary, split, list(held_out.values()), stems, num_first, num_channels, snr_db)
                 (temporary / MANIFEST).write_text(json.dumps(made_from))
     return folder

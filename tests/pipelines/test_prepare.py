@@ -298,6 +298,39 @@ def test_refuses_to_replace_what_it_did_not_make(tmp_path, write_song):
         make.prepare_songs(tmp_path / "songs", tmp_path / "songs")
 
 
+@pytest.mark.parametrize(
+    "source, destination",
+    [("wav/train", "wav"), ("link", "wav"), ("songs", "songs/a/wav"), ("above/train/a", "above")],
+)
+def test_refuses_to_take_the_place_of_a_song(tmp_path, write_song, source, destination):
+    write_song(tmp_path / "songs" / "a")
+    make.prepare_songs(tmp_path / "songs", tmp_path / "wav")
+    (tmp_path / "link").symlink_to("wav/train")
+    write_song(tmp_path / "above" / "train" / "a" / "a")
+    before = tree(tmp_path)
+    with pytest.raises(UserError, match="a place of songs; choose another destination"):
+        make.prepare_songs(tmp_path / source, tmp_path / destination, sample_rate=4000)
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("refused_for", ["a bad song", "a full disk", "a song that breaks off"])
+def test_old_copies_stay_until_new_ones_are_done(tmp_path, write_song, monkeypatch, refused_for):
+    songs = tmp_path / "songs"
+    for name in ("a", "b"):
+        write_song(songs / name, subtype="FLOAT")
+    make.prepare_songs(songs, tmp_path / "wav")
+    before = tree(tmp_path / "wav")
+    if refused_for == "a bad song":
+        (songs / "b" / "bass.wav").write_bytes(b"")
+    elif refused_for == "a full disk":
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))
+    else:
+        soundfile.write(songs / "a" / "bass.wav", np.full((4000, 2), np.nan), 8000, "FLOAT")
+    with pytest.raises(UserError):
+        make.prepare_songs(songs, tmp_path / "wav", sample_rate=16000, workers=1)
+    assert tree(tmp_path / "wav") == before
+
+
 def test_full_disk_is_said_before_the_start(stem_files, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))
     with pytest.raises(UserError, match=r"0.00 GB of free disk and the songs take 0.03 GB"):
