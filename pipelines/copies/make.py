@@ -5,6 +5,7 @@ songs lie in: `DEST/train/NAME/vocals.wav`. A song appears there whole or not at
 `prepared.json`, which says what it was made from, so that a run that is started again goes on where the last one was.
 """
 
+import collections
 import contextlib
 import dataclasses
 import hashlib
@@ -193,26 +194,23 @@ def _plan(
             conversions.append(conversion)
         except SongError as error:
             errors[song] = error
-    errors |= _leave_incomplete(conversions)
-    return conversions, errors
+    errors |= _incomplete([song for song in targets if song not in errors])
+    return [conversion for conversion in conversions if conversion.song not in errors], errors
 
 
-def _leave_incomplete(conversions: list[Conversion]) -> dict[Song, SongError]:
-    """Takes songs that lack a stem, which most of the others have, out of the list; a recording has but one."""
-    errors = {}
-    if all(isinstance(conversion.song, SourceFile) for conversion in conversions):
-        return errors
-    stems = {stem for conversion in conversions for stem in conversion.stems if stem != MIXTURE}
-    expected = {stem for stem in stems if sum(stem in other.stems for other in conversions) * 2 > len(conversions)}
-    for conversion in list(conversions):
-        missing = sorted(expected - set(conversion.stems))
-        if missing:
-            conversions.remove(conversion)
-            errors[conversion.song] = SongError(
-                f"{conversion.song} lacks {', '.join(missing)}, which most songs have; it holds "
-                f"{', '.join(sorted(conversion.stems))}: rename a file to {missing[0]}.wav, or remove the song"
-            )
-    return errors
+def _incomplete(songs: Sequence[Song]) -> dict[Song, SongError]:
+    """Says which songs lack a stem that most of them have, those too that are converted already."""
+    stems = {song: {*(song.made_stems or song.files())} for song in songs}
+    counts = collections.Counter(stem for held in stems.values() for stem in held if stem != MIXTURE)
+    expected = {stem for stem, count in counts.items() if count * 2 > len(songs)}
+    return {
+        song: SongError(
+            f"{song} lacks {', '.join(missing)}, which most songs have; it holds {', '.join(sorted(held))}: "
+            f"rename a file to {missing[0]}.wav, or remove the song"
+        )
+        for song, held in stems.items()
+        if (missing := sorted(expected - held))
+    }
 
 
 def _stamp_files(song: Song) -> dict[str, list[int]]:

@@ -20,6 +20,7 @@ from pipelines.copies import make
 from pipelines.errors import UserError, run_command
 from pipelines.files import folder_lock
 from pipelines.songs.layouts import STEM_STREAMS, Song
+from tests.conftest import SOURCES
 from tests.pipelines.bad_songs import BAD_SONGS, not_a_number
 
 needs_ffmpeg = pytest.mark.skipif(
@@ -296,6 +297,21 @@ def test_refuses_to_replace_what_it_did_not_make(tmp_path, write_song):
     assert len(list(mine.iterdir())) == 5
     with pytest.raises(UserError, match="choose another destination"):
         make.prepare_songs(tmp_path / "songs", tmp_path / "songs")
+
+
+@pytest.mark.parametrize("first", ["abc", "d"])
+def test_what_most_songs_have_does_not_depend_on_what_was_converted_before(tmp_path, write_song, first):
+    songs, wav = tmp_path / "songs", tmp_path / "wav"
+    for name in first:
+        write_song(songs / name, SOURCES[name == "d" :])
+    make.prepare_songs(songs, wav, workers=1)
+    for name in {*"abcd"}.difference(first):
+        write_song(songs / name, SOURCES[name == "d" :])
+    with pytest.raises(UserError, match="song 'd' lacks vocals, which most songs have"):
+        make.prepare_songs(songs, wav, workers=1)
+    for _ in range(2):
+        make.prepare_songs(songs, wav, skip_bad=True, workers=1)
+        assert {path.name for path in (wav / "train").iterdir()} == {*"abc"}
 
 
 @pytest.mark.parametrize(
