@@ -109,6 +109,7 @@ def convert_song(conversion: Conversion, advance: Advance) -> tuple[dict[str, in
             "source_sample_rate": source_rate,
             "sample_rate": rate,
             "clipped_samples": clipped,
+            "undecoded": remarks,
         }
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
     return clipped, remarks

@@ -266,7 +266,7 @@ def _gigabytes(num_bytes: int) -> str:
 
 
 def _convert_all(conversions: Sequence[Conversion], workers: int | None, skip_bad: bool) -> dict[Song, SongError]:
-    errors, clipped, remarks = {}, {}, []
+    errors, clipped = {}, {}
     seconds = sum(conversion.seconds for conversion in conversions)
     start = time.monotonic()
     with (
@@ -283,7 +283,8 @@ def _convert_all(conversions: Sequence[Conversion], workers: int | None, skip_ba
                 raise result
             else:
                 counts, undecoded = result
-                remarks += undecoded
+                for text in undecoded:
+                    reading.say(text)
                 if any(counts.values()):
                     clipped[str(conversion.song)] = counts
     elapsed = time.monotonic() - start
@@ -291,8 +292,6 @@ def _convert_all(conversions: Sequence[Conversion], workers: int | None, skip_ba
         f"converted {len(conversions) - len(errors)} {conversions[0].song.noun}s in {elapsed:,.1f} s "
         f"({seconds / elapsed:,.0f} seconds of audio per second)"
     )
-    for text in sorted(remarks):
-        reading.say(text)
     for name in sorted(clipped)[:SHOWN_SONGS]:
         counts = ", ".join(f"{stem} {count}" for stem, count in clipped[name].items() if count)
         print(f"clipped: {name} had samples beyond full scale ({counts})")

@@ -1,6 +1,7 @@
 import json
 import os
 import pathlib
+import re
 import resource
 import shutil
 import signal
@@ -127,6 +128,18 @@ def test_counts_what_it_clips(tmp_path, capsys):
     assert read(prepared / "vocals.wav").ravel().tolist() == [32767, -32768, 32767, 32767, -32768, 0]
     assert json.loads((prepared / "prepared.json").read_text())["clipped_samples"] == {"noise": 0, "vocals": 4}
     assert "clipped: song 'loud' had samples beyond full scale (vocals 4)" in capsys.readouterr().out
+
+
+def test_what_could_not_be_decoded_is_said_at_once_and_kept(tmp_path, write_song, capsys):
+    bass = write_song(tmp_path / "songs" / "a", num_samples=40_000, suffix=".flac") / "bass.flac"
+    content = bass.read_bytes()
+    bass.write_bytes(content[: len(content) // 2] + b"\xaa" * 300 + content[len(content) // 2 + 300 :])
+    not_a_number(tmp_path / "songs", write_song, None)
+    with pytest.raises(UserError, match="bad song"):
+        make.prepare_songs(tmp_path / "songs", tmp_path / "wav", workers=1)
+    [said] = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(rf"{bass}: .* s could not be decoded and is silent, first at .* s", said)
+    assert json.loads((tmp_path / "wav" / "train" / "a" / "prepared.json").read_text())["undecoded"] == [said]
 
 
 def test_memory_does_not_grow_with_the_song(tmp_path, write_song):
