@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import pathlib
+import wave
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -83,8 +84,6 @@ def _write_mixtures(
     num_channels: int,
     snr_db: tuple[float, float],
 ) -> None:
-    import soundfile
-
     by_stem = [[track for track in tracks if stem in track.files] for stem in stems]
     rate = tracks[0].sample_rate
     num_samples = MIXTURE_SECONDS * rate
@@ -96,7 +95,10 @@ def _write_mixtures(
         place = folder / f"{split} {number:03}"
         place.mkdir()
         for stem, written in zip(stems, _mix(np.stack(samples), num_first, ratio_db), strict=True):
-            soundfile.write(place / f"{stem}.wav", written, rate, "PCM_16")
+            # As of copies: libsndfile would not name the cause where the disk is full.
+            with wave.open(str(place / f"{stem}.wav"), "wb") as file:
+                file.setparams((num_channels, 2, rate, 0, "NONE", "not compressed"))
+                file.writeframes(written.astype("<i2").tobytes())
 
 
 def _in_turn(tracks: Sequence[Track], num_samples: int, num_channels: int) -> Iterator[np.ndarray]:

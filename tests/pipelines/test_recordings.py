@@ -6,6 +6,7 @@ Which file a sample is from is written in it: the left channel against the right
 import json
 import os
 import re
+import resource
 import shutil
 
 import numpy as np
@@ -235,6 +236,17 @@ def test_mixtures_are_made_once_and_again_when_files_change(data):
     [manifest] = load(data)["valid"][0].files["speech"].parents[1].glob("*.json")
     manifest.write_text("{")
     assert load(data)["valid"] and json.loads(manifest.read_text())
+
+
+def test_a_disk_that_fills_up_while_mixtures_are_made(data, fresh_cache):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(UserError, match="cannot write .*make room"):
+            load(data)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [list(folder.iterdir()) for folder in (fresh_cache / "mixtures").iterdir()] == [[]]
 
 
 def test_rates_and_channels_and_formats_become_one_rate(data):
