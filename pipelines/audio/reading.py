@@ -23,6 +23,7 @@ import soundfile
 
 from pipelines.audio.decoding import (
     Decoder,
+    decodable,
     decoding,
     encoding_of,
     first_stream,
@@ -195,7 +196,7 @@ def probe_streams(path: pathlib.Path) -> list[AudioInfo]:
     """Reads the header of every audio stream of a file, in order; a cover picture is passed over."""
     check_readable(path)
     with _open(path) as file, decoding(str(path)), open_container(file) as container:
-        return [_info(stream, file) for stream in container.streams.audio]
+        return [_info(decodable(stream, str(path)), file) for stream in container.streams.audio]
 
 
 def read_streams(path: pathlib.Path, *, note: Callable[[str], None] = say) -> Iterator[list[np.ndarray]]:
@@ -215,7 +216,7 @@ def read_streams(path: pathlib.Path, *, note: Callable[[str], None] = say) -> It
     """
     check_readable(path)
     with _open(path) as file, decoding(str(path)), open_container(file) as container:
-        streams = container.streams.audio
+        streams = [decodable(stream, str(path)) for stream in container.streams.audio]
         if not streams:
             raise UserError(f"{path} holds no audio stream")
         infos = [_info(stream, file) for stream in streams]
