@@ -103,8 +103,10 @@ def _songs_with_captions(
     system: "AbstractFileSystem", folder: str, audio: Iterable[str], names: set[str]
 ) -> Iterator[tuple[str, CaptionedSong]]:
     plain = {name: without_suffix(pathlib.PurePosixPath(name)) for name in audio}
+    # Suffixes may have capitals; of two files that differ in these alone the one without is taken.
+    there = {f"{short}{suffix.lower()}": name for name in sorted(names) for short, suffix in [posixpath.splitext(name)]}
     candidates = {name: [f"{short}.{suffix}" for suffix in CAPTION_SUFFIXES] for name, short in plain.items()}
-    beside = {name: next((file for file in files if file in names), None) for name, files in candidates.items()}
+    beside = {name: next(filter(None, map(there.get, files)), None) for name, files in candidates.items()}
     files = sorted(set(filter(None, beside.values())))
     with reaching(address_of(system, folder)):
         # At once: elsewhere each takes its time to come.
@@ -113,7 +115,9 @@ def _songs_with_captions(
     for name, short in plain.items():
         file = beside[name]
         caption = (
-            caption_beside(file.rpartition(".")[2], contents[file], address_of(system, folder + file)) if file else ""
+            caption_beside(file.rpartition(".")[2].lower(), contents[file], address_of(system, folder + file))
+            if file
+            else ""
         )
         address = address_of(system, folder + name)
         yield address, CaptionedSong(one_line(short), caption, address, posixpath.splitext(name)[1])
