@@ -218,7 +218,7 @@ def find_songs(root: pathlib.Path) -> list[Song]:
     that is added moves no other.
 
     Raises:
-        UserError: the folder does not exist, or cannot be read.
+        UserError: the folder does not exist, or cannot be read; or two songs of a split have one name.
         NoSongsError: the folder holds no song.
     """
     songs: dict[tuple[str, str], Song] = {}
@@ -228,8 +228,13 @@ def find_songs(root: pathlib.Path) -> list[Song]:
     for folder, split in folders.items():
         entries = [entry for entry in list_folder(folder) if entry not in folders]
         for song in songs_among(entries, split):
+            other = songs.setdefault((song.split, song.name), song)
             # Beside NAME.stem.mp4, the folder NAME comes first and needs no decoding.
-            songs.setdefault((song.split, song.name), song)
+            is_decoded = type(other) is Song and isinstance(song, StemFile) and other.folder == song.folder
+            if other is not song and not is_decoded:
+                raise UserError(
+                    f"{other.path} and {song.path} are two songs of one name, for {song.split}; rename one of the two"
+                )
     if not songs:
         raise NoSongsError(
             f"no songs under {root}; expected NAME{STEM_SUFFIX} files, or one folder for each song that holds "

@@ -3,6 +3,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import shutil
 import time
 import zipfile
@@ -27,7 +28,7 @@ def make_names(root, names):
     for name in names:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        if name.endswith(".mp4"):
+        if name.endswith((".mp4", ".wav", ".flac")):
             path.touch()
         else:
             path.mkdir()
@@ -66,6 +67,24 @@ def test_songs_are_files_or_folders(tmp_path):
     assert (first.made_stems, second.made_stems) == ((), layouts.STEM_STREAMS)
     assert set(first.files()) == {"vocals", "Drums"}
     assert second.files() == {}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("A", "train/A"),
+        ("A.stem.mp4", "train/A"),
+        ("valid/A", "validation/A"),
+        ("noisy_a/A.wav", "noisy_b/A.wav"),
+        ("noisy_a/A.flac", "noisy_a/A.wav"),
+        ("noisy_a/A.wav", "A.stem.mp4"),
+    ],
+)
+def test_two_songs_of_one_name_are_named(tmp_path, names):
+    make_names(tmp_path, ["clean_a/A.wav", "clean_b/A.wav", *names])
+    first, second = (re.escape(str(tmp_path / name)) for name in names)
+    with pytest.raises(UserError, match=f"{first} and {second} are two songs of one name, .*; rename one of the two"):
+        find_songs(tmp_path)
 
 
 def test_official_validation_songs(tmp_path):
