@@ -215,7 +215,8 @@ def find_songs(root: pathlib.Path) -> list[Song]:
 
     Songs in `valid/` are the validation songs. Without that folder they are the songs of MUSDB18's official list,
     and where none of these is present, about 15% of the training songs by a hash of their names, so that a song
-    that is added moves no other.
+    that is added moves no other. Of so few songs that no hash is below that share the lowest is taken, and a song that
+    is added may take its place.
 
     Raises:
         UserError: the folder does not exist, or cannot be read; or two songs of a split have one name.

@@ -4,7 +4,8 @@
     ROOT/{valid,test}/{speech,noise}/...
 
 Where there is no folder of a split, some files of every source are held out for it by a hash of their paths, so that a
-file that is added moves no other.
+file that is added moves no other. Of so few files that no hash is below a split's share the lowest is taken, and a file
+that is added may take its place.
 """
 
 import collections
