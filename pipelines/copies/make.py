@@ -17,7 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from pipelines.audio import reading
-from pipelines.cache import cache_path
+from pipelines.cache import MOST_CHARACTERS, cache_path
 from pipelines.copies.convert import FORMAT_VERSION, MANIFEST, Conversion, convert_song, probe_copy, probe_song
 from pipelines.errors import UserError
 from pipelines.files import folder_lock, remove_folder, remove_leftovers
@@ -28,6 +28,7 @@ from pipelines.songs.layouts import (
     Song,
     SongError,
     Track,
+    check_command,
     data_folder,
     find_songs,
     read_track,
@@ -49,6 +50,7 @@ def prepare_songs(
     workers: int | None = None,
     skip_bad: bool = False,
     is_cache: bool = False,
+    stems: Sequence[str] = (),
 ) -> None:
     """Converts every song under `source` to 16-bit WAV under `destination`, and says what it does.
 
@@ -62,6 +64,7 @@ def prepare_songs(
         workers: processes; None takes one for each CPU core.
         skip_bad: leaves songs that cannot be used out, and lists them, instead of raising.
         is_cache: songs that `source` has no more are removed, and nothing is said where nothing is to do.
+        stems: names of those that are asked for, which errors tell.
 
     Raises:
         UserError: there is no song, one cannot be used, a copy would lie among the songs, the disk is too small, or
@@ -74,14 +77,14 @@ def prepare_songs(
     songs = find_songs(source)
     targets = {song: destination / split_folder(song, source) / song.name for song in songs}
     _refuse_overlap(targets)
-    options = {"sample_rate": sample_rate, "workers": workers, "skip_bad": skip_bad, "is_cache": is_cache}
-    errors, is_new = _make(targets, source, destination, **options)
+    options = {"sample_rate": sample_rate, "skip_bad": skip_bad, "is_cache": is_cache, "stems": stems}
+    errors, is_new = _make(targets, source, destination, workers=workers, **options)
     if not is_new and not is_cache:
         print(f"all {len(songs) - len(errors)} songs are in {destination} already")
     for error in errors:
         print(f"left out: {error}")
     if len(errors) == len(songs):
-        raise UserError(f"no song under {source} can be used; `python -m pipelines.check {source}` says why")
+        raise UserError(f"no song under {source} can be used; `{check_command(source, stems)}` says why")
 
 
 def _refuse_overlap(targets: Mapping[Song, pathlib.Path]) -> None:
@@ -103,6 +106,7 @@ def _make(
     workers: int | None = None,
     skip_bad: bool = False,
     is_cache: bool = False,
+    stems: Sequence[str] = (),
     probe: Probe = reading.measure,
 ) -> tuple[list[SongError], bool]:
     """Converts songs to their targets; returns what is wrong with those that were left out, and if any was converted.
@@ -114,7 +118,7 @@ def _make(
             for folder in {target.parent for target in targets.values()}:
                 remove_leftovers(folder)
         conversions, bad = _plan(targets, sample_rate, probe)
-        refuse_errors([*bad.values()], source, skip_bad)
+        refuse_errors([*bad.values()], source, stems, skip_bad)
         there = {manifest.parent for manifest in destination.rglob(MANIFEST)} if is_cache else set()
         for copy in there.difference(targets.values()) | {targets[song] for song in bad}:
             remove_folder(copy)
@@ -124,25 +128,32 @@ def _make(
     return [*bad.values()], bool(conversions)
 
 
-def refuse_errors(errors: Sequence[SongError], root: pathlib.Path, skip_bad: bool) -> None:
+def refuse_errors(errors: Sequence[SongError], root: pathlib.Path, stems: Sequence[str], skip_bad: bool) -> None:
     """Raises the first of the errors of songs under `root`, if there is one, unless bad songs are left out."""
     if errors and not skip_bad:
-        more = f" ({len(errors) - 1} more: `python -m pipelines.check {root}` lists them)" if errors[1:] else ""
+        more = f" ({len(errors) - 1} more: `{check_command(root, stems)}` lists them)" if errors[1:] else ""
         raise UserError(f"{errors[0]}; or leave it out with --skip-bad{more}")
 
 
-def prepared_copy(root: pathlib.Path, *, sample_rate: int | None, skip_bad: bool) -> pathlib.Path:
+def prepared_copy(root: pathlib.Path, *, sample_rate: int | None, skip_bad: bool, stems: Sequence[str]) -> pathlib.Path:
     """Returns a converted copy of the songs under `root`, kept in the cache folder and made or renewed if need be.
 
     It holds the songs that `root` has now, and no others. Arguments and errors are those of `prepare_songs`.
     """
     destination = _place_in_cache(root, sample_rate)
-    prepare_songs(root.resolve(), destination, sample_rate=sample_rate, skip_bad=skip_bad, is_cache=True)
+    options = {"sample_rate": sample_rate, "skip_bad": skip_bad, "is_cache": True, "stems": stems}
+    prepare_songs(root.resolve(), destination, **options)
     return destination
 
 
 def converted_recordings(
-    root: pathlib.Path, recordings: Sequence[SourceFile], *, sample_rate: int | None, skip_bad: bool, probe: Probe
+    root: pathlib.Path,
+    recordings: Sequence[SourceFile],
+    *,
+    sample_rate: int | None,
+    skip_bad: bool,
+    stems: Sequence[str],
+    probe: Probe,
 ) -> dict[SourceFile, Track]:
     """Returns the converted copies of recordings under `root`, kept in the cache folder and made or renewed if need be.
 
@@ -155,7 +166,7 @@ def converted_recordings(
     """
     destination = _place_in_cache(root, sample_rate, recordings[0].source)
     targets = {recording: destination / recording.name for recording in recordings}
-    options = {"sample_rate": sample_rate, "skip_bad": skip_bad, "is_cache": True, "probe": probe}
+    options = {"sample_rate": sample_rate, "skip_bad": skip_bad, "is_cache": True, "stems": stems, "probe": probe}
     errors, _ = _make(targets, root.resolve(), destination, **options)
     for error in errors:
         print(f"left out: {error}")
@@ -168,7 +179,7 @@ def _place_in_cache(root: pathlib.Path, sample_rate: int | None, *more: str) -> 
     root = root.resolve()
     rate = f"{sample_rate}hz" if sample_rate else "native"
     key = hashlib.sha256(json.dumps([str(root), rate, FORMAT_VERSION, *more]).encode()).hexdigest()[:8]
-    return cache_path() / "prepared" / "-".join((root.name, *more, rate, key))
+    return cache_path() / "prepared" / f"{'-'.join((root.name, *more))[:MOST_CHARACTERS]}-{rate}-{key}"
 
 
 def _plan(

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from pipelines.audio.channels import match_channels
-from pipelines.cache import cache_path
+from pipelines.cache import MOST_CHARACTERS, cache_path
 from pipelines.copies.convert import FORMAT_VERSION, FULL_SCALE
 from pipelines.files import folder_lock, remove_leftovers, whole_folder
 from pipelines.songs.layouts import Track
@@ -47,7 +47,7 @@ def fixed_mixtures(
     sample_rate = next(iter(tracks.values())).sample_rate
     settings = [str(root.resolve()), list(stems), num_first, sample_rate, num_channels, snr_db, FORMAT_VERSION]
     key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
-    folder = cache_path() / "mixtures" / f"{root.resolve().name}-{key}"
+    folder = cache_path() / "mixtures" / f"{root.resolve().name[:MOST_CHARACTERS]}-{key}"
     with folder_lock(folder) as locked:
         if locked:
             remove_leftovers(folder)

@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import pkgutil
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import ClassVar
 
@@ -239,9 +240,15 @@ def find_songs(root: pathlib.Path) -> list[Song]:
     if not songs:
         raise NoSongsError(
             f"no songs under {root}; expected NAME{STEM_SUFFIX} files, or one folder for each song that holds "
-            f"vocals.wav, drums.wav, ...; `python -m pipelines.check {root}` says what is there"
+            f"vocals.wav, drums.wav, ...; `{check_command(root)}` says what is there"
         )
     return sorted(_choose_validation(list(songs.values())), key=lambda song: (song.split, song.name))
+
+
+def check_command(root: pathlib.Path, stems: Sequence[str] = ()) -> str:
+    """The command that says what is wrong with the songs under a folder, for a shell; of other stems than the usual."""
+    sources = ["--sources", ",".join(stems)] if stems else []
+    return shlex.join(["python", "-m", "pipelines.check", str(root), *sources])
 
 
 def split_folders(root: pathlib.Path) -> dict[pathlib.Path, str]:

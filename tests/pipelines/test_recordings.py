@@ -133,6 +133,22 @@ def test_songs_stay_songs(tmp_path, write_song):
         find_recordings(tmp_path / "songs", SOURCES)
 
 
+def test_a_folder_that_cannot_be_looked_into_is_no_song(data, monkeypatch):
+    locked = data / "lost+found"
+    locked.mkdir()
+    listdir, status = os.listdir, os.stat
+
+    def refuse(path, **_):
+        # Root may look into everything.
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "listdir", lambda path: refuse(path) if path == locked else listdir(path))
+    monkeypatch.setattr(
+        os, "stat", lambda path, **options: (refuse if f"{locked}/" in str(path) else status)(path, **options)
+    )
+    assert splits(data)
+
+
 def test_a_source_without_files_or_with_too_few_is_refused(data):
     (data / "test" / "speech").mkdir(parents=True)
     write(data / "test" / "noise" / "70.wav", marked(70))

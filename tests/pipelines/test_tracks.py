@@ -102,9 +102,10 @@ def test_bad_song(tmp_path, write_song, real_track, capsys, damage):
 
 
 def test_every_song_is_bad(tmp_path, write_song):
-    write_song(tmp_path / "a", ["vocals", "rest"])
-    with pytest.raises(UserError, match="no song under .* can be used; `python -m pipelines.check"):
-        load_tracks(tmp_path, stems=SOURCES, skip_bad=True)
+    write_song(tmp_path / "my songs" / "a", ["vocals", "rest"])
+    command = f"python -m pipelines.check '{tmp_path}/my songs' --sources {','.join(SOURCES)}"
+    with pytest.raises(UserError, match=f"no song under .* can be used; `{command}` says why"):
+        load_tracks(tmp_path / "my songs", stems=SOURCES, skip_bad=True)
 
 
 def test_counts_the_other_bad_songs(tmp_path, write_song):
@@ -112,3 +113,24 @@ def test_counts_the_other_bad_songs(tmp_path, write_song):
         write_song(tmp_path / name, ["vocals", "rest"])
     with pytest.raises(UserError, match=r"song 'a' lacks .* \(2 more: `python -m pipelines.check"):
         tracks.load_tracks(tmp_path, stems=SOURCES)
+
+
+def test_the_folder_to_check_is_that_of_the_user_and_not_the_copy(tmp_path, write_song, real_track):
+    for name in ("a", "b"):
+        write_song(tmp_path / name, SOURCES[:3])
+    shutil.copyfile(real_track, tmp_path / "c.stem.mp4")
+    command = f"python -m pipelines.check {tmp_path} --sources {','.join(SOURCES)}"
+    with pytest.raises(UserError, match=f"song 'a' lacks other; .*1 more: `{command}` lists them"):
+        load_tracks(tmp_path, stems=SOURCES)
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "日本" * 42], ids=["of letters", "of wide ones"])
+def test_the_name_of_the_data_may_be_as_long_as_the_file_system_takes(tmp_path, write_song, fresh_cache, name):
+    write_song(tmp_path / name / "train" / "a", subtype="PCM_24")
+    assert len(load_tracks(tmp_path / name, stems=SOURCES)["train"]) == 1
+    recordings = tmp_path / "recordings" / name
+    for split in ("train", "valid", "test"):
+        for number, stem in enumerate(SOURCES):
+            song = write_song(recordings / split / stem, [stem], subtype="PCM_24", seed=number)
+            (song / "mixture.wav").unlink()
+    assert [len(found) for found in load_tracks(recordings, stems=SOURCES).values()] == [len(SOURCES), 1, 1]
