@@ -11,7 +11,7 @@ from pipelines.captioned.manifests import READERS, read_manifest
 from pipelines.captioned.shards import read_shards
 from pipelines.captioned.songs import CaptionedSong
 from pipelines.errors import UserError, check_packages, one_line
-from pipelines.songs.files_below import SYSTEM_FOLDERS, SYSTEM_PREFIXES, files_below, without_suffix
+from pipelines.songs.files_below import files_below, left_by_systems, without_suffix
 from pipelines.storage import address_of, check_name, is_local, open_place, reaching
 
 if TYPE_CHECKING:
@@ -137,7 +137,6 @@ def _names_below(source: str, output: str | None) -> Iterator[str]:
         paths = system.find(root)
     for path in paths:
         name = pathlib.PurePosixPath(path[len(root.rstrip("/")) + 1 :])
-        is_of_systems = name.name.startswith(SYSTEM_PREFIXES) or set(SYSTEM_FOLDERS).intersection(name.parts)
         is_output = left_out and address_of(system, path).startswith(left_out)
-        if name.suffix.lower() in suffixes and not is_of_systems and not is_output:
+        if name.suffix.lower() in suffixes and not left_by_systems(*name.parts) and not is_output:
             yield str(name)

@@ -20,7 +20,7 @@ from pipelines.audio import reading
 from pipelines.cache import MOST_CHARACTERS, cache_path
 from pipelines.copies.convert import FORMAT_VERSION, MANIFEST, Conversion, convert_song, probe_copy, probe_song
 from pipelines.errors import UserError
-from pipelines.files import folder_lock, remove_folder, remove_leftovers
+from pipelines.files import folder_lock, remove_folder, remove_leftovers, stamp
 from pipelines.progress import progress_bar
 from pipelines.songs.layouts import (
     MIXTURE,
@@ -228,10 +228,9 @@ def _stamp_files(song: Song) -> dict[str, list[int]]:
     files = song.paths()
     folder = song.path if song.path.is_dir() else song.path.parent
     try:
-        status = {os.path.relpath(file, folder): file.stat() for file in files}
+        return {os.path.relpath(file, folder): stamp(file) for file in files}
     except OSError as error:
         raise SongError(f"{song}: cannot read {error.filename}: {error.strerror}") from error
-    return {name: [entry.st_size, entry.st_mtime_ns] for name, entry in status.items()}
 
 
 def _read_manifest(target: pathlib.Path) -> dict:

@@ -16,7 +16,7 @@ import numpy as np
 from pipelines.audio.channels import match_channels
 from pipelines.cache import MOST_CHARACTERS, cache_path
 from pipelines.copies.convert import FORMAT_VERSION, FULL_SCALE
-from pipelines.files import folder_lock, remove_leftovers, whole_folder
+from pipelines.files import folder_lock, remove_leftovers, stamp, whole_folder
 from pipelines.songs.layouts import Track
 from pipelines.songs.recordings import SHARES, SourceFile
 
@@ -53,18 +53,13 @@ def fixed_mixtures(
             remove_leftovers(folder)
         for split in SHARES:
             held_out = {recording: track for recording, track in tracks.items() if recording.split == split}
-            made_from = {recording.name: _stamp(recording.path) for recording in held_out}
+            made_from = {recording.name: stamp(recording.path) for recording in held_out}
             if _made_from(folder / split) == made_from:
                 continue
             with whole_folder(folder / split, replaces=True) as temporary:
                 _write_mixtures(temporary, split, list(held_out.values()), stems, num_first, num_channels, snr_db)
                 (temporary / MANIFEST).write_text(json.dumps(made_from))
     return folder
-
-
-def _stamp(path: pathlib.Path) -> list[int]:
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
 
 
 def _made_from(folder: pathlib.Path) -> dict | None:

@@ -14,6 +14,11 @@ SYSTEM_PREFIXES = ("._", UNFINISHED, NEW, WORKING)
 SYSTEM_FOLDERS = ("__MACOSX", ".AppleDouble")
 
 
+def left_by_systems(*names: str) -> bool:
+    """Whether one of the names of a path's parts is that of a file or a folder that is no user's."""
+    return any(name.startswith(SYSTEM_PREFIXES) or name in SYSTEM_FOLDERS for name in names)
+
+
 def identity(file: pathlib.Path | int) -> tuple[int, int] | None:
     """Device and inode of a file by its path or descriptor, the same under all of its names.
 
@@ -45,13 +50,11 @@ def files_below(
                 folders.clear()
                 continue
             seen.add(identity(place))
-            folders[:] = [
-                name for name in folders if not name.startswith(SYSTEM_PREFIXES) and name not in SYSTEM_FOLDERS
-            ]
+            folders[:] = [name for name in folders if not left_by_systems(name)]
             waiting += [place / name for name in sorted(folders) if (place / name).is_symlink()]
             for name in files:
                 path = place / name
-                if path.suffix.lower() in suffixes and not name.startswith(SYSTEM_PREFIXES) and os.path.isfile(path):
+                if path.suffix.lower() in suffixes and not left_by_systems(name) and os.path.isfile(path):
                     yield path
 
 

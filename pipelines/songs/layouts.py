@@ -22,7 +22,7 @@ import numpy as np
 from pipelines.audio import reading
 from pipelines.cache import cache_path
 from pipelines.errors import UserError
-from pipelines.files import whole_file, whole_folder
+from pipelines.files import stamp, whole_file, whole_folder
 from pipelines.songs import LAYOUTS
 
 MIXTURE = "mixture"
@@ -396,14 +396,13 @@ class ProbeIndex:
     def probe(self, path: pathlib.Path) -> reading.AudioInfo:
         """`reading.measure`, from the index where the file has not changed."""
         reading.check_readable(path)
-        status = path.stat()
-        key, stamp = str(path.resolve()), [status.st_size, status.st_mtime_ns]
+        key, current = str(path.resolve()), stamp(path)
         with contextlib.suppress(KeyError, TypeError):
             entry = self._entries[key]
-            if entry["stamp"] == stamp:
+            if entry["stamp"] == current:
                 return reading.AudioInfo(**entry["info"])
         info = reading.measure(path)
-        self._entries[key] = {"stamp": stamp, "info": dataclasses.asdict(info)}
+        self._entries[key] = {"stamp": current, "info": dataclasses.asdict(info)}
         self._changed = True
         return info
 

@@ -238,7 +238,7 @@ def test_problems_are_printed(tmp_path, write_song, run):
         (["empty", "--tables"], "--tables"),
         (["empty", "--sources", "vocals"], "two or more names"),
         (["empty", "--sources", "vocals,mixture"], "two or more names"),
-        (["empty", "--workers", "0"], "--workers 0"),
+        (["empty", "--workers", "0"], "--workers: '0' is no whole number above 0"),
     ],
 )
 def test_usage_errors_are_one_line(tmp_path, run, arguments, reason):
