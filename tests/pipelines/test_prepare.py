@@ -21,12 +21,36 @@ from pipelines.copies import make
 from pipelines.errors import UserError, run_command
 from pipelines.files import folder_lock
 from pipelines.songs.layouts import STEM_STREAMS, Song
-from tests.conftest import SOURCES
+from tests.conftest import REPOSITORY, SOURCES
 from tests.pipelines.bad_songs import BAD_SONGS, not_a_number
 
 needs_ffmpeg = pytest.mark.skipif(
     not (shutil.which("ffmpeg") and shutil.which("ffprobe")), reason="musdb needs ffmpeg and ffprobe"
 )
+
+
+# Prepares songs, of which those of one name alone are ever done: the others wait after their first block.
+PREPARE_FOR_EVER = """
+import os, threading
+from pipelines import prepare
+from pipelines.copies import make
+from pipelines.errors import run_command
+
+convert = make.convert_song
+
+
+def convert_song(conversion, advance):
+    return convert(conversion, advance if conversion.song.name == os.environ["DONE"] else wait)
+
+
+def wait(seconds):
+    threading.Event().wait()
+
+
+make.convert_song = convert_song
+if __name__ == "__main__":
+    run_command(prepare.main)
+"""
 
 
 def tree(folder: pathlib.Path) -> dict[str, bytes]:
@@ -107,7 +131,7 @@ def test_any_encoding_becomes_16_bit(tmp_path, write_song, subtype, suffix, num_
 
 
 def test_resamples_in_a_stream_as_in_one_piece(tmp_path, write_song, monkeypatch):
-    monkeypatch.setattr(reading.read_blocks, "__defaults__", (1000,))
+    monkeypatch.setattr(reading, "BLOCK_SAMPLES", 1000)
     song = write_song(tmp_path / "songs" / "a", num_samples=12345, sample_rate=48000)
     make.prepare_songs(tmp_path / "songs", tmp_path / "wav", sample_rate=44100)
     samples, _ = soundfile.read(song / "bass.wav", dtype="float32")
@@ -190,13 +214,18 @@ def test_only_what_changed_is_converted_again(stem_files, tmp_path, capsys):
     assert {soundfile.info(path).samplerate for path in before} == {8000}
 
 
-@pytest.mark.parametrize("when", ["while a song is written", "after a song"])
-def test_killed_and_started_again_it_leaves_the_same_tree(stem_files, tmp_path, run, when):
+@pytest.mark.parametrize(
+    "done, pattern",
+    [("", ".sepnet-unfinished-*"), ("Song 0", "Song*")],
+    ids=["while a song is written", "after a song"],
+)
+def test_killed_and_started_again_it_leaves_the_same_tree(stem_files, tmp_path, run, done, pattern):
     make.prepare_songs(stem_files, tmp_path / "undisturbed", workers=1)
-    wav = tmp_path / "wav"
-    command = [sys.executable, "-m", "pipelines.prepare", str(stem_files), str(wav), "--workers", "2"]
-    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    pattern = ".sepnet-unfinished-*" if when == "while a song is written" else "Song*"
+    wav, script = tmp_path / "wav", tmp_path / "prepare.py"
+    script.write_text(PREPARE_FOR_EVER)
+    command = [sys.executable, script, stem_files, wav, "--workers", "2"]
+    options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(REPOSITORY), "DONE": done}, **options)
     while not any(wav.glob(f"*/{pattern}/*.wav")):
         assert process.poll() is None
         time.sleep(0.001)
