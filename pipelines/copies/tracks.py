@@ -140,12 +140,15 @@ def _read_tracks(
     Of recordings, the stems are named in errors alone.
     """
     tracks, errors = {}, []
-    for song in songs:
-        try:
-            tracks[song] = read_track(song, [song.source] if isinstance(song, SourceFile) else stems, index.probe)
-        except SongError as error:
-            errors.append(error)
-    index.save()
+    try:
+        for song in songs:
+            try:
+                tracks[song] = read_track(song, [song.source] if isinstance(song, SourceFile) else stems, index.probe)
+            except SongError as error:
+                errors.append(error)
+    finally:
+        # What has taken long to measure is not lost by Ctrl-C.
+        index.save()
     make.refuse_errors(errors, root, stems, skip_bad)
     if not tracks:
         raise UserError(f"no song under {root} can be used; `{check_command(root, stems)}` says why")

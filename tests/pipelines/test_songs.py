@@ -253,6 +253,16 @@ def test_second_start_measures_nothing(tmp_path, write_song, fresh_cache, monkey
         shutil.copytree(first, tmp_path / "songs" / str(number))
     measured = []
     measure = reading.measure
+
+    def measure_until_ctrl_c(path):
+        if len(measured) == 7:
+            raise KeyboardInterrupt
+        measured.append(path)
+        return measure(path)
+
+    monkeypatch.setattr(reading, "measure", measure_until_ctrl_c)
+    with pytest.raises(KeyboardInterrupt):
+        load_tracks(tmp_path / "songs", stems=SOURCES)
     monkeypatch.setattr(reading, "measure", lambda path: measured.append(path) or measure(path))
     for _ in range(2):
         assert sum(map(len, load_tracks(tmp_path / "songs", stems=SOURCES).values())) == 5
