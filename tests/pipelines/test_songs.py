@@ -247,7 +247,7 @@ def test_names_may_be_any_bytes(tmp_path, write_song, fresh_cache, run):
     assert {song["name"] for song in json.loads(printed)["songs"]} == set(names)
 
 
-def test_second_start_measures_nothing(tmp_path, write_song, fresh_cache, monkeypatch):
+def test_no_start_measures_what_one_before_it_has_measured(tmp_path, write_song, fresh_cache, monkeypatch):
     first = write_song(tmp_path / "songs" / "0", num_samples=10)
     for number in range(1, 5):
         shutil.copytree(first, tmp_path / "songs" / str(number))
