@@ -246,7 +246,7 @@ def find_songs(root: pathlib.Path) -> list[Song]:
 
 
 def check_command(root: pathlib.Path, stems: Sequence[str] = ()) -> str:
-    """The command that says what is wrong with the songs under a folder, for a shell; of other stems than the usual."""
+    """The command that says what is wrong with songs under a folder, of the stems if these are given, for a shell."""
     sources = ["--sources", ",".join(stems)] if stems else []
     return shlex.join(["python", "-m", "pipelines.check", str(root), *sources])
 
