@@ -167,12 +167,19 @@ def probe(path: pathlib.Path) -> AudioInfo:
         return recording.info
 
 
-def measure(path: pathlib.Path) -> AudioInfo:
-    """Finds out exactly how long an audio file is, by decoding it where its header cannot be trusted."""
+def measure(path: pathlib.Path, *, may_guess: bool = False) -> AudioInfo:
+    """Finds out exactly how long an audio file is, by decoding it where its header cannot be trusted.
+
+    Args:
+        path: any format that FFmpeg or libsndfile reads.
+        may_guess: the length of what FFmpeg would have to decode is taken from its header, if that has one.
+    """
     check_readable(path)
     with open_audio(path) as recording:
         info = recording.info
         found = _random_access(path) if info.container in ("wav", "flac") else None
+        if may_guess and recording.decoder and info.num_samples and not found:
+            return dataclasses.replace(info, is_guess=True)
         container, num_samples = found or (info.container, sum(map(len, recording.blocks())))
         return dataclasses.replace(info, container=container, num_samples=num_samples, is_guess=False)
 

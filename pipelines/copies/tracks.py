@@ -94,7 +94,8 @@ def _recording_tracks(
     skip_bad: bool,
 ) -> dict[SourceFile, Track]:
     """The tracks of recordings, in order, converted where they cannot be streamed as they are."""
-    index = ProbeIndex(root)
+    # What would have to be decoded is converted, which takes its length as it comes.
+    index = ProbeIndex(root, may_guess=True)
     found, errors = _read_tracks(recordings, root, stems, skip_bad, index)
     if pair := next(same_content(found), None):
         raise UserError(f"{pair[0]} and {pair[1]} under {root} are the same file as two sources; keep one of the two")

@@ -381,9 +381,14 @@ class ProbeIndex:
 
     An entry is trusted only while its file has the size and the modification time that it had. The index saves time
     and nothing else: where it cannot be read or written, headers are read again.
+
+    Args:
+        root: folder of songs or recordings.
+        may_guess: as of `reading.measure`.
     """
 
-    def __init__(self, root: pathlib.Path):
+    def __init__(self, root: pathlib.Path, *, may_guess: bool = False):
+        self._may_guess = may_guess
         # Another version of this project may keep other facts of a file.
         facts = [field.name for field in dataclasses.fields(reading.AudioInfo)]
         name = hashlib.sha256(json.dumps([str(root.resolve()), facts]).encode()).hexdigest()[:16]
@@ -399,9 +404,10 @@ class ProbeIndex:
         key, current = str(path.resolve()), stamp(path)
         with contextlib.suppress(KeyError, TypeError):
             entry = self._entries[key]
-            if entry["stamp"] == current:
-                return reading.AudioInfo(**entry["info"])
-        info = reading.measure(path)
+            info = reading.AudioInfo(**entry["info"])
+            if entry["stamp"] == current and (self._may_guess or not info.is_guess):
+                return info
+        info = reading.measure(path, may_guess=self._may_guess)
         self._entries[key] = {"stamp": current, "info": dataclasses.asdict(info)}
         self._changed = True
         return info

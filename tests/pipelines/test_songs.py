@@ -182,7 +182,9 @@ def test_index_reads_only_what_changed(tmp_path, write_song, fresh_cache, monkey
     index.save()
     probed = []
     measure = reading.measure
-    monkeypatch.setattr(reading, "measure", lambda path: probed.append(path.name) or measure(path))
+    monkeypatch.setattr(
+        reading, "measure", lambda path, **options: probed.append(path.name) or measure(path, **options)
+    )
     soundfile.write(song / "bass.wav", [0.0] * 50, 8000, "PCM_16")
     index = ProbeIndex(tmp_path)
     assert index.probe(song / "bass.wav").num_samples == 50
@@ -254,16 +256,16 @@ def test_no_start_measures_what_one_before_it_has_measured(tmp_path, write_song,
     measured = []
     measure = reading.measure
 
-    def measure_until_ctrl_c(path):
+    def measure_until_ctrl_c(path, **options):
         if len(measured) == 7:
             raise KeyboardInterrupt
         measured.append(path)
-        return measure(path)
+        return measure(path, **options)
 
     monkeypatch.setattr(reading, "measure", measure_until_ctrl_c)
     with pytest.raises(KeyboardInterrupt):
         load_tracks(tmp_path / "songs", stems=SOURCES)
-    monkeypatch.setattr(reading, "measure", lambda path: measured.append(path) or measure(path))
+    monkeypatch.setattr(reading, "measure", lambda path, **options: measured.append(path) or measure(path, **options))
     for _ in range(2):
         assert sum(map(len, load_tracks(tmp_path / "songs", stems=SOURCES).values())) == 5
         assert len(measured) == 5 * len((*SOURCES, "mixture"))

@@ -1,8 +1,10 @@
 import shutil
 
+import numpy as np
 import pytest
 import soundfile
 
+from pipelines.audio import reading
 from pipelines.copies import make, tracks
 from pipelines.copies.tracks import load_tracks
 from pipelines.errors import UserError
@@ -99,6 +101,23 @@ def test_bad_song(tmp_path, write_song, real_track, capsys, damage):
     found = load_tracks(songs, stems=SOURCES, skip_bad=True)
     assert sorted(track.name for split in found for track in found[split]) == ["good 0", "good 1", "good 2"]
     assert capsys.readouterr().out.count("left out: song 'bad song'") == 1
+
+
+def test_recordings_are_decoded_once(tmp_path, monkeypatch):
+    lengths, opened = {}, []
+    for split in ("train", "valid", "test"):
+        for number, source in enumerate(("speech", "noise")):
+            path = tmp_path / split / source / f"{source}.{('mp3', 'ogg')[number]}"
+            path.parent.mkdir(parents=True)
+            soundfile.write(path, np.random.default_rng(number).uniform(-0.5, 0.5, 8000 * (number + 1)), 16_000)
+            lengths[source] = soundfile.info(path).frames
+    blocks = reading.Recording.blocks
+    monkeypatch.setattr(reading.Recording, "blocks", lambda self: opened.append(self.name) or blocks(self))
+    found = load_tracks(tmp_path, stems=list(lengths))
+    assert sorted(opened) == sorted(str(path) for path in tmp_path.glob("*/*/*.???"))
+    assert {stem: track.num_samples for track in found["train"] for stem in track.files} == lengths
+    load_tracks(tmp_path, stems=list(lengths))
+    assert len(opened) == 6
 
 
 def test_every_song_is_bad(tmp_path, write_song):
