@@ -5,6 +5,9 @@ import pathlib
 
 import platformdirs
 
+# Of the name that a folder in the cache is called after: with a key behind it, one of 255 bytes would be too long.
+MOST_CHARACTERS = 50
+
 
 def cache_path() -> pathlib.Path:
     """Returns the cache folder, which may not exist yet: `SEPNET_CACHE` where it is set, else the user's own."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pipelines.errors import CommandParser, UserError, run_command, user_path
+from pipelines.errors import CommandParser, UserError, positive, run_command, user_path
 from pipelines.songs.check_output import print_document, print_tables
 from pipelines.songs.inspection import check_songs
 from pipelines.songs.layouts import MIXTURE
@@ -26,15 +26,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--all", action="store_true", help="list every song, not only those with problems")
     parser.add_argument("--json", action="store_true", help="print one JSON document, for programs")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one for each CPU core)")
+    parser.add_argument("--workers", type=positive, metavar="N", help="processes (default: one for each CPU core)")
     options = parser.parse_args(argv)
     stems = [name.strip() for name in options.sources.split(",") if name.strip()]
     if len(set(stems)) < 2 or MIXTURE in stems:
         raise UserError(
             f"--sources {options.sources!r} will not do; expected two or more names, like {DEFAULT_SOURCES}"
         )
-    if options.workers is not None and options.workers < 1:
-        raise UserError(f"--workers {options.workers} is too small; expected 1 or more")
     report = check_songs(options.path, stems, workers=options.workers)
     if options.json:
         print_document(report, options.path, stems)

@@ -4,7 +4,6 @@ import contextlib
 import errno
 import os
 import pathlib
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -16,36 +15,42 @@ try:
 except ImportError:
     fcntl = None
 
-# The names that `_temporary_folder` makes. A final name may be as long as the file system allows, so they hold but the
-# beginning of one.
-TEMPORARY_FOLDER = re.compile(r"\..+-[a-z0-9_]{8}")
-MOST_CHARACTERS = 20
-NEW, WORKING = ".sepnet-new-", ".sepnet-working-"
+# What the names of temporary folders begin with, and no name of a user's.
+UNFINISHED, NEW, WORKING = ".sepnet-unfinished-", ".sepnet-new-", ".sepnet-working-"
 
 
 @contextlib.contextmanager
 def whole_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Gives a temporary path of the same name; what was written there becomes `path` when the block ends well."""
-    with _temporary_folder(path.parent, str(os.getpid())) as folder:
+    with _temporary_folder(path.parent) as folder:
         yield folder / path.name
         (folder / path.name).replace(path)
 
 
 @contextlib.contextmanager
-def whole_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
+def whole_folder(path: pathlib.Path, *, replaces: bool = False) -> Iterator[pathlib.Path]:
     """Gives a new empty folder beside `path`, renamed to `path` when the block ends well.
 
-    Where `path` exists already when the block ends, made by another process perhaps, that one stays.
+    Where `path` exists already when the block ends, made by another process perhaps, that one stays, unless the new one
+    `replaces` it.
     """
-    with _temporary_folder(path.parent, path.name) as temporary:
+    with _temporary_folder(path.parent) as temporary:
         # mkdtemp makes a folder for its owner alone; a data set or a model is read by others too.
         temporary.chmod(0o755)
         yield temporary
+        if replaces:
+            remove_folder(path)
         try:
             temporary.rename(path)
         except OSError:
             if not path.is_dir():
                 raise
+
+
+def stamp(path: pathlib.Path) -> list[int]:
+    """The size of a file in bytes, and when it was changed, in nanoseconds: a file of the same two is the same."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
 
 
 def check_writable(folder: pathlib.Path) -> None:
@@ -62,8 +67,8 @@ def working_folder(parent: pathlib.Path) -> Iterator[pathlib.Path]:
     """
     with _no_empty_folders(parent), _writing(parent):
         for entry in parent.glob(f"{WORKING}*"):
-            # Whoever else looks for abandoned ones may be faster.
-            with contextlib.suppress(FileNotFoundError), _lock(entry, wait=False) as is_abandoned:
+            # Whoever else looks for abandoned ones may be faster. What is another user's cannot be opened.
+            with contextlib.suppress(FileNotFoundError, PermissionError), _lock(entry, wait=False) as is_abandoned:
                 if is_abandoned:
                     shutil.rmtree(entry, ignore_errors=True)
         new = pathlib.Path(tempfile.mkdtemp(prefix=NEW, dir=parent))
@@ -90,9 +95,10 @@ def _no_empty_folders(folder: pathlib.Path) -> Iterator[None]:
 
 
 def remove_folder(path: pathlib.Path) -> None:
-    """Removes a folder so that no reader, and no later run, meets half of it."""
-    with _temporary_folder(path.parent, path.name) as temporary:
-        path.rename(temporary / path.name)
+    """Removes a folder, if it is there, so that no reader, and no later run, meets half of it."""
+    if path.exists():
+        with _temporary_folder(path.parent) as temporary:
+            path.rename(temporary / path.name)
 
 
 def replace_all(files: Mapping[pathlib.Path, pathlib.Path], aside: pathlib.Path) -> None:
@@ -135,9 +141,9 @@ def _keep(path: pathlib.Path, aside: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def _temporary_folder(parent: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
+def _temporary_folder(parent: pathlib.Path) -> Iterator[pathlib.Path]:
     with _writing(parent):
-        folder = pathlib.Path(tempfile.mkdtemp(prefix=f".{name[:MOST_CHARACTERS]}-", dir=parent))
+        folder = pathlib.Path(tempfile.mkdtemp(prefix=f"{UNFINISHED}{os.getpid()}-", dir=parent))
         try:
             yield folder
         finally:
@@ -146,14 +152,13 @@ def _temporary_folder(parent: pathlib.Path, name: str) -> Iterator[pathlib.Path]
 
 def remove_leftovers(folder: pathlib.Path) -> None:
     """Removes what killed runs left in `folder` that was not finished; hold its lock meanwhile."""
-    for entry in folder.iterdir() if folder.is_dir() else ():
-        if TEMPORARY_FOLDER.fullmatch(entry.name) and entry.is_dir():
-            shutil.rmtree(entry, ignore_errors=True)
+    for entry in list(folder.glob(f"{UNFINISHED}*")):
+        shutil.rmtree(entry, ignore_errors=True)
 
 
 def remove_leftovers_of(process: int, folder: pathlib.Path) -> None:
-    """Removes what a process that has ended left of `whole_file` in `folder` and below."""
-    for entry in list(folder.rglob(f".{process}-*")):
+    """Removes what a process that has ended left unfinished in `folder` and below."""
+    for entry in list(folder.rglob(f"{UNFINISHED}{process}-*")):
         shutil.rmtree(entry, ignore_errors=True)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from pipelines.copies.make import prepare_songs
-from pipelines.errors import CommandParser, UserError, run_command, user_path
+from pipelines.errors import CommandParser, positive, run_command, user_path
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -15,13 +15,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("source", type=user_path, help="folder of .stem.mp4 files, or of folders of WAV or FLAC")
     parser.add_argument("destination", type=user_path, help="folder for the copy")
-    parser.add_argument("--sample-rate", type=int, metavar="HZ", help="resample to this rate (default: keep it)")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one for each CPU core)")
+    parser.add_argument("--sample-rate", type=positive, metavar="HZ", help="resample to this rate (default: keep it)")
+    parser.add_argument("--workers", type=positive, metavar="N", help="processes (default: one for each CPU core)")
     parser.add_argument("--skip-bad", action="store_true", help="leave songs that cannot be used out, and list them")
     options = parser.parse_args(argv)
-    for name, value in (("--sample-rate", options.sample_rate), ("--workers", options.workers)):
-        if value is not None and value < 1:
-            raise UserError(f"{name} {value} is too small; expected 1 or more")
     prepare_songs(
         options.source,
         options.destination,

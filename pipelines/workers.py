@@ -87,8 +87,8 @@ def run_jobs(
                 yield job, result
     except concurrent.futures.BrokenExecutor as error:
         raise UserError(
-            "a worker process ended before its song was done (out of memory, perhaps); "
-            "start again with --workers 1: songs that are done are kept"
+            "a worker process ended before its song was done (out of memory, perhaps); end other programs, or let "
+            "fewer workers run, then start again"
         ) from error
     finally:
         stop.set()

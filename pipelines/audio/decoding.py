@@ -232,7 +232,11 @@ def first_stream(container, name: str):
     """
     if not container.streams.audio:
         raise UserError(f"{name} holds no audio stream")
-    stream = container.streams.audio[0]
+    return decodable(container.streams.audio[0], name)
+
+
+def decodable(stream, name: str):
+    """The audio stream itself; raises a `UserError` about the file `name` if it cannot be decoded."""
     context = stream.codec_context
     if context is None or not (stream.rate and context.layout.nb_channels and context.format):
         raise UserError(f"{name} holds audio that FFmpeg cannot decode; save it in another format")

@@ -23,6 +23,7 @@ import soundfile
 
 from pipelines.audio.decoding import (
     Decoder,
+    decodable,
     decoding,
     encoding_of,
     first_stream,
@@ -166,12 +167,19 @@ def probe(path: pathlib.Path) -> AudioInfo:
         return recording.info
 
 
-def measure(path: pathlib.Path) -> AudioInfo:
-    """Finds out exactly how long an audio file is, by decoding it where its header cannot be trusted."""
+def measure(path: pathlib.Path, *, may_guess: bool = False) -> AudioInfo:
+    """Finds out exactly how long an audio file is, by decoding it where its header cannot be trusted.
+
+    Args:
+        path: any format that FFmpeg or libsndfile reads.
+        may_guess: the length of what FFmpeg would have to decode is taken from its header, if that has one.
+    """
     check_readable(path)
     with open_audio(path) as recording:
         info = recording.info
         found = _random_access(path) if info.container in ("wav", "flac") else None
+        if may_guess and recording.decoder and info.num_samples and not found:
+            return dataclasses.replace(info, is_guess=True)
         container, num_samples = found or (info.container, sum(map(len, recording.blocks())))
         return dataclasses.replace(info, container=container, num_samples=num_samples, is_guess=False)
 
@@ -195,7 +203,7 @@ def probe_streams(path: pathlib.Path) -> list[AudioInfo]:
     """Reads the header of every audio stream of a file, in order; a cover picture is passed over."""
     check_readable(path)
     with _open(path) as file, decoding(str(path)), open_container(file) as container:
-        return [_info(stream, file) for stream in container.streams.audio]
+        return [_info(decodable(stream, str(path)), file) for stream in container.streams.audio]
 
 
 def read_streams(path: pathlib.Path, *, note: Callable[[str], None] = say) -> Iterator[list[np.ndarray]]:
@@ -215,7 +223,7 @@ def read_streams(path: pathlib.Path, *, note: Callable[[str], None] = say) -> It
     """
     check_readable(path)
     with _open(path) as file, decoding(str(path)), open_container(file) as container:
-        streams = container.streams.audio
+        streams = [decodable(stream, str(path)) for stream in container.streams.audio]
         if not streams:
             raise UserError(f"{path} holds no audio stream")
         infos = [_info(stream, file) for stream in streams]

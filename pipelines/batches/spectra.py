@@ -261,8 +261,8 @@ class MelToLinear(_MelBands):
 
     A bin takes the values of the two bands whose centres enclose it, interpolated over frequency: the transpose of
     the triangles before their areas are made equal, each row divided by its sum. A bin below the first centre or above
-    the last one takes the value of that band, also outside of `lower_hz` to `upper_hz`. So a mask of ones gives ones
-    in every bin, and a mask within 0 and 1 stays there.
+    the last one takes the value of that band. So a mask of ones gives ones in every bin, and a mask within 0 and 1
+    stays there.
     """
 
     def __init__(self, **kwargs):

@@ -11,7 +11,7 @@ from pipelines.captioned.manifests import READERS, read_manifest
 from pipelines.captioned.shards import read_shards
 from pipelines.captioned.songs import CaptionedSong
 from pipelines.errors import UserError, check_packages, one_line
-from pipelines.songs.files_below import SYSTEM_FOLDERS, SYSTEM_PREFIXES, files_below, without_suffix
+from pipelines.songs.files_below import files_below, left_by_systems, without_suffix
 from pipelines.storage import address_of, check_name, is_local, open_place, reaching
 
 if TYPE_CHECKING:
@@ -103,8 +103,10 @@ def _songs_with_captions(
     system: "AbstractFileSystem", folder: str, audio: Iterable[str], names: set[str]
 ) -> Iterator[tuple[str, CaptionedSong]]:
     plain = {name: without_suffix(pathlib.PurePosixPath(name)) for name in audio}
+    # Suffixes may have capitals; of two files that differ in these alone the one without is taken.
+    there = {f"{short}{suffix.lower()}": name for name in sorted(names) for short, suffix in [posixpath.splitext(name)]}
     candidates = {name: [f"{short}.{suffix}" for suffix in CAPTION_SUFFIXES] for name, short in plain.items()}
-    beside = {name: next((file for file in files if file in names), None) for name, files in candidates.items()}
+    beside = {name: next(filter(None, map(there.get, files)), None) for name, files in candidates.items()}
     files = sorted(set(filter(None, beside.values())))
     with reaching(address_of(system, folder)):
         # At once: elsewhere each takes its time to come.
@@ -113,7 +115,9 @@ def _songs_with_captions(
     for name, short in plain.items():
         file = beside[name]
         caption = (
-            caption_beside(file.rpartition(".")[2], contents[file], address_of(system, folder + file)) if file else ""
+            caption_beside(file.rpartition(".")[2].lower(), contents[file], address_of(system, folder + file))
+            if file
+            else ""
         )
         address = address_of(system, folder + name)
         yield address, CaptionedSong(one_line(short), caption, address, posixpath.splitext(name)[1])
@@ -133,7 +137,6 @@ def _names_below(source: str, output: str | None) -> Iterator[str]:
         paths = system.find(root)
     for path in paths:
         name = pathlib.PurePosixPath(path[len(root.rstrip("/")) + 1 :])
-        is_of_systems = name.name.startswith(SYSTEM_PREFIXES) or set(SYSTEM_FOLDERS).intersection(name.parts)
         is_output = left_out and address_of(system, path).startswith(left_out)
-        if name.suffix.lower() in suffixes and not is_of_systems and not is_output:
+        if name.suffix.lower() in suffixes and not left_by_systems(*name.parts) and not is_output:
             yield str(name)

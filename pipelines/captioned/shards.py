@@ -11,7 +11,7 @@ from pipelines.audio.reading import SUFFIXES
 from pipelines.captioned.captions import CAPTION_SUFFIXES, caption_beside
 from pipelines.captioned.songs import CaptionedSong
 from pipelines.errors import UserError, one_line
-from pipelines.songs.files_below import SYSTEM_FOLDERS, SYSTEM_PREFIXES
+from pipelines.songs.files_below import left_by_systems
 from pipelines.storage import address_of, reaching
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _read_samples(file, address: str) -> dict[str, dict[str, tarfile.TarInfo | b
                     raise UserError(f"{address} holds {member.name!r}, which leads outside; make the tar without it")
                 if not (member.isfile() or member.isdir()) or member.issparse():
                     raise UserError(f"{address} holds {member.name!r}, which is no plain file; make the tar without it")
-                if path.name.startswith(SYSTEM_PREFIXES) or set(SYSTEM_FOLDERS).intersection(path.parts):
+                if left_by_systems(*path.parts):
                     continue
                 # As all readers of such shards have it: the suffix begins with the first dot.
                 stem, _, suffix = path.name.partition(".")

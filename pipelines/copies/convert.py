@@ -75,6 +75,8 @@ def probe_copy(path: pathlib.Path) -> reading.AudioInfo:
 def convert_song(conversion: Conversion, advance: Advance) -> tuple[dict[str, int], list[str]]:
     """Converts a song; returns how many samples were cut to full scale, by stem, and what could not be decoded.
 
+    An old copy stays until the new one is done.
+
     Raises:
         SongError: the song cannot be decoded, its stems differ in length, or it holds NaN or infinity.
         UserError: the copy cannot be written.
@@ -82,7 +84,7 @@ def convert_song(conversion: Conversion, advance: Advance) -> tuple[dict[str, in
     song, rate = conversion.song, conversion.sample_rate
     remarks: list[str] = []
     source_rate = next(iter(conversion.stems.values())).sample_rate
-    with whole_folder(conversion.target) as folder:
+    with whole_folder(conversion.target, replaces=True) as folder:
         with contextlib.ExitStack() as stack:
             writers = {
                 # The standard library writes, since it names the cause, as a full disk; libsndfile says "System error".
@@ -107,6 +109,7 @@ def convert_song(conversion: Conversion, advance: Advance) -> tuple[dict[str, in
             "source_sample_rate": source_rate,
             "sample_rate": rate,
             "clipped_samples": clipped,
+            "undecoded": remarks,
         }
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
     return clipped, remarks

@@ -5,6 +5,7 @@ songs lie in: `DEST/train/NAME/vocals.wav`. A song appears there whole or not at
 `prepared.json`, which says what it was made from, so that a run that is started again goes on where the last one was.
 """
 
+import collections
 import contextlib
 import dataclasses
 import hashlib
@@ -16,10 +17,10 @@ import time
 from collections.abc import Mapping, Sequence
 
 from pipelines.audio import reading
-from pipelines.cache import cache_path
+from pipelines.cache import MOST_CHARACTERS, cache_path
 from pipelines.copies.convert import FORMAT_VERSION, MANIFEST, Conversion, convert_song, probe_copy, probe_song
 from pipelines.errors import UserError
-from pipelines.files import folder_lock, remove_folder, remove_leftovers
+from pipelines.files import folder_lock, remove_folder, remove_leftovers, stamp
 from pipelines.progress import progress_bar
 from pipelines.songs.layouts import (
     MIXTURE,
@@ -27,6 +28,7 @@ from pipelines.songs.layouts import (
     Song,
     SongError,
     Track,
+    check_command,
     data_folder,
     find_songs,
     read_track,
@@ -48,6 +50,7 @@ def prepare_songs(
     workers: int | None = None,
     skip_bad: bool = False,
     is_cache: bool = False,
+    stems: Sequence[str] = (),
 ) -> None:
     """Converts every song under `source` to 16-bit WAV under `destination`, and says what it does.
 
@@ -61,24 +64,37 @@ def prepare_songs(
         workers: processes; None takes one for each CPU core.
         skip_bad: leaves songs that cannot be used out, and lists them, instead of raising.
         is_cache: songs that `source` has no more are removed, and nothing is said where nothing is to do.
+        stems: names of those that are asked for, which errors tell.
 
     Raises:
-        UserError: there is no song, one cannot be used, the disk is too small, or `destination` cannot be written.
-            What is seen before the start stops everything; what is met while decoding leaves finished songs.
+        UserError: there is no song, one cannot be used, a copy would lie among the songs, the disk is too small, or
+            `destination` cannot be written. What is seen before the start stops everything, and leaves old copies; what
+            is met while decoding leaves finished songs.
     """
     source = data_folder(source).resolve()
     if destination.resolve() == source:
         raise UserError(f"the songs and their copy cannot share the folder {source}; choose another destination")
     songs = find_songs(source)
     targets = {song: destination / split_folder(song, source) / song.name for song in songs}
-    options = {"sample_rate": sample_rate, "workers": workers, "skip_bad": skip_bad, "is_cache": is_cache}
-    errors, is_new = _make(targets, source, destination, **options)
+    _refuse_overlap(targets)
+    options = {"sample_rate": sample_rate, "skip_bad": skip_bad, "is_cache": is_cache, "stems": stems}
+    errors, is_new = _make(targets, source, destination, workers=workers, **options)
     if not is_new and not is_cache:
         print(f"all {len(songs) - len(errors)} songs are in {destination} already")
     for error in errors:
         print(f"left out: {error}")
     if len(errors) == len(songs):
-        raise UserError(f"no song under {source} can be used; `python -m pipelines.check {source}` says why")
+        raise UserError(f"no song under {source} can be used; `{check_command(source, stems)}` says why")
+
+
+def _refuse_overlap(targets: Mapping[Song, pathlib.Path]) -> None:
+    """Raises a `UserError` where the copy of a song would take the place of a song, hold one, or lie in one."""
+    originals = {entry.resolve() for entry in {entry for song in targets for entry in song.entries()}}
+    around = {parent for original in originals for parent in original.parents}
+    for song, target in targets.items():
+        place = target.resolve()
+        if place in around or not originals.isdisjoint((place, *place.parents)):
+            raise UserError(f"{target}, for a copy of {song}, is a place of songs; choose another destination")
 
 
 def _make(
@@ -90,6 +106,7 @@ def _make(
     workers: int | None = None,
     skip_bad: bool = False,
     is_cache: bool = False,
+    stems: Sequence[str] = (),
     probe: Probe = reading.measure,
 ) -> tuple[list[SongError], bool]:
     """Converts songs to their targets; returns what is wrong with those that were left out, and if any was converted.
@@ -100,38 +117,43 @@ def _make(
         if locked:
             for folder in {target.parent for target in targets.values()}:
                 remove_leftovers(folder)
-        if is_cache:
-            kept = set(targets.values())
-            for manifest in list(destination.rglob(MANIFEST)):
-                if manifest.parent not in kept:
-                    remove_folder(manifest.parent)
-        conversions, errors = _plan(targets, sample_rate, probe)
-        refuse_errors(errors, source, skip_bad)
+        conversions, bad = _plan(targets, sample_rate, probe)
+        refuse_errors([*bad.values()], source, stems, skip_bad)
+        there = {manifest.parent for manifest in destination.rglob(MANIFEST)} if is_cache else set()
+        for copy in there.difference(targets.values()) | {targets[song] for song in bad}:
+            remove_folder(copy)
         if conversions:
             _announce(conversions, source, destination)
-            errors += _convert_all(conversions, workers, skip_bad)
-    return errors, bool(conversions)
+            bad |= _convert_all(conversions, workers, skip_bad)
+    return [*bad.values()], bool(conversions)
 
 
-def refuse_errors(errors: Sequence[SongError], root: pathlib.Path, skip_bad: bool) -> None:
+def refuse_errors(errors: Sequence[SongError], root: pathlib.Path, stems: Sequence[str], skip_bad: bool) -> None:
     """Raises the first of the errors of songs under `root`, if there is one, unless bad songs are left out."""
     if errors and not skip_bad:
-        more = f" ({len(errors) - 1} more: `python -m pipelines.check {root}` lists them)" if errors[1:] else ""
+        more = f" ({len(errors) - 1} more: `{check_command(root, stems)}` lists them)" if errors[1:] else ""
         raise UserError(f"{errors[0]}; or leave it out with --skip-bad{more}")
 
 
-def prepared_copy(root: pathlib.Path, *, sample_rate: int | None, skip_bad: bool) -> pathlib.Path:
+def prepared_copy(root: pathlib.Path, *, sample_rate: int | None, skip_bad: bool, stems: Sequence[str]) -> pathlib.Path:
     """Returns a converted copy of the songs under `root`, kept in the cache folder and made or renewed if need be.
 
     It holds the songs that `root` has now, and no others. Arguments and errors are those of `prepare_songs`.
     """
     destination = _place_in_cache(root, sample_rate)
-    prepare_songs(root.resolve(), destination, sample_rate=sample_rate, skip_bad=skip_bad, is_cache=True)
+    options = {"sample_rate": sample_rate, "skip_bad": skip_bad, "is_cache": True, "stems": stems}
+    prepare_songs(root.resolve(), destination, **options)
     return destination
 
 
 def converted_recordings(
-    root: pathlib.Path, recordings: Sequence[SourceFile], *, sample_rate: int | None, skip_bad: bool, probe: Probe
+    root: pathlib.Path,
+    recordings: Sequence[SourceFile],
+    *,
+    sample_rate: int | None,
+    skip_bad: bool,
+    stems: Sequence[str],
+    probe: Probe,
 ) -> dict[SourceFile, Track]:
     """Returns the converted copies of recordings under `root`, kept in the cache folder and made or renewed if need be.
 
@@ -144,7 +166,7 @@ def converted_recordings(
     """
     destination = _place_in_cache(root, sample_rate, recordings[0].source)
     targets = {recording: destination / recording.name for recording in recordings}
-    options = {"sample_rate": sample_rate, "skip_bad": skip_bad, "is_cache": True, "probe": probe}
+    options = {"sample_rate": sample_rate, "skip_bad": skip_bad, "is_cache": True, "stems": stems, "probe": probe}
     errors, _ = _make(targets, root.resolve(), destination, **options)
     for error in errors:
         print(f"left out: {error}")
@@ -157,21 +179,24 @@ def _place_in_cache(root: pathlib.Path, sample_rate: int | None, *more: str) -> 
     root = root.resolve()
     rate = f"{sample_rate}hz" if sample_rate else "native"
     key = hashlib.sha256(json.dumps([str(root), rate, FORMAT_VERSION, *more]).encode()).hexdigest()[:8]
-    return cache_path() / "prepared" / "-".join((root.name, *more, rate, key))
+    return cache_path() / "prepared" / f"{'-'.join((root.name, *more))[:MOST_CHARACTERS]}-{rate}-{key}"
 
 
 def _plan(
     targets: Mapping[Song, pathlib.Path], sample_rate: int | None, probe: Probe
-) -> tuple[list[Conversion], list[SongError]]:
-    """Says which songs are to be converted, and which cannot be; removes copies that are out of date."""
-    conversions, errors = [], []
+) -> tuple[list[Conversion], dict[Song, SongError]]:
+    """Says which songs are to be converted, and what is wrong with those that cannot be.
+
+    Raises:
+        UserError: a target was not made by this module, so that it must not be replaced.
+    """
+    conversions, errors = [], {}
     for song, target in targets.items():
+        manifest = _read_manifest(target)
         try:
             source_files = _stamp_files(song)
-            if target.exists():
-                if _is_current(target, source_files, sample_rate):
-                    continue
-                remove_folder(target)
+            if manifest and _is_current(manifest, source_files, sample_rate):
+                continue
             stems = probe_song(song, probe)
             rate = sample_rate or next(iter(stems.values())).sample_rate
             conversion = Conversion(song, target, source_files, stems, rate)
@@ -179,53 +204,47 @@ def _plan(
                 raise SongError(f"{song} is too long for a WAV file of 4 GiB; cut it into parts")
             conversions.append(conversion)
         except SongError as error:
-            errors.append(error)
-    errors += _leave_incomplete(conversions)
-    return conversions, errors
+            errors[song] = error
+    errors |= _incomplete([song for song in targets if song not in errors])
+    return [conversion for conversion in conversions if conversion.song not in errors], errors
 
 
-def _leave_incomplete(conversions: list[Conversion]) -> list[SongError]:
-    """Takes songs that lack a stem, which most of the others have, out of the list; a recording has but one."""
-    errors = []
-    if all(isinstance(conversion.song, SourceFile) for conversion in conversions):
-        return errors
-    stems = {stem for conversion in conversions for stem in conversion.stems if stem != MIXTURE}
-    expected = {stem for stem in stems if sum(stem in other.stems for other in conversions) * 2 > len(conversions)}
-    for conversion in list(conversions):
-        missing = sorted(expected - set(conversion.stems))
-        if missing:
-            conversions.remove(conversion)
-            errors.append(
-                SongError(
-                    f"{conversion.song} lacks {', '.join(missing)}, which most songs have; it holds "
-                    f"{', '.join(sorted(conversion.stems))}: rename a file to {missing[0]}.wav, or remove the song"
-                )
-            )
-    return errors
+def _incomplete(songs: Sequence[Song]) -> dict[Song, SongError]:
+    """Says which songs lack a stem that most of them have, those too that are converted already."""
+    stems = {song: {*(song.made_stems or song.files())} for song in songs}
+    counts = collections.Counter(stem for held in stems.values() for stem in held if stem != MIXTURE)
+    expected = {stem for stem, count in counts.items() if count * 2 > len(songs)}
+    return {
+        song: SongError(
+            f"{song} lacks {', '.join(missing)}, which most songs have; it holds {', '.join(sorted(held))}: "
+            f"rename a file to {missing[0]}.wav, or remove the song"
+        )
+        for song, held in stems.items()
+        if (missing := sorted(expected - held))
+    }
 
 
 def _stamp_files(song: Song) -> dict[str, list[int]]:
     files = song.paths()
     folder = song.path if song.path.is_dir() else song.path.parent
     try:
-        status = {os.path.relpath(file, folder): file.stat() for file in files}
+        return {os.path.relpath(file, folder): stamp(file) for file in files}
     except OSError as error:
         raise SongError(f"{song}: cannot read {error.filename}: {error.strerror}") from error
-    return {name: [entry.st_size, entry.st_mtime_ns] for name, entry in status.items()}
 
 
-def _is_current(target: pathlib.Path, source_files: Mapping[str, list[int]], sample_rate: int | None) -> bool:
-    """True if a folder was made from these files at this rate.
-
-    Raises:
-        UserError: the folder was not made by this module, so that it must not be replaced.
-    """
+def _read_manifest(target: pathlib.Path) -> dict:
+    """Says what a folder was made from, nothing if there is none; raises a `UserError` if it was made by another."""
     try:
-        manifest = json.loads((target / MANIFEST).read_text())
+        return json.loads((target / MANIFEST).read_text()) if target.exists() else {}
     except (OSError, ValueError) as error:
         raise UserError(
             f"{target} is there already and was not made by pipelines.prepare; choose another destination"
         ) from error
+
+
+def _is_current(manifest: Mapping, source_files: Mapping[str, list[int]], sample_rate: int | None) -> bool:
+    """True if a copy was made from these files at this rate."""
     return (
         manifest.get("format_version") == FORMAT_VERSION
         and manifest.get("source_files") == source_files
@@ -237,7 +256,9 @@ def _announce(conversions: Sequence[Conversion], source: pathlib.Path, destinati
     """Says what will be done, or raises a `UserError` where the disk is too small for it."""
     seconds = sum(conversion.seconds for conversion in conversions)
     needed = sum(sum(conversion.stem_bytes) for conversion in conversions)
-    free, noun = shutil.disk_usage(destination).free, conversions[0].song.noun
+    # Old copies go one by one, as new ones are done.
+    old = sum(file.stat().st_size for conversion in conversions for file in conversion.target.glob("*"))
+    free, noun = shutil.disk_usage(destination).free + old, conversions[0].song.noun
     if needed > free:
         raise UserError(
             f"{destination} has {_gigabytes(free)} of free disk and the {noun}s take {_gigabytes(needed)}; make room, "
@@ -254,8 +275,8 @@ def _gigabytes(num_bytes: int) -> str:
     return f"{num_bytes / 1e9:,.2f} GB"
 
 
-def _convert_all(conversions: Sequence[Conversion], workers: int | None, skip_bad: bool) -> list[SongError]:
-    errors, clipped, remarks = [], {}, []
+def _convert_all(conversions: Sequence[Conversion], workers: int | None, skip_bad: bool) -> dict[Song, SongError]:
+    errors, clipped = {}, {}
     seconds = sum(conversion.seconds for conversion in conversions)
     start = time.monotonic()
     with (
@@ -264,14 +285,16 @@ def _convert_all(conversions: Sequence[Conversion], workers: int | None, skip_ba
     ):
         for conversion, result in results:
             if isinstance(result, SongError) and skip_bad:
-                errors.append(result)
+                errors[conversion.song] = result
+                remove_folder(conversion.target)
             elif isinstance(result, SongError):
                 raise UserError(f"{result}; or leave it out with --skip-bad. Finished songs are kept")
             elif isinstance(result, UserError):
                 raise result
             else:
                 counts, undecoded = result
-                remarks += undecoded
+                for text in undecoded:
+                    reading.say(text)
                 if any(counts.values()):
                     clipped[str(conversion.song)] = counts
     elapsed = time.monotonic() - start
@@ -279,8 +302,6 @@ def _convert_all(conversions: Sequence[Conversion], workers: int | None, skip_ba
         f"converted {len(conversions) - len(errors)} {conversions[0].song.noun}s in {elapsed:,.1f} s "
         f"({seconds / elapsed:,.0f} seconds of audio per second)"
     )
-    for text in sorted(remarks):
-        reading.say(text)
     for name in sorted(clipped)[:SHOWN_SONGS]:
         counts = ", ".join(f"{stem} {count}" for stem, count in clipped[name].items() if count)
         print(f"clipped: {name} had samples beyond full scale ({counts})")

@@ -8,14 +8,15 @@ import itertools
 import json
 import os
 import pathlib
+import wave
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from pipelines.audio.channels import match_channels
-from pipelines.cache import cache_path
+from pipelines.cache import MOST_CHARACTERS, cache_path
 from pipelines.copies.convert import FORMAT_VERSION, FULL_SCALE
-from pipelines.files import folder_lock, remove_folder, remove_leftovers, whole_folder
+from pipelines.files import folder_lock, remove_leftovers, stamp, whole_folder
 from pipelines.songs.layouts import Track
 from pipelines.songs.recordings import SHARES, SourceFile
 
@@ -46,26 +47,19 @@ def fixed_mixtures(
     sample_rate = next(iter(tracks.values())).sample_rate
     settings = [str(root.resolve()), list(stems), num_first, sample_rate, num_channels, snr_db, FORMAT_VERSION]
     key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
-    folder = cache_path() / "mixtures" / f"{root.resolve().name}-{key}"
+    folder = cache_path() / "mixtures" / f"{root.resolve().name[:MOST_CHARACTERS]}-{key}"
     with folder_lock(folder) as locked:
         if locked:
             remove_leftovers(folder)
         for split in SHARES:
             held_out = {recording: track for recording, track in tracks.items() if recording.split == split}
-            made_from = {recording.name: _stamp(recording.path) for recording in held_out}
+            made_from = {recording.name: stamp(recording.path) for recording in held_out}
             if _made_from(folder / split) == made_from:
                 continue
-            if (folder / split).exists():
-                remove_folder(folder / split)
-            with whole_folder(folder / split) as temporary:
+            with whole_folder(folder / split, replaces=True) as temporary:
                 _write_mixtures(temporary, split, list(held_out.values()), stems, num_first, num_channels, snr_db)
                 (temporary / MANIFEST).write_text(json.dumps(made_from))
     return folder
-
-
-def _stamp(path: pathlib.Path) -> list[int]:
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
 
 
 def _made_from(folder: pathlib.Path) -> dict | None:
@@ -85,8 +79,6 @@ def _write_mixtures(
     num_channels: int,
     snr_db: tuple[float, float],
 ) -> None:
-    import soundfile
-
     by_stem = [[track for track in tracks if stem in track.files] for stem in stems]
     rate = tracks[0].sample_rate
     num_samples = MIXTURE_SECONDS * rate
@@ -98,7 +90,10 @@ def _write_mixtures(
         place = folder / f"{split} {number:03}"
         place.mkdir()
         for stem, written in zip(stems, _mix(np.stack(samples), num_first, ratio_db), strict=True):
-            soundfile.write(place / f"{stem}.wav", written, rate, "PCM_16")
+            # As of copies: libsndfile would not name the cause where the disk is full.
+            with wave.open(str(place / f"{stem}.wav"), "wb") as file:
+                file.setparams((num_channels, 2, rate, 0, "NONE", "not compressed"))
+                file.writeframes(written.astype("<i2").tobytes())
 
 
 def _in_turn(tracks: Sequence[Track], num_samples: int, num_channels: int) -> Iterator[np.ndarray]:

@@ -11,6 +11,7 @@ from pipelines.songs.layouts import (
     Song,
     SongError,
     Track,
+    check_command,
     data_folder,
     find_songs,
     read_track,
@@ -57,10 +58,10 @@ def load_tracks(
     """
     root = data_folder(root)
     if recordings := find_recordings(root, stems):
-        tracks = _recording_tracks(root, recordings, sample_rate, skip_bad)
+        tracks = _recording_tracks(root, recordings, stems, sample_rate, skip_bad)
         options = {"num_first": num_first, "num_channels": num_channels, "snr_db": snr_db or SNR_DB}
         mixtures = fixed_mixtures(root, tracks, stems=stems, **options)
-        mixed, _ = _read_tracks(find_songs(mixtures), mixtures, stems, skip_bad=False)
+        mixed, _ = _read_tracks(find_songs(mixtures), mixtures, stems, False, ProbeIndex(mixtures))
         return _by_split([*(track for track in tracks.values() if track.split == "train"), *mixed.values()])
     if made := next((song.made_stems for song in find_songs(root) if song.made_stems), None):
         unknown = [stem for stem in stems if stem not in made]
@@ -69,11 +70,12 @@ def load_tracks(
                 f"the songs under {root} hold {', '.join(made)}, not {', '.join(unknown)}; choose among these with "
                 "--sources"
             )
-        root = make.prepared_copy(root, sample_rate=sample_rate, skip_bad=skip_bad)
-    tracks, errors = _read_tracks(find_songs(root), root, stems, skip_bad)
+    options = {"sample_rate": sample_rate, "skip_bad": skip_bad, "stems": stems}
+    place = make.prepared_copy(root, **options) if made else root
+    tracks, errors = _read_tracks(find_songs(place), root, stems, skip_bad, ProbeIndex(place))
     if _to_convert(tracks, root, sample_rate):
-        root = make.prepared_copy(root, sample_rate=sample_rate, skip_bad=skip_bad)
-        tracks, errors = _read_tracks(find_songs(root), root, stems, skip_bad)
+        place = make.prepared_copy(root, **options)
+        tracks, errors = _read_tracks(find_songs(place), root, stems, skip_bad, ProbeIndex(place))
     for error in errors:
         print(f"left out: {error}")
     return _by_split(tracks.values())
@@ -85,20 +87,26 @@ def _by_split(tracks: Iterable[Track]) -> dict[str, list[Track]]:
 
 
 def _recording_tracks(
-    root: pathlib.Path, recordings: Sequence[SourceFile], sample_rate: int | None, skip_bad: bool
+    root: pathlib.Path,
+    recordings: Sequence[SourceFile],
+    stems: Sequence[str],
+    sample_rate: int | None,
+    skip_bad: bool,
 ) -> dict[SourceFile, Track]:
     """The tracks of recordings, in order, converted where they cannot be streamed as they are."""
-    index = ProbeIndex(root)
-    found, errors = _read_tracks(recordings, root, (), skip_bad, index)
+    # What would have to be decoded is converted, which takes its length as it comes.
+    index = ProbeIndex(root, may_guess=True)
+    found, errors = _read_tracks(recordings, root, stems, skip_bad, index)
     if pair := next(same_content(found), None):
         raise UserError(f"{pair[0]} and {pair[1]} under {root} are the same file as two sources; keep one of the two")
     for error in errors:
         print(f"left out: {error}")
     converted = _to_convert(found, root, sample_rate)
     copies: dict[SourceFile, Track] = {}
+    options = {"sample_rate": sample_rate, "skip_bad": skip_bad, "stems": stems, "probe": index.probe}
     for source in dict.fromkeys(recording.source for recording in converted):
         chosen = [recording for recording in converted if recording.source == source]
-        copies |= make.converted_recordings(root, chosen, sample_rate=sample_rate, skip_bad=skip_bad, probe=index.probe)
+        copies |= make.converted_recordings(root, chosen, **options)
     left_out = {*converted} - {*copies}
     usable = {each: copies.get(each, track) for each, track in found.items() if each not in left_out}
     wanted, left = ({(each.source, each.split) for each in some} for some in (recordings, usable))
@@ -126,18 +134,23 @@ def _to_convert(tracks: Mapping[Song, Track], root: pathlib.Path, sample_rate: i
 
 
 def _read_tracks(
-    songs: Iterable[Song], root: pathlib.Path, stems: Sequence[str], skip_bad: bool, index: ProbeIndex | None = None
+    songs: Iterable[Song], root: pathlib.Path, stems: Sequence[str], skip_bad: bool, index: ProbeIndex
 ) -> tuple[dict[Song, Track], list[SongError]]:
-    """Reads the tracks of songs under `root`, and says what is wrong with those that were left out."""
-    index = index or ProbeIndex(root)
+    """Reads the tracks of songs under `root`, or of their copies, and says what is wrong with those that were left out.
+
+    Of recordings, the stems are named in errors alone.
+    """
     tracks, errors = {}, []
-    for song in songs:
-        try:
-            tracks[song] = read_track(song, [song.source] if isinstance(song, SourceFile) else stems, index.probe)
-        except SongError as error:
-            errors.append(error)
-    index.save()
-    make.refuse_errors(errors, root, skip_bad)
+    try:
+        for song in songs:
+            try:
+                tracks[song] = read_track(song, [song.source] if isinstance(song, SourceFile) else stems, index.probe)
+            except SongError as error:
+                errors.append(error)
+    finally:
+        # What has taken long to measure is not lost by Ctrl-C.
+        index.save()
+    make.refuse_errors(errors, root, stems, skip_bad)
     if not tracks:
-        raise UserError(f"no song under {root} can be used; `python -m pipelines.check {root}` says why")
+        raise UserError(f"no song under {root} can be used; `{check_command(root, stems)}` says why")
     return tracks, errors

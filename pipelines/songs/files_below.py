@@ -6,12 +6,17 @@ import stat
 from collections.abc import Collection, Iterator
 
 from pipelines.audio.reading import SUFFIXES, say
-from pipelines.files import NEW, WORKING
+from pipelines.files import NEW, UNFINISHED, WORKING
 from pipelines.songs.layouts import STEM_SUFFIX
 
 # What other systems and this one leave in folders: macOS beside files ("._song.wav") and in archives, netatalk.
-SYSTEM_PREFIXES = ("._", NEW, WORKING)
+SYSTEM_PREFIXES = ("._", UNFINISHED, NEW, WORKING)
 SYSTEM_FOLDERS = ("__MACOSX", ".AppleDouble")
+
+
+def left_by_systems(*names: str) -> bool:
+    """Whether one of the names of a path's parts is that of a file or a folder that is no user's."""
+    return any(name.startswith(SYSTEM_PREFIXES) or name in SYSTEM_FOLDERS for name in names)
 
 
 def identity(file: pathlib.Path | int) -> tuple[int, int] | None:
@@ -45,13 +50,11 @@ def files_below(
                 folders.clear()
                 continue
             seen.add(identity(place))
-            folders[:] = [
-                name for name in folders if not name.startswith(SYSTEM_PREFIXES) and name not in SYSTEM_FOLDERS
-            ]
+            folders[:] = [name for name in folders if not left_by_systems(name)]
             waiting += [place / name for name in sorted(folders) if (place / name).is_symlink()]
             for name in files:
                 path = place / name
-                if path.suffix.lower() in suffixes and not name.startswith(SYSTEM_PREFIXES) and os.path.isfile(path):
+                if path.suffix.lower() in suffixes and not left_by_systems(name) and os.path.isfile(path):
                     yield path
 
 

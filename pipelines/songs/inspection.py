@@ -186,9 +186,11 @@ def _read_headers(song: Song, stems: Sequence[str]) -> tuple[SongReport, dict[st
     report.num_channels = sorted({info.num_channels for info in infos.values()})
     container = "MP4" if isinstance(song, StemFile) else None
     report.formats = sorted({f"{container or info.container} {info.encoding.upper()}" for info in infos.values()})
-    if len(report.num_channels) > 1:
-        report.notes.append(f"mixes mono and stereo ({by_stem(infos, 'num_channels')})")
     problem = mismatch(infos, song.tolerance_samples)
+    if report.num_channels == [1, 2]:
+        report.notes.append(f"mixes mono and stereo ({by_stem(infos, 'num_channels')})")
+    elif len(report.num_channels) > 1:
+        problem = problem or f"stems of different numbers of channels ({by_stem(infos, 'num_channels')})"
     if problem:
         report.problems.append(f"has {problem}" if problem == NO_SAMPLES else problem)
     return report, {} if problem else infos

@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import pkgutil
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import ClassVar
 
@@ -21,7 +22,7 @@ import numpy as np
 from pipelines.audio import reading
 from pipelines.cache import cache_path
 from pipelines.errors import UserError
-from pipelines.files import whole_file, whole_folder
+from pipelines.files import stamp, whole_file, whole_folder
 from pipelines.songs import LAYOUTS
 
 MIXTURE = "mixture"
@@ -215,10 +216,11 @@ def find_songs(root: pathlib.Path) -> list[Song]:
 
     Songs in `valid/` are the validation songs. Without that folder they are the songs of MUSDB18's official list,
     and where none of these is present, about 15% of the training songs by a hash of their names, so that a song
-    that is added moves no other.
+    that is added moves no other. Of so few songs that no hash is below that share the lowest is taken, and a song that
+    is added may take its place.
 
     Raises:
-        UserError: the folder does not exist, or cannot be read.
+        UserError: the folder does not exist, or cannot be read; or two songs of a split have one name.
         NoSongsError: the folder holds no song.
     """
     songs: dict[tuple[str, str], Song] = {}
@@ -228,14 +230,25 @@ def find_songs(root: pathlib.Path) -> list[Song]:
     for folder, split in folders.items():
         entries = [entry for entry in list_folder(folder) if entry not in folders]
         for song in songs_among(entries, split):
+            other = songs.setdefault((song.split, song.name), song)
             # Beside NAME.stem.mp4, the folder NAME comes first and needs no decoding.
-            songs.setdefault((song.split, song.name), song)
+            is_decoded = type(other) is Song and isinstance(song, StemFile) and other.folder == song.folder
+            if other is not song and not is_decoded:
+                raise UserError(
+                    f"{other.path} and {song.path} are two songs of one name, for {song.split}; rename one of the two"
+                )
     if not songs:
         raise NoSongsError(
             f"no songs under {root}; expected NAME{STEM_SUFFIX} files, or one folder for each song that holds "
-            f"vocals.wav, drums.wav, ...; `python -m pipelines.check {root}` says what is there"
+            f"vocals.wav, drums.wav, ...; `{check_command(root)}` says what is there"
         )
     return sorted(_choose_validation(list(songs.values())), key=lambda song: (song.split, song.name))
+
+
+def check_command(root: pathlib.Path, stems: Sequence[str] = ()) -> str:
+    """The command that says what is wrong with songs under a folder, of the stems if these are given, for a shell."""
+    sources = ["--sources", ",".join(stems)] if stems else []
+    return shlex.join(["python", "-m", "pipelines.check", str(root), *sources])
 
 
 def split_folders(root: pathlib.Path) -> dict[pathlib.Path, str]:
@@ -368,9 +381,14 @@ class ProbeIndex:
 
     An entry is trusted only while its file has the size and the modification time that it had. The index saves time
     and nothing else: where it cannot be read or written, headers are read again.
+
+    Args:
+        root: folder of songs or recordings.
+        may_guess: as of `reading.measure`.
     """
 
-    def __init__(self, root: pathlib.Path):
+    def __init__(self, root: pathlib.Path, *, may_guess: bool = False):
+        self._may_guess = may_guess
         # Another version of this project may keep other facts of a file.
         facts = [field.name for field in dataclasses.fields(reading.AudioInfo)]
         name = hashlib.sha256(json.dumps([str(root.resolve()), facts]).encode()).hexdigest()[:16]
@@ -383,14 +401,14 @@ class ProbeIndex:
     def probe(self, path: pathlib.Path) -> reading.AudioInfo:
         """`reading.measure`, from the index where the file has not changed."""
         reading.check_readable(path)
-        status = path.stat()
-        key, stamp = str(path.resolve()), [status.st_size, status.st_mtime_ns]
+        key, current = str(path.resolve()), stamp(path)
         with contextlib.suppress(KeyError, TypeError):
             entry = self._entries[key]
-            if entry["stamp"] == stamp:
-                return reading.AudioInfo(**entry["info"])
-        info = reading.measure(path)
-        self._entries[key] = {"stamp": stamp, "info": dataclasses.asdict(info)}
+            info = reading.AudioInfo(**entry["info"])
+            if entry["stamp"] == current and (self._may_guess or not info.is_guess):
+                return info
+        info = reading.measure(path, may_guess=self._may_guess)
+        self._entries[key] = {"stamp": current, "info": dataclasses.asdict(info)}
         self._changed = True
         return info
 

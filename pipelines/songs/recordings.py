@@ -4,13 +4,15 @@
     ROOT/{valid,test}/{speech,noise}/...
 
 Where there is no folder of a split, some files of every source are held out for it by a hash of their paths, so that a
-file that is added moves no other.
+file that is added moves no other. Of so few files that no hash is below a split's share the lowest is taken, and a file
+that is added may take its place.
 """
 
 import collections
 import dataclasses
 import hashlib
 import itertools
+import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -116,7 +118,7 @@ def _has_songs(folders: Mapping[pathlib.Path, str], stems: Sequence[str]) -> boo
     """Says if there are songs: of another layout than folders, or folders with one of the stems, beside the sources."""
     files = [f"{stem}{suffix}" for stem, suffix in itertools.product(stems, AUDIO_SUFFIXES)]
     return any(
-        type(song) is not Song or (song.name not in stems and any((song.path / file).exists() for file in files))
+        type(song) is not Song or (song.name not in stems and any(os.path.exists(song.path / file) for file in files))
         for folder, split in folders.items()
         for song in songs_among([entry for entry in list_folder(folder) if entry not in folders], split)
     )

@@ -3,11 +3,10 @@
 import os
 import pathlib
 import re
-import shlex
 from collections.abc import Collection, Iterator
 
 from pipelines.audio.reading import SUFFIXES
-from pipelines.songs.layouts import AUDIO_SUFFIXES, MIXTURE, SPLIT_FOLDERS, STEM_SUFFIX, songs_among
+from pipelines.songs.layouts import AUDIO_SUFFIXES, MIXTURE, SPLIT_FOLDERS, STEM_SUFFIX, check_command, songs_among
 
 # Words in file names, by the stem that they stand for.
 STEM_WORDS = {
@@ -78,9 +77,7 @@ def where_songs_are(root: pathlib.Path) -> list[str]:
     bases = dict.fromkeys(folder.parent if folder.name in SPLIT_FOLDERS else folder for folder in deeper)
     bases.pop(root, None)
     if not suggestions:
-        suggestions += [f"songs lie deeper: python -m pipelines.check {shlex.quote(str(base))}" for base in bases][
-            :SHOWN_FOLDERS
-        ]
+        suggestions += [f"songs lie deeper: {check_command(base)}" for base in bases][:SHOWN_FOLDERS]
     for folder in (root, *_folders(root, 1)):
         plain = [name for name in _names(folder) if name.endswith(".mp4") and not name.endswith(STEM_SUFFIX)]
         if plain:

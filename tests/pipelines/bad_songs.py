@@ -26,6 +26,13 @@ def _cut(path: pathlib.Path, share: float) -> None:
         file.truncate(int(path.stat().st_size * share))
 
 
+def _replace_last(path: pathlib.Path, old: bytes, new: bytes) -> None:
+    """Replaces bytes of the header of a file's last stream."""
+    first, found, last = path.read_bytes().rpartition(old)
+    assert found
+    path.write_bytes(first + new + last)
+
+
 def truncated_stem_file(folder, write_song, real_track):
     shutil.copyfile(real_track, folder / "bad song.stem.mp4")
     _cut(folder / "bad song.stem.mp4", 0.5)
@@ -42,6 +49,18 @@ def stem_file_without_vocals(folder, write_song, real_track):
 
 def stem_file_of_unequal_streams(folder, write_song, real_track):
     remux(real_track, folder / "bad song.stem.mp4", short_stream=True)
+
+
+def stem_file_of_unknown_codec(folder, write_song, real_track):
+    remux(real_track, folder / "bad song.stem.mp4")
+    for name in (b"mp4a", b"esds"):
+        _replace_last(folder / "bad song.stem.mp4", name, b"zzzz")
+
+
+def stem_file_without_channels(folder, write_song, real_track):
+    remux(real_track, folder / "bad song.stem.mp4")
+    # Of the two bytes of AAC's own header five bits are its kind, four the rate, and the next four the channels.
+    _replace_last(folder / "bad song.stem.mp4", b"\x80\x02\x12\x10\x06", b"\x80\x02\x12\x00\x06")
 
 
 def empty_stem_file(folder, write_song, real_track):
@@ -96,6 +115,8 @@ BAD_SONGS = {
     truncated_streaming_stem_file: "breaks off after",
     stem_file_without_vocals: "4 audio streams",
     stem_file_of_unequal_streams: "different lengths",
+    stem_file_of_unknown_codec: "audio that FFmpeg cannot decode",
+    stem_file_without_channels: "audio that FFmpeg cannot decode",
     empty_stem_file: "is empty",
     missing_stem: "lacks bass",
     empty_file: "is empty",

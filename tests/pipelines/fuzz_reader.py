@@ -10,6 +10,7 @@ import io
 import pathlib
 import resource
 import sys
+import tempfile
 
 import numpy as np
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -66,16 +67,34 @@ class _Pipe(io.RawIOBase):
         return self._content.readinto(buffer)
 
 
-def outcome(content: bytes, as_pipe: bool) -> str:
-    """Reads a file: "read", or "refused"."""
-    file = io.BufferedReader(_Pipe(content) if as_pipe else io.BytesIO(content))
+def read_stream(file: io.BufferedReader) -> None:
+    with reading.open_audio(file, "the file") as recording:
+        for block in recording.blocks():
+            check_block(block, recording.info)
+    assert "\n" not in recording.remarks()
+
+
+def check_block(block: np.ndarray, info: reading.AudioInfo) -> None:
+    assert block.dtype == np.float32
+    assert block.shape == (len(block), info.num_channels)
+    assert len(block) <= reading.BLOCK_SAMPLES
+
+
+def read_all_streams(path: pathlib.Path) -> None:
+    infos = reading.probe_streams(path)
+    for blocks in reading.read_streams(path, note=lambda text: None):
+        for block, info in zip(blocks, infos, strict=True):
+            check_block(block, info)
+
+
+def outcome(content: bytes, way: str, path: pathlib.Path) -> str:
+    """Reads a file, which is written to a path where that is needed: "read", or "refused"."""
     try:
-        with reading.open_audio(file, "the file") as recording:
-            for block in recording.blocks():
-                assert block.dtype == np.float32
-                assert block.shape == (len(block), recording.info.num_channels)
-                assert len(block) <= reading.BLOCK_SAMPLES
-        assert "\n" not in recording.remarks()
+        if way in ("file", "pipe"):
+            read_stream(io.BufferedReader(_Pipe(content) if way == "pipe" else io.BytesIO(content)))
+        else:
+            path.write_bytes(content)
+            (reading.measure if way == "measure" else read_all_streams)(path)
     except UserError as error:
         assert "\n" not in str(error)
         assert "the file" in str(error)
@@ -95,12 +114,13 @@ def fuzz(path: pathlib.Path, number: int, counts: collections.Counter) -> None:
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(st.lists(CHANGES, min_size=1, max_size=5), st.booleans())
-    def read_one(changes, as_pipe):
+    @given(st.lists(CHANGES, min_size=1, max_size=5), st.sampled_from(["file", "pipe", "measure", "streams"]))
+    def read_one(changes, way):
         faulthandler.dump_traceback_later(SECONDS, exit=True)
-        counts[outcome(changed(content, changes), as_pipe)] += 1
+        counts[outcome(changed(content, changes), way, pathlib.Path(folder) / "the file")] += 1
 
-    read_one()
+    with tempfile.TemporaryDirectory() as folder:
+        read_one()
     faulthandler.cancel_dump_traceback_later()
 
 

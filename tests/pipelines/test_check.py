@@ -114,6 +114,17 @@ def test_what_only_the_samples_tell(tmp_path, write_song, check_json):
     assert found["notes"][1:] == ["clipped (samples in runs at full scale): drums 3"]
 
 
+def test_stems_of_other_numbers_of_channels(tmp_path, write_song, check_json):
+    song = write_song(tmp_path / "a")
+    write_song(tmp_path / "b", seed=1)
+    soundfile.write(song / "drums.wav", np.full((4000, 6), 0.1), 8000, "PCM_16")
+    status, document = check_json(tmp_path)
+    assert status == 1
+    assert one_song(document)["problems"] == [
+        "stems of different numbers of channels (vocals 2, drums 6, bass 2, other 2, mixture 2)"
+    ]
+
+
 def test_unreadable_folder(tmp_path, write_song, monkeypatch, check_json):
     for name in ("a", "b"):
         write_song(tmp_path / name)
@@ -227,7 +238,7 @@ def test_problems_are_printed(tmp_path, write_song, run):
         (["empty", "--tables"], "--tables"),
         (["empty", "--sources", "vocals"], "two or more names"),
         (["empty", "--sources", "vocals,mixture"], "two or more names"),
-        (["empty", "--workers", "0"], "--workers 0"),
+        (["empty", "--workers", "0"], "--workers: '0' is no whole number above 0"),
     ],
 )
 def test_usage_errors_are_one_line(tmp_path, run, arguments, reason):

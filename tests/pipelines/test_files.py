@@ -50,6 +50,23 @@ def test_what_was_abandoned_goes_and_what_is_in_use_stays(tmp_path):
             assert in_use.exists() and not abandoned.exists()
 
 
+def test_the_folder_of_another_user_is_passed_over(tmp_path, monkeypatch):
+    theirs = tmp_path / ".sepnet-working-theirs"
+    theirs.mkdir()
+    opened = os.open
+
+    def refuse(path, *arguments, **keywords):
+        # Root may open everything.
+        if path == theirs:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return opened(path, *arguments, **keywords)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with working_folder(tmp_path) as folder:
+        assert folder.is_dir()
+    assert list(tmp_path.iterdir()) == [theirs]
+
+
 def test_a_folder_that_was_not_there_is_gone_where_nothing_was_put_into_it(tmp_path):
     place = tmp_path / "a" / "b"
     check_writable(place)
@@ -92,12 +109,15 @@ def test_what_fails_leaves_what_was_there(tmp_path):
 
 def test_what_killed_processes_left_is_found(tmp_path):
     (tmp_path / "sub").mkdir()
+    of_the_user = {".backup-20240101", "...Ready For It-acoustic"}
+    for name in of_the_user:
+        (tmp_path / name).mkdir()
     unfinished = [whole_file(tmp_path / "sub" / "file"), whole_folder(tmp_path / "folder")]
     for context in unfinished:
         temporary = context.__enter__()
         (temporary / "in it" if temporary.is_dir() else temporary).write_text("half")
     remove_leftovers(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["sub"]
+    assert {path.name for path in tmp_path.iterdir()} == {"sub", *of_the_user}
     remove_leftovers_of(os.getpid() + 1, tmp_path)
     assert len(list((tmp_path / "sub").iterdir())) == 1
     remove_leftovers_of(os.getpid(), tmp_path)

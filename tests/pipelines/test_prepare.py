@@ -1,6 +1,7 @@
 import json
 import os
 import pathlib
+import re
 import resource
 import shutil
 import signal
@@ -20,11 +21,36 @@ from pipelines.copies import make
 from pipelines.errors import UserError, run_command
 from pipelines.files import folder_lock
 from pipelines.songs.layouts import STEM_STREAMS, Song
+from tests.conftest import REPOSITORY, SOURCES
 from tests.pipelines.bad_songs import BAD_SONGS, not_a_number
 
 needs_ffmpeg = pytest.mark.skipif(
     not (shutil.which("ffmpeg") and shutil.which("ffprobe")), reason="musdb needs ffmpeg and ffprobe"
 )
+
+
+# Prepares songs, of which those of one name alone are ever done: the others wait after their first block.
+PREPARE_FOR_EVER = """
+import os, threading
+from pipelines import prepare
+from pipelines.copies import make
+from pipelines.errors import run_command
+
+convert = make.convert_song
+
+
+def convert_song(conversion, advance):
+    return convert(conversion, advance if conversion.song.name == os.environ["DONE"] else wait)
+
+
+def wait(seconds):
+    threading.Event().wait()
+
+
+make.convert_song = convert_song
+if __name__ == "__main__":
+    run_command(prepare.main)
+"""
 
 
 def tree(folder: pathlib.Path) -> dict[str, bytes]:
@@ -105,7 +131,7 @@ def test_any_encoding_becomes_16_bit(tmp_path, write_song, subtype, suffix, num_
 
 
 def test_resamples_in_a_stream_as_in_one_piece(tmp_path, write_song, monkeypatch):
-    monkeypatch.setattr(reading.read_blocks, "__defaults__", (1000,))
+    monkeypatch.setattr(reading, "BLOCK_SAMPLES", 1000)
     song = write_song(tmp_path / "songs" / "a", num_samples=12345, sample_rate=48000)
     make.prepare_songs(tmp_path / "songs", tmp_path / "wav", sample_rate=44100)
     samples, _ = soundfile.read(song / "bass.wav", dtype="float32")
@@ -126,6 +152,18 @@ def test_counts_what_it_clips(tmp_path, capsys):
     assert read(prepared / "vocals.wav").ravel().tolist() == [32767, -32768, 32767, 32767, -32768, 0]
     assert json.loads((prepared / "prepared.json").read_text())["clipped_samples"] == {"noise": 0, "vocals": 4}
     assert "clipped: song 'loud' had samples beyond full scale (vocals 4)" in capsys.readouterr().out
+
+
+def test_what_could_not_be_decoded_is_said_at_once_and_kept(tmp_path, write_song, capsys):
+    bass = write_song(tmp_path / "songs" / "a", num_samples=40_000, suffix=".flac") / "bass.flac"
+    content = bass.read_bytes()
+    bass.write_bytes(content[: len(content) // 2] + b"\xaa" * 300 + content[len(content) // 2 + 300 :])
+    not_a_number(tmp_path / "songs", write_song, None)
+    with pytest.raises(UserError, match="bad song"):
+        make.prepare_songs(tmp_path / "songs", tmp_path / "wav", workers=1)
+    [said] = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(rf"{bass}: .* s could not be decoded and is silent, first at .* s", said)
+    assert json.loads((tmp_path / "wav" / "train" / "a" / "prepared.json").read_text())["undecoded"] == [said]
 
 
 def test_memory_does_not_grow_with_the_song(tmp_path, write_song):
@@ -176,13 +214,18 @@ def test_only_what_changed_is_converted_again(stem_files, tmp_path, capsys):
     assert {soundfile.info(path).samplerate for path in before} == {8000}
 
 
-@pytest.mark.parametrize("when", ["while a song is written", "after a song"])
-def test_killed_and_started_again_it_leaves_the_same_tree(stem_files, tmp_path, run, when):
+@pytest.mark.parametrize(
+    "done, pattern",
+    [("", ".sepnet-unfinished-*"), ("Song 0", "Song*")],
+    ids=["while a song is written", "after a song"],
+)
+def test_killed_and_started_again_it_leaves_the_same_tree(stem_files, tmp_path, run, done, pattern):
     make.prepare_songs(stem_files, tmp_path / "undisturbed", workers=1)
-    wav = tmp_path / "wav"
-    command = [sys.executable, "-m", "pipelines.prepare", str(stem_files), str(wav), "--workers", "2"]
-    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    pattern = ".Song*" if when == "while a song is written" else "Song*"
+    wav, script = tmp_path / "wav", tmp_path / "prepare.py"
+    script.write_text(PREPARE_FOR_EVER)
+    command = [sys.executable, script, stem_files, wav, "--workers", "2"]
+    options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(REPOSITORY), "DONE": done}, **options)
     while not any(wav.glob(f"*/{pattern}/*.wav")):
         assert process.poll() is None
         time.sleep(0.001)
@@ -201,7 +244,7 @@ def test_killed_and_started_again_it_leaves_the_same_tree(stem_files, tmp_path, 
 def test_waits_for_another_run_and_leaves_its_folders_alone(stem_files, tmp_path):
     wav = tmp_path / "wav"
     with folder_lock(wav):
-        unfinished = wav / "train" / ".Song 1-abcd_123"
+        unfinished = wav / "train" / ".sepnet-unfinished-1-abcd_123"
         unfinished.mkdir(parents=True)
         command = [sys.executable, "-m", "pipelines.prepare", str(stem_files), str(wav)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8") as process:
@@ -298,6 +341,54 @@ def test_refuses_to_replace_what_it_did_not_make(tmp_path, write_song):
         make.prepare_songs(tmp_path / "songs", tmp_path / "songs")
 
 
+@pytest.mark.parametrize("first", ["abc", "d"])
+def test_what_most_songs_have_does_not_depend_on_what_was_converted_before(tmp_path, write_song, first):
+    songs, wav = tmp_path / "songs", tmp_path / "wav"
+    for name in first:
+        write_song(songs / name, SOURCES[name == "d" :])
+    make.prepare_songs(songs, wav, workers=1)
+    for name in {*"abcd"}.difference(first):
+        write_song(songs / name, SOURCES[name == "d" :])
+    with pytest.raises(UserError, match="song 'd' lacks vocals, which most songs have"):
+        make.prepare_songs(songs, wav, workers=1)
+    for _ in range(2):
+        make.prepare_songs(songs, wav, skip_bad=True, workers=1)
+        assert {path.name for path in (wav / "train").iterdir()} == {*"abc"}
+
+
+@pytest.mark.parametrize(
+    "source, destination",
+    [("wav/train", "wav"), ("link", "wav"), ("songs", "songs/a/wav"), ("above/train/a", "above")],
+)
+def test_refuses_to_take_the_place_of_a_song(tmp_path, write_song, source, destination):
+    write_song(tmp_path / "songs" / "a")
+    make.prepare_songs(tmp_path / "songs", tmp_path / "wav")
+    (tmp_path / "link").symlink_to("wav/train")
+    write_song(tmp_path / "above" / "train" / "a" / "a")
+    before = tree(tmp_path)
+    with pytest.raises(UserError, match="a place of songs; choose another destination"):
+        make.prepare_songs(tmp_path / source, tmp_path / destination, sample_rate=4000)
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("refused_for", ["a bad song", "a full disk", "a song that breaks off"])
+def test_old_copies_stay_until_new_ones_are_done(tmp_path, write_song, monkeypatch, refused_for):
+    songs = tmp_path / "songs"
+    for name in ("a", "b"):
+        write_song(songs / name, subtype="FLOAT")
+    make.prepare_songs(songs, tmp_path / "wav")
+    before = tree(tmp_path / "wav")
+    if refused_for == "a bad song":
+        (songs / "b" / "bass.wav").write_bytes(b"")
+    elif refused_for == "a full disk":
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))
+    else:
+        soundfile.write(songs / "a" / "bass.wav", np.full((4000, 2), np.nan), 8000, "FLOAT")
+    with pytest.raises(UserError):
+        make.prepare_songs(songs, tmp_path / "wav", sample_rate=16000, workers=1)
+    assert tree(tmp_path / "wav") == before
+
+
 def test_full_disk_is_said_before_the_start(stem_files, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))
     with pytest.raises(UserError, match=r"0.00 GB of free disk and the songs take 0.03 GB"):
@@ -320,7 +411,7 @@ def test_disk_that_fills_up(stem_files, tmp_path):
     [
         (["SOURCE"], "destination"),
         (["SOURCE", "DEST", "--fast"], "--fast"),
-        (["SOURCE", "DEST", "--sample-rate", "0"], "--sample-rate 0"),
+        (["SOURCE", "DEST", "--sample-rate", "0"], "--sample-rate: '0' is no whole number above 0"),
         (["SOURCE", "DEST", "--workers", "two"], "two"),
         (["SOURCE", "DEST"], "no such folder"),
         (["EMPTY", "DEST"], "no songs"),

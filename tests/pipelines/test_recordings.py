@@ -6,6 +6,7 @@ Which file a sample is from is written in it: the left channel against the right
 import json
 import os
 import re
+import resource
 import shutil
 
 import numpy as np
@@ -132,6 +133,22 @@ def test_songs_stay_songs(tmp_path, write_song):
         find_recordings(tmp_path / "songs", SOURCES)
 
 
+def test_a_folder_that_cannot_be_looked_into_is_no_song(data, monkeypatch):
+    locked = data / "lost+found"
+    locked.mkdir()
+    listdir, status = os.listdir, os.stat
+
+    def refuse(path, **_):
+        # Root may look into everything.
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "listdir", lambda path: refuse(path) if path == locked else listdir(path))
+    monkeypatch.setattr(
+        os, "stat", lambda path, **options: (refuse if f"{locked}/" in str(path) else status)(path, **options)
+    )
+    assert splits(data)
+
+
 def test_a_source_without_files_or_with_too_few_is_refused(data):
     (data / "test" / "speech").mkdir(parents=True)
     write(data / "test" / "noise" / "70.wav", marked(70))
@@ -235,6 +252,17 @@ def test_mixtures_are_made_once_and_again_when_files_change(data):
     [manifest] = load(data)["valid"][0].files["speech"].parents[1].glob("*.json")
     manifest.write_text("{")
     assert load(data)["valid"] and json.loads(manifest.read_text())
+
+
+def test_a_disk_that_fills_up_while_mixtures_are_made(data, fresh_cache):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(UserError, match="cannot write .*make room"):
+            load(data)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [list(folder.iterdir()) for folder in (fresh_cache / "mixtures").iterdir()] == [[]]
 
 
 def test_rates_and_channels_and_formats_become_one_rate(data):

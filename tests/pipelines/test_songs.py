@@ -3,8 +3,8 @@ import io
 import json
 import os
 import pathlib
+import re
 import shutil
-import time
 import zipfile
 
 import pytest
@@ -27,7 +27,7 @@ def make_names(root, names):
     for name in names:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        if name.endswith(".mp4"):
+        if name.endswith((".mp4", ".wav", ".flac")):
             path.touch()
         else:
             path.mkdir()
@@ -66,6 +66,24 @@ def test_songs_are_files_or_folders(tmp_path):
     assert (first.made_stems, second.made_stems) == ((), layouts.STEM_STREAMS)
     assert set(first.files()) == {"vocals", "Drums"}
     assert second.files() == {}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("A", "train/A"),
+        ("A.stem.mp4", "train/A"),
+        ("valid/A", "validation/A"),
+        ("noisy_a/A.wav", "noisy_b/A.wav"),
+        ("noisy_a/A.flac", "noisy_a/A.wav"),
+        ("noisy_a/A.wav", "A.stem.mp4"),
+    ],
+)
+def test_two_songs_of_one_name_are_named(tmp_path, names):
+    make_names(tmp_path, ["clean_a/A.wav", "clean_b/A.wav", *names])
+    first, second = (re.escape(str(tmp_path / name)) for name in names)
+    with pytest.raises(UserError, match=f"{first} and {second} are two songs of one name, .*; rename one of the two"):
+        find_songs(tmp_path)
 
 
 def test_official_validation_songs(tmp_path):
@@ -164,7 +182,9 @@ def test_index_reads_only_what_changed(tmp_path, write_song, fresh_cache, monkey
     index.save()
     probed = []
     measure = reading.measure
-    monkeypatch.setattr(reading, "measure", lambda path: probed.append(path.name) or measure(path))
+    monkeypatch.setattr(
+        reading, "measure", lambda path, **options: probed.append(path.name) or measure(path, **options)
+    )
     soundfile.write(song / "bass.wav", [0.0] * 50, 8000, "PCM_16")
     index = ProbeIndex(tmp_path)
     assert index.probe(song / "bass.wav").num_samples == 50
@@ -229,20 +249,26 @@ def test_names_may_be_any_bytes(tmp_path, write_song, fresh_cache, run):
     assert {song["name"] for song in json.loads(printed)["songs"]} == set(names)
 
 
-def test_second_start_over_150_songs_is_quick(tmp_path, write_song, fresh_cache):
+def test_no_start_measures_what_one_before_it_has_measured(tmp_path, write_song, fresh_cache, monkeypatch):
     first = write_song(tmp_path / "songs" / "0", num_samples=10)
-    for number in range(1, 150):
+    for number in range(1, 5):
         shutil.copytree(first, tmp_path / "songs" / str(number))
+    measured = []
+    measure = reading.measure
 
-    def start() -> float:
-        begin = time.perf_counter()
-        index = ProbeIndex(tmp_path / "songs")
-        assert len([read_track(song, SOURCES, index.probe) for song in find_songs(tmp_path / "songs")]) == 150
-        index.save()
-        return time.perf_counter() - begin
+    def measure_until_ctrl_c(path, **options):
+        if len(measured) == 7:
+            raise KeyboardInterrupt
+        measured.append(path)
+        return measure(path, **options)
 
-    start()
-    assert start() < 1
+    monkeypatch.setattr(reading, "measure", measure_until_ctrl_c)
+    with pytest.raises(KeyboardInterrupt):
+        load_tracks(tmp_path / "songs", stems=SOURCES)
+    monkeypatch.setattr(reading, "measure", lambda path, **options: measured.append(path) or measure(path, **options))
+    for _ in range(2):
+        assert sum(map(len, load_tracks(tmp_path / "songs", stems=SOURCES).values())) == 5
+        assert len(measured) == 5 * len((*SOURCES, "mixture"))
 
 
 @needs_ffmpeg

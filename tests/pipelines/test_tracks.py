@@ -1,8 +1,10 @@
 import shutil
 
+import numpy as np
 import pytest
 import soundfile
 
+from pipelines.audio import reading
 from pipelines.copies import make, tracks
 from pipelines.copies.tracks import load_tracks
 from pipelines.errors import UserError
@@ -101,10 +103,28 @@ def test_bad_song(tmp_path, write_song, real_track, capsys, damage):
     assert capsys.readouterr().out.count("left out: song 'bad song'") == 1
 
 
+def test_recordings_are_decoded_once(tmp_path, monkeypatch):
+    lengths, opened = {}, []
+    for split in ("train", "valid", "test"):
+        for number, source in enumerate(("speech", "noise")):
+            path = tmp_path / split / source / f"{source}.{('mp3', 'ogg')[number]}"
+            path.parent.mkdir(parents=True)
+            soundfile.write(path, np.random.default_rng(number).uniform(-0.5, 0.5, 8000 * (number + 1)), 16_000)
+            lengths[source] = soundfile.info(path).frames
+    blocks = reading.Recording.blocks
+    monkeypatch.setattr(reading.Recording, "blocks", lambda self: opened.append(self.name) or blocks(self))
+    found = load_tracks(tmp_path, stems=list(lengths))
+    assert sorted(opened) == sorted(str(path) for path in tmp_path.glob("*/*/*.???"))
+    assert {stem: track.num_samples for track in found["train"] for stem in track.files} == lengths
+    load_tracks(tmp_path, stems=list(lengths))
+    assert len(opened) == 6
+
+
 def test_every_song_is_bad(tmp_path, write_song):
-    write_song(tmp_path / "a", ["vocals", "rest"])
-    with pytest.raises(UserError, match="no song under .* can be used; `python -m pipelines.check"):
-        load_tracks(tmp_path, stems=SOURCES, skip_bad=True)
+    write_song(tmp_path / "my songs" / "a", ["vocals", "rest"])
+    command = f"python -m pipelines.check '{tmp_path}/my songs' --sources {','.join(SOURCES)}"
+    with pytest.raises(UserError, match=f"no song under .* can be used; `{command}` says why"):
+        load_tracks(tmp_path / "my songs", stems=SOURCES, skip_bad=True)
 
 
 def test_counts_the_other_bad_songs(tmp_path, write_song):
@@ -112,3 +132,24 @@ def test_counts_the_other_bad_songs(tmp_path, write_song):
         write_song(tmp_path / name, ["vocals", "rest"])
     with pytest.raises(UserError, match=r"song 'a' lacks .* \(2 more: `python -m pipelines.check"):
         tracks.load_tracks(tmp_path, stems=SOURCES)
+
+
+def test_the_folder_to_check_is_that_of_the_user_and_not_the_copy(tmp_path, write_song, real_track):
+    for name in ("a", "b"):
+        write_song(tmp_path / name, SOURCES[:3])
+    shutil.copyfile(real_track, tmp_path / "c.stem.mp4")
+    command = f"python -m pipelines.check {tmp_path} --sources {','.join(SOURCES)}"
+    with pytest.raises(UserError, match=f"song 'a' lacks other; .*1 more: `{command}` lists them"):
+        load_tracks(tmp_path, stems=SOURCES)
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "日本" * 42], ids=["of letters", "of wide ones"])
+def test_the_name_of_the_data_may_be_as_long_as_the_file_system_takes(tmp_path, write_song, fresh_cache, name):
+    write_song(tmp_path / name / "train" / "a", subtype="PCM_24")
+    assert len(load_tracks(tmp_path / name, stems=SOURCES)["train"]) == 1
+    recordings = tmp_path / "recordings" / name
+    for split in ("train", "valid", "test"):
+        for number, stem in enumerate(SOURCES):
+            song = write_song(recordings / split / stem, [stem], subtype="PCM_24", seed=number)
+            (song / "mixture.wav").unlink()
+    assert [len(found) for found in load_tracks(recordings, stems=SOURCES).values()] == [len(SOURCES), 1, 1]

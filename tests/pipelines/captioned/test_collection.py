@@ -87,9 +87,9 @@ def test_manifests(anywhere, name):
 def test_folders(anywhere):
     captions = {"a/one.json": json.dumps({"text": CAPTION}), "b.two.txt": "\ufeffcalm\n", "b.two.json": "ignored"}
     left_by_systems = {"__MACOSX/a/one.flac": b"", "a/._one.flac": b"", "cover.jpg": b""}
-    put(anywhere, {**AUDIO, "Third.OGG": b"3", **captions, **left_by_systems})
+    put(anywhere, {**AUDIO, "Third.OGG": b"3", "Third.TXT": "loud", **captions, **left_by_systems})
     assert contents(anywhere) == {
-        "Third": ("", b"3", ".OGG"),
+        "Third": ("loud", b"3", ".OGG"),
         "a/one": (CAPTION, AUDIO["a/one.flac"], ".flac"),
         "b.two": ("calm", AUDIO["b.two.mp3"], ".mp3"),
     }
