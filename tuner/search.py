@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.errors import CommandParser, UserError, one_line, positive, run_command, user_path
+from pipelines.files import sole_lock
 from sepnet.config.config import Config
 from sepnet.config.depths import parse_depths
 from sepnet.config.flags import add_flags, add_saved_models, config_from_flags
 from sepnet.measures.memory import available_bytes, counted_device, parse_memory
 from sepnet.models import FAMILIES, family_class
 from tuner.reporting.analysis import COSTS, DEFAULT_COST
-from tuner.searching.records import FAILED, SETTINGS, read_search, write_json
+from tuner.searching.records import FAILED, SETTINGS, read_search, read_settings, write_json
 from tuner.searching.search_space import CHOSEN, DEFAULTS, REPRESENTATIONS, Knob, Space, families_of, parse_knobs
 from tuner.searching.settings import DRAWING, NUM_TRIALS, given_settings, is_new, num_trials
 
@@ -32,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command.
 
     Raises:
-        UserError: the options do not go together, the data cannot be used, or the search was begun with other settings.
+        UserError: the options do not go together, the data cannot be used, the search was begun with other settings, or
+            another process is at it.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     arguments = _parser().parse_args(argv)
@@ -49,21 +51,26 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from tuner.searching import workers
 
-    begins = not workers.is_worker() and is_new(folder, settings, _report)
-    # KerasTuner loads TensorFlow: only after everything that can be refused without it.
-    tuner = _make_tuner(arguments, bases, space, sample_rate, memory_bytes)
     if workers.is_worker():
+        tuner = _make_tuner(arguments, bases, space, sample_rate, memory_bytes)
         with workers.signs_of_life(folder):
             tuner.search(verbose=0)
         return
-    if arguments.max_trials is not None and arguments.strategy not in DRAWING:
-        _report(f"--max-trials has no effect: --strategy {arguments.strategy} knows by itself how many models to try")
-    if begins:
-        write_json(folder / SETTINGS, settings)
-    begin = time.monotonic()
-    _search(tuner, argv, arguments.workers, folder)
-    _report(f"the search took {time.monotonic() - begin:.0f} s")
-    _finish(folder, arguments)
+    # (Workers share the folder with their chief.)
+    with sole_lock(folder):
+        begins = is_new(folder, settings, _report)
+        # KerasTuner loads TensorFlow: only after everything that can be refused without it.
+        tuner = _make_tuner(arguments, bases, space, sample_rate, memory_bytes)
+        if arguments.max_trials is not None and arguments.strategy not in DRAWING:
+            _report(
+                f"--max-trials has no effect: --strategy {arguments.strategy} knows by itself how many models to try"
+            )
+        if begins:
+            write_json(folder / SETTINGS, settings)
+        begin = time.monotonic()
+        _search(tuner, argv, arguments.workers, folder)
+        _report(f"the search took {time.monotonic() - begin:.0f} s")
+        _finish(folder, arguments)
 
 
 def _make_tuner(
@@ -146,7 +153,10 @@ def _finish(folder: pathlib.Path, arguments: argparse.Namespace) -> None:
 def _folder(arguments: argparse.Namespace) -> pathlib.Path:
     if pathlib.Path(arguments.name).name in ("", ".."):
         raise UserError(f"--name is {arguments.name!r}, which names no folder of its own; give a word")
-    return arguments.searches / arguments.name
+    folder = arguments.searches / arguments.name
+    # Before the lock, which makes the folder: a name may be one that no folder can have.
+    read_settings(folder)
+    return folder
 
 
 def _bases(arguments: argparse.Namespace) -> dict[str, Config]:

@@ -10,7 +10,12 @@ import time
 import numpy as np
 import pytest
 
+from pipelines.errors import UserError
+from pipelines.files import folder_lock
+from sepnet.config.config import Config
 from sepnet.config.run_folder import Run
+from sepnet.train import free_run
+from sepnet.train import main as train
 from tests.conftest import REPOSITORY
 
 TINY = {
@@ -102,10 +107,28 @@ def test_what_cannot_be_resumed(songs, run, tmp_path):
         assert outcome.status == 2 and expected in outcome.stderr and len(outcome.stderr.splitlines()) == 1
 
 
+def test_a_run_that_goes_on_elsewhere_is_left_alone(tmp_path, monkeypatch):
+    run = Run(tmp_path / "a run")
+    run.write_config(Config())
+    with folder_lock(run.folder), pytest.raises(UserError, match="another process works in .*; wait for its end"):
+        train(["--resume", str(run)])
+    # Its model has its name, also where the path does not say it.
+    exported = []
+    monkeypatch.setattr("sepnet.train.train", lambda config, run, saved_model, resume: exported.append(saved_model))
+    monkeypatch.chdir(run.folder)
+    train(["--resume", "."])
+    assert [model.name for model in exported] == ["a run"]
+
+
+def test_runs_that_begin_at_once_have_names_of_their_own(tmp_path):
+    with free_run(tmp_path / "runs", "name") as one, free_run(tmp_path / "runs", "name") as other:
+        assert [run.folder.name for run in (one, other)] == ["name", "name-2"]
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_checkpoint_of_another_configuration(tmp_path):
     import keras
 
-    from pipelines.errors import UserError
     from sepnet.training.checkpoints import load_state, save_state
     from sepnet.training.trainer import Trainer
     from tests.sepnet.helpers import SOURCES, small_network
