@@ -279,7 +279,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--max-trials", type=positive, metavar="N", help=f"models that random and bayesian try [{NUM_TRIALS}]")
     add("--search-seed", type=_seed, default=1, metavar="N", help="seed of what they draw [1]")
     add("--workers", type=positive, default=1, metavar="N", help="runs at a time on this machine [1]")
-    add("--memory", metavar="SIZE", help="that a run may take, such as 16GB (default: this machine's)")
+    add("--memory", metavar="SIZE", help="that a run may take, such as 16GB (default: the GPU's, else this machine's)")
     add("--try-anyway", action="store_true", help="start also what does not fit the memory by its plan")
     add("--cost", choices=tuple(COSTS), default=DEFAULT_COST, help=f"what val_mse is weighed against [{DEFAULT_COST}]")
     add(

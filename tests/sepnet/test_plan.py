@@ -1,13 +1,16 @@
 """`python -m sepnet.plan`: its tables, its JSON, and what it refuses."""
 
 import json
+import types
 
+import pynvml
 import pytest
+import tensorflow as tf
 
 from pipelines.errors import UserError
 from sepnet.config.config import Config
 from sepnet.config.training import Training
-from sepnet.measures.memory import parse_memory
+from sepnet.measures.memory import available_bytes, parse_memory
 from sepnet.models.unet_1d import Unet1D
 from sepnet.plan import main, make_plan, parse_depths
 
@@ -83,6 +86,31 @@ def test_nothing_fits_nothing(capsys):
 )
 def test_memory_takes_units(text, expected):
     assert parse_memory(text) == expected
+
+
+def test_memory_is_that_of_the_smallest_gpu_of_the_name(monkeypatch):
+    """TensorFlow tells the name alone; by NVML's numbers, its first GPU may be any of these."""
+    gpus = [("GPU A", 80), ("GPU B", 24), ("GPU A", 40)]
+
+    def pretend(name, count=lambda: len(gpus)):
+        monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
+        monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: {"device_name": name})
+        monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+        monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", count)
+        monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", gpus.__getitem__)
+        monkeypatch.setattr(pynvml, "nvmlDeviceGetName", lambda gpu: gpu[0])
+        monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", lambda gpu: types.SimpleNamespace(total=gpu[1]))
+
+    pretend("GPU A")
+    assert available_bytes("gpu") == 40
+
+    def no_driver():
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
+
+    for name, count in (("GPU C", gpus.__len__), ("GPU A", no_driver)):
+        pretend(name, count)
+        with pytest.raises(UserError, match="the memory of this GPU is not known; give it with --memory"):
+            available_bytes("gpu")
 
 
 def test_depths_are_ranges_and_single_ones():
