@@ -103,7 +103,9 @@ def savings(config: Config) -> dict[str, Config]:
     mixed = training.precision if training.precision != "float32" else "mixed_bfloat16"
     num_segments = training.batch_size * training.accumulation
     plain = config.changed({"recompute": False, "precision": "float32", "batch_size": num_segments, "accumulation": 1})
-    half, split, again = {"precision": mixed}, {"batch_size": 1, "accumulation": num_segments}, {"recompute": True}
+    half, again = {"precision": mixed}, {"recompute": True}
+    # A device has a segment of every batch at least.
+    split = {"batch_size": training.devices, "accumulation": num_segments // training.devices}
     return {
         "float32": plain,
         "mixed precision": plain.changed(half),

@@ -5,6 +5,7 @@ import math
 import pkgutil
 
 from pipelines.batches import AUGMENTATIONS
+from pipelines.errors import UserError
 from sepnet.options.fields import Section, option
 
 # Functions `(sources, estimates) -> [num_sources]`; see `sepnet.training.losses`.
@@ -84,3 +85,16 @@ class Training(Augmented):
     def augmentations(self) -> dict[str, bool | float]:
         """The values of the augmentations' options."""
         return {name: getattr(self, name) for name in AUGMENTATIONS}
+
+    def check_together(self) -> None:
+        """Checks that the options go together.
+
+        Raises:
+            UserError: they do not.
+        """
+        if self.batch_size % self.devices:
+            raise UserError(
+                f"--batch-size {self.batch_size} cannot be split over --devices {self.devices}; give a multiple of that"
+            )
+        if None not in (self.minutes, self.joules):
+            raise UserError("--minutes and --joules were given; leave out one of them")

@@ -186,8 +186,7 @@ def check_fit(config: Config, tracks: Mapping[str, Sequence[Track]]) -> None:
             f"a batch of {training.batch_size} segments of {config.data.segment_seconds:g} s alone takes "
             f"{batch_bytes / 1e9:,.1f} GB, more memory than there is; lower --batch-size or --segment-seconds"
         )
-    if training.batch_size % training.devices:
-        raise UserError(f"--batch-size {training.batch_size} cannot be split over --devices {training.devices}")
+    training.check_together()
     weights = training.source_weights
     num_sources = len(config.data.parts)
     if weights is not None and len(weights) != num_sources:

@@ -123,6 +123,8 @@ def test_text_that_is_no_config_is_refused(text):
         (["--depth", "three"], "--depth: invalid int value: 'three'"),
         (["--depth", "0"], "--depth is 0; it must be at least 1"),
         (["--sources", "vocals"], "--sources is 'vocals'"),
+        (["--batch-size", "6", "--devices", "4"], "--batch-size 6 cannot be split over --devices 4; give a multiple"),
+        (["--minutes", "1", "--joules", "9"], "--minutes and --joules were given; leave out one of them"),
     ],
 )
 def test_flags_that_are_not_understood_are_refused(flags, message):

@@ -76,6 +76,14 @@ def test_depths_grow_with_what_saves_memory():
     assert [row["fits"] for row in plan["depths"]] == [depth <= plain for depth in range(1, 9)]
 
 
+def test_every_device_has_a_segment_of_the_smallest_batch(capsys):
+    small = ["--batch-size", "4", "--family", "unet_1d", "--depth", "1", "--segment-seconds", "0.1"]
+    one, two = (planned(capsys, *small, "--devices", devices)["savings"] for devices in ("1", "2"))
+    assert two[3]["flags"] == "--batch-size 2 --accumulation 2"
+    assert two[-1]["flags"].startswith("--batch-size 2 --accumulation 2 ")
+    assert one[3]["training_bytes"] == two[3]["training_bytes"]
+
+
 def test_nothing_fits_nothing(capsys):
     main(["--depths", "1-2", "--memory", "1MB"])
     assert capsys.readouterr().out.count("none") == 5
@@ -132,6 +140,7 @@ MISTAKES = [
     (["--device", "tpu"], "--device: invalid choice: 'tpu'"),
     (["--family", "unet_3d"], "unknown family 'unet_3d'"),
     (["--frame-step", "3200", "--depths", "1-2"], "frame_step is 3200"),
+    (["--batch-size", "3", "--devices", "2"], "--batch-size 3 cannot be split over --devices 2; give a multiple"),
 ]
 
 
