@@ -262,8 +262,8 @@ def _learning_rate(config: Config):
         return config.learning_rate
     num_steps = training.epochs * training.steps_per_epoch
     # An optimizer that does not add up itself sees updates alone.
-    num_calls = num_steps // training.accumulation if _adds_up_itself(training) else num_steps
-    return Schedule(config.learning_rate, training.schedule, num_calls, training.warmup_steps)
+    per_call = training.accumulation if _adds_up_itself(training) else 1
+    return Schedule(config.learning_rate, training.schedule, num_steps / per_call, training.warmup_steps / per_call)
 
 
 def make_validation(config: Config, tracks: Sequence[Track]) -> tf.data.Dataset:
