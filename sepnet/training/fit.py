@@ -94,6 +94,7 @@ def _fit(config: Config, tracks: Mapping[str, Sequence[Track]], run: Run, resume
             "parameters": network.model.count_params(),
             "training_seconds": recorder.seconds,
             "training_joules": recorder.joules,
+            "peak_bytes": recorder.peak_bytes,
         }
         measured_by = meter.describe()
     summary = {
@@ -133,7 +134,7 @@ def _train(config: Config, network: Network, trainer: Trainer, recorder: Recorde
             batches,
             steps_per_epoch=training.steps_per_epoch,
             initial_epoch=done,
-            epochs=budget.last_epoch,
+            epochs=done if recorder.has_stalled else budget.last_epoch,
             validation_data=validation,
             callbacks=[
                 # First, so that what the others keep are the averaged weights.
