@@ -16,6 +16,7 @@ from sepnet.config.flags import add_flags, add_saved_models, config_from_flags
 from sepnet.measures.memory import available_bytes, counted_device, parse_memory
 from sepnet.models import FAMILIES, family_class
 from tuner.reporting.analysis import COSTS, DEFAULT_COST
+from tuner.searching import workers
 from tuner.searching.records import FAILED, SETTINGS, read_search, read_settings, write_json
 from tuner.searching.search_space import CHOSEN, DEFAULTS, REPRESENTATIONS, Knob, Space, families_of, parse_knobs
 from tuner.searching.settings import DRAWING, NUM_TRIALS, given_settings, is_new, num_trials
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     arguments = _parser().parse_args(argv)
+    workers.check_environment()
     folder, bases = _folder(arguments), _bases(arguments)
     knobs = _knobs(arguments, bases)
     from sepnet.config.songs import config_tracks
@@ -48,8 +50,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         space.grid()
     memory_bytes = None if arguments.memory is None else parse_memory(arguments.memory)
     settings = given_settings(arguments, bases, space, memory_bytes)
-
-    from tuner.searching import workers
 
     if workers.is_worker():
         tuner = _make_tuner(arguments, bases, space, sample_rate, memory_bytes)
@@ -106,8 +106,6 @@ def _make_tuner(
 
 def _search(tuner, argv: Sequence[str], num_workers: int, folder: pathlib.Path) -> None:
     """Tries models until there is none left, in this process or in workers that it serves."""
-    from tuner.searching import workers
-
     local = None
     try:
         if num_workers > 1 and not workers.is_chief():

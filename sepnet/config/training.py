@@ -1,11 +1,11 @@
 """Options of training: how the weights are found."""
 
 import dataclasses
-import math
 import pkgutil
 
 from pipelines.batches import AUGMENTATIONS
 from pipelines.errors import UserError
+from sepnet.options.checks import LARGEST
 from sepnet.options.fields import Section, option
 
 # Functions `(sources, estimates) -> [num_sources]`; see `sepnet.training.losses`.
@@ -20,7 +20,7 @@ LOSSES = {
 
 def are_weights(value: tuple) -> bool:
     """give numbers from 0 up, not all of them 0"""
-    return all(isinstance(weight, (int, float)) and 0 <= weight < math.inf for weight in value) and any(value)
+    return all(isinstance(weight, (int, float)) and 0 <= weight <= LARGEST[float] for weight in value) and any(value)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -51,6 +51,21 @@ def test_a_search_that_goes_on_elsewhere_is_left_alone(flags, tmp_path, capsys):
     assert not list((tmp_path / "tiny").iterdir()) and not capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"KERASTUNER_ORACLE_IP": "127.0.0.1"}, "KERASTUNER_ORACLE_PORT is not set; set all of KERASTUNER_ORACLE_IP, "),
+        ({"KERASTUNER_TUNER_ID": "chief"}, "KERASTUNER_ORACLE_IP is not set; set all of "),
+        ({"SEPNET_WORKER_SECONDS": "x"}, "SEPNET_WORKER_SECONDS is 'x'; give seconds, such as 30"),
+    ],
+)
+def test_variables_of_half_a_cluster_are_refused(flags, monkeypatch, environment, message):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=message):
+        main(flags)
+
+
 @pytest.mark.slow
 def test_a_third_start_does_nothing_and_other_settings_are_refused(run, flags, tmp_path):
     assert run("tuner.search", *flags[:-1], "1-1", timeout=SECONDS_TO_WAIT).status == 0
