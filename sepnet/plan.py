@@ -11,6 +11,7 @@ from sepnet.config.config import Config
 from sepnet.config.depths import parse_depths
 from sepnet.config.flags import add_flags, config_from_flags, refuse_config_flags
 from sepnet.export.contract import read_contract
+from sepnet.export.saved_model import short_names
 from sepnet.export.write import newest_version
 from sepnet.measures.memory import UNITS, counted_device, parse_memory
 from sepnet.models.keras_settings import load_keras
@@ -30,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     if arguments.models:
         refuse_config_flags(arguments, "--models tell themselves what they are")
-        models = {folder.name: read_contract(newest_version(folder)) for folder in arguments.models}
+        contracts = [read_contract(newest_version(folder)) for folder in arguments.models]
+        models = dict(zip(short_names(arguments.models), contracts, strict=True))
         if arguments.json:
             print(json.dumps(models, indent=2))
         else:

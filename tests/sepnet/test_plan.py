@@ -10,6 +10,7 @@ import tensorflow as tf
 from pipelines.errors import UserError
 from sepnet.config.config import Config
 from sepnet.config.training import Training
+from sepnet.export.contract import CONTRACT_FILE, CONTRACT_FORMAT
 from sepnet.measures.memory import available_bytes, parse_memory
 from sepnet.models.unet_1d import Unet1D
 from sepnet.plan import main, make_plan, parse_depths
@@ -169,3 +170,17 @@ def test_help_answers_without_tensorflow(run):
 def test_models_and_options_of_networks_do_not_go_together():
     with pytest.raises(UserError, match="--models tell themselves what they are; leave out --depth"):
         main(["--models", "saved_models/demo", "--depth", "3"])
+
+
+def test_models_of_one_name_have_a_row_each(capsys, tmp_path):
+    models = [tmp_path / name / "unet" for name in ("a", "b")]
+    for number, model in enumerate(models):
+        (model / "1" / "assets.extra").mkdir(parents=True)
+        (model / "1" / "saved_model.pb").touch()
+        contract = {"format": CONTRACT_FORMAT, "costs": {"parameters": number}}
+        (model / "1" / CONTRACT_FILE).write_text(json.dumps(contract))
+    plan = planned(capsys, "--models", *map(str, models))
+    assert {name: contract["costs"]["parameters"] for name, contract in plan.items()} == dict(
+        zip(map(str, models), range(2), strict=True)
+    )
+    assert list(planned(capsys, "--models", str(models[0]))) == ["unet"]
