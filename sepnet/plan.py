@@ -10,6 +10,7 @@ from pipelines.errors import CommandParser, UserError, run_command, user_path
 from sepnet.config.config import Config
 from sepnet.config.depths import parse_depths
 from sepnet.config.flags import add_flags, config_from_flags, refuse_config_flags
+from sepnet.config.songs import sample_rate_of
 from sepnet.export.contract import read_contract
 from sepnet.export.saved_model import short_names
 from sepnet.export.write import newest_version
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     load_keras()
     config, memory_bytes = config_from_flags(arguments), parse_memory(arguments.memory)
-    sample_rate = config.data.sample_rate or SAMPLE_RATE
+    sample_rate = config.data.sample_rate or (SAMPLE_RATE if config.data.data is None else sample_rate_of(config.data))
     if arguments.depths and "depth" in arguments:
         raise UserError("--depth and --depths were given; leave out one of them")
     every = f"1-{config.largest_depth(sample_rate)}"

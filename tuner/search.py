@@ -42,9 +42,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     workers.check_environment()
     folder, bases = _folder(arguments), _bases(arguments)
     knobs = _knobs(arguments, bases)
-    from sepnet.config.songs import config_tracks
+    from sepnet.config.songs import sample_rate_of
 
-    sample_rate = config_tracks(next(iter(bases.values())).data)["train"][0].sample_rate
+    sample_rate = sample_rate_of(next(iter(bases.values())).data)
     space = Space(_depths(arguments.depths, bases, sample_rate), knobs)
     if arguments.strategy == "grid":
         space.grid()
@@ -257,7 +257,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--name", default="depth", help="of the search; the same command again goes on with it [depth]")
     add("--searches", type=user_path, default=pathlib.Path("searches"), help="folder of searches [searches]")
-    add("--families", metavar="A,B", help=f"{', '.join(FAMILIES)} (default: all)")
+    add("--families", metavar="A,B", help=f"{', '.join(FAMILIES)} (default: those of {' and '.join(DEFAULTS)})")
     add("--representations", metavar="A,B", help=f"{', '.join(REPRESENTATIONS)} (default: {','.join(DEFAULTS)})")
     add(
         "--depths",

@@ -44,8 +44,7 @@ class Optimisation(Section):
     )
     schedule: str = option(
         "cosine",
-        "the learning rate stays, falls to zero along a cosine, or to a tenth half-way; epoch by epoch with --minutes "
-        "or --joules",
+        "the learning rate stays, falls to zero along a cosine, or to a tenth half-way",
         choices=("constant", "cosine", "step"),
     )
     warmup_steps: int = option(0, "batches over which the learning rate rises to its value", at_least=0)

@@ -60,6 +60,13 @@ def test_json_says_all_that_the_tables_say(capsys):
     assert plan["savings"][-1]["flags"] == "--batch-size 1 --accumulation 4 --precision mixed_bfloat16 --recompute"
 
 
+def test_the_rate_is_that_of_the_songs(capsys, tmp_path, write_song):
+    song = write_song(tmp_path / "songs" / "train" / "a song")
+    small = ["--data", str(song.parents[1]), "--family", "unet_1d", "--depth", "1"]
+    assert planned(capsys, *small)["sample_rate"] == 8000
+    assert planned(capsys, *small, "--sample-rate", "16000")["sample_rate"] == 16_000
+
+
 def test_tables_fit_100_columns(capsys):
     main(["--family", "unet_1d", "--filter-growth", "double", "--segment-seconds", "0.1", "--memory", "0.5GB"])
     printed = capsys.readouterr().out.splitlines()
