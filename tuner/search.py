@@ -78,7 +78,6 @@ def _make_tuner(
 ):
     """The KerasTuner tuner of a search, which goes on where the search has stopped."""
     from tuner.searching.depth_tuner import DepthTuner
-    from tuner.searching.hypermodel import DepthHyperModel
     from tuner.searching.oracles import make_oracle
 
     device = counted_device()
@@ -93,7 +92,8 @@ def _make_tuner(
             max_epochs=max(base.training.epochs for base in bases.values()),
             seed=arguments.search_seed,
         ),
-        DepthHyperModel(space, bases, sample_rate),
+        bases=bases,
+        sample_rate=sample_rate,
         seeds=range(arguments.seeds),
         memory_bytes=memory_bytes,
         try_anyway=arguments.try_anyway,

@@ -110,7 +110,8 @@ def go_on(folder: pathlib.Path, given) -> None:
     oracle = make_oracle("hyperband", SPACE, max_trials=None, max_epochs=3, seed=1)
     tuner = DepthTuner(
         oracle,
-        None,
+        bases={},
+        sample_rate=8000,
         seeds=range(1),
         memory_bytes=2 * 10**9,
         try_anyway=False,
