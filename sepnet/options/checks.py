@@ -8,7 +8,7 @@ from typing import Any
 
 from pipelines.errors import UserError
 
-# NumPy and TensorFlow count in 64 bits.
+# NumPy, TensorFlow and KerasTuner count in 64 bits.
 LARGEST = {int: 2**63 - 1, float: sys.float_info.max}
 
 
