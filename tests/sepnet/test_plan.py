@@ -10,10 +10,11 @@ import tensorflow as tf
 from pipelines.errors import UserError
 from sepnet.config.config import Config
 from sepnet.config.training import Training
-from sepnet.export.contract import CONTRACT_FILE, CONTRACT_FORMAT
+from sepnet.export.contract import CONTRACT_FILE
 from sepnet.measures.memory import available_bytes, parse_memory
 from sepnet.models.unet_1d import Unet1D
 from sepnet.plan import main, make_plan, parse_depths
+from tests.sepnet.helpers import contract_of
 
 # Wave-U-Net M6: stereo, 4 sources, batches of 16 with 16,384 samples at 22,050 Hz.
 WAVE_U_NET = ["--family", "unet_1d", "--batch-size", "16", "--segment-seconds", "0.7431", "--sample-rate", "22050"]
@@ -184,8 +185,8 @@ def test_models_of_one_name_have_a_row_each(capsys, tmp_path):
     for number, model in enumerate(models):
         (model / "1" / "assets.extra").mkdir(parents=True)
         (model / "1" / "saved_model.pb").touch()
-        contract = {"format": CONTRACT_FORMAT, "costs": {"parameters": number}}
-        (model / "1" / CONTRACT_FILE).write_text(json.dumps(contract))
+        contract = contract_of(types.SimpleNamespace(grid_samples=1, reach_samples=0))
+        (model / "1" / CONTRACT_FILE).write_text(json.dumps({**contract, "costs": {"parameters": number}}))
     plan = planned(capsys, "--models", *map(str, models))
     assert {name: contract["costs"]["parameters"] for name, contract in plan.items()} == dict(
         zip(map(str, models), range(2), strict=True)
