@@ -103,8 +103,9 @@ class Recorder(keras.callbacks.Callback):
         self.spent = state.get("spent", [(math.nan, math.nan)] * len(state["history"]["val_mse"]))
         self.history, self._before = state["history"], {name: state.get(name, 0) for name in self._before}
         # A kill may have come between the checkpoint and these.
-        if self.is_best:
-            save_weights(self.run.best_weights, trainer.model)
+        best, last = self.run.best_weights, self.run.last_state
+        if self.is_best and not (best.exists() and best.stat().st_mtime_ns >= last.stat().st_mtime_ns):
+            save_weights(best, trainer.model)
         self.run.write_history(self.history, self.spent)
         # Against underflow, Keras wraps the optimizer under mixed_float16.
         if getattr(trainer.optimizer, "inner_optimizer", trainer.optimizer).use_ema:
