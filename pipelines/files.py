@@ -6,7 +6,7 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from pipelines.errors import UserError
 
@@ -67,8 +67,9 @@ def working_folder(parent: pathlib.Path) -> Iterator[pathlib.Path]:
     """
     with _no_empty_folders(parent), _writing(parent):
         for entry in parent.glob(f"{WORKING}*"):
-            # Whoever else looks for abandoned ones may be faster. What is another user's cannot be opened.
-            with contextlib.suppress(FileNotFoundError, PermissionError), _lock(entry, wait=False) as is_abandoned:
+            # Whoever else looks for abandoned ones may be faster; some are in use, and some another user's.
+            others = FileNotFoundError, BlockingIOError, PermissionError
+            with contextlib.suppress(*others), _lock(entry, wait=False) as is_abandoned:
                 if is_abandoned:
                     shutil.rmtree(entry, ignore_errors=True)
         new = pathlib.Path(tempfile.mkdtemp(prefix=NEW, dir=parent))
@@ -178,6 +179,49 @@ def folder_lock(folder: pathlib.Path) -> Iterator[bool]:
 
 
 @contextlib.contextmanager
+def sole_lock(folder: pathlib.Path) -> Iterator[None]:
+    """As `folder_lock`, but refuses at once; and a folder that is new, and empty afterwards, is gone then.
+
+    Raises:
+        UserError: another process holds the lock.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_no_empty_folders(folder))
+        with _writing(folder):
+            try:
+                stack.enter_context(_lock(folder, wait=False))
+            except BlockingIOError as error:
+                raise UserError(f"another process works in {folder}; wait for its end, or end it") from error
+        yield
+
+
+@contextlib.contextmanager
+def new_folder(parent: pathlib.Path, names: Iterable[str]) -> Iterator[pathlib.Path]:
+    """Makes a folder under the first of the names that nothing in `parent` has; gone afterwards if it is empty then.
+
+    Of processes that do so at once, each gets another one.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_no_empty_folders(parent))
+        with _writing(parent):
+            folder = next(path for name in names if _make(path := parent / name))
+        try:
+            yield folder
+        finally:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def _make(folder: pathlib.Path) -> bool:
+    """Makes a folder, and says if nothing was there."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
 def _lock(folder: pathlib.Path, *, wait: bool) -> Iterator[bool]:
     if fcntl is None:
         yield False
@@ -194,7 +238,7 @@ def _flock(descriptor: int, folder: pathlib.Path, wait: bool) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         if not wait:
-            return False
+            raise
         print(f"waiting for another process that works in {folder}", flush=True)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     except OSError:

@@ -1,13 +1,14 @@
 """`python -m sepnet.compare RUN...`: sets runs side by side, or with --song what models make of one song."""
 
 import argparse
+import math
 import pathlib
 from collections.abc import Sequence
 
 from pipelines.errors import CommandParser, UserError, run_command, user_path
 from sepnet.comparison.runs import compare_runs
 from sepnet.comparison.song import compare_models
-from sepnet.config.data import Data
+from sepnet.config.data import MOST_SECONDS, Data
 from sepnet.config.flags import add_flags_of, section_from_flags
 from sepnet.config.run_folder import Run
 
@@ -23,6 +24,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         UserError: a folder is no finished run, or no model, or they cannot be compared; there is no such song.
     """
     arguments = _parser().parse_args(argv)
+    if arguments.output.is_dir():
+        raise UserError(f"--output is {arguments.output}, a folder; name the picture in it, such as comparison.png")
     if arguments.song is None:
         for name in (*SONG_OPTIONS, "seconds", "start"):
             if getattr(arguments, name, None) is not None:
@@ -30,10 +33,12 @@ def main(argv: Sequence[str] | None = None) -> None:
                 raise UserError(f"{flag} says what to draw of a song; give --song as well, and models instead of runs")
         compare_runs([Run(folder) for folder in arguments.folders], arguments.output)
         return
-    for name, least in (("seconds", 0), ("start", -1)):
+    for name, least, words in (("seconds", math.ulp(0.0), "more than 0"), ("start", 0.0, "0 or more")):
         value = getattr(arguments, name)
-        if value is not None and not least < value < float("inf"):
-            raise UserError(f"--{name} is {value:g}; expected seconds{', more than 0' if name == 'seconds' else ''}")
+        if value is not None and not least <= value <= MOST_SECONDS:
+            raise UserError(f"--{name} is {value:g}; expected seconds, {words} and at most {MOST_SECONDS:g}")
+    if arguments.output.suffix.lower() == ".html":
+        raise UserError(f"--output is {arguments.output}, where the page will be; name the picture, such as song.png")
     compare_models(
         arguments.folders,
         arguments.song,

@@ -23,8 +23,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from sepnet.train import free_run, train
 
     folder = arguments.folder
-    run = free_run(folder / "runs", "demo")
-    version = train(Config(), run, pathlib.Path("saved_models", "demo"))
+    with free_run(folder / "runs", "demo") as run:
+        version = train(Config(), run, pathlib.Path("saved_models", "demo"))
 
     from sepnet.separation.separator import Separator
 

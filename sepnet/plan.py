@@ -10,7 +10,9 @@ from pipelines.errors import CommandParser, UserError, run_command, user_path
 from sepnet.config.config import Config
 from sepnet.config.depths import parse_depths
 from sepnet.config.flags import add_flags, config_from_flags, refuse_config_flags
+from sepnet.config.songs import sample_rate_of
 from sepnet.export.contract import read_contract
+from sepnet.export.saved_model import short_names
 from sepnet.export.write import newest_version
 from sepnet.measures.memory import UNITS, counted_device, parse_memory
 from sepnet.models.keras_settings import load_keras
@@ -30,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     if arguments.models:
         refuse_config_flags(arguments, "--models tell themselves what they are")
-        models = {folder.name: read_contract(newest_version(folder)) for folder in arguments.models}
+        contracts = [read_contract(newest_version(folder)) for folder in arguments.models]
+        models = dict(zip(short_names(arguments.models), contracts, strict=True))
         if arguments.json:
             print(json.dumps(models, indent=2))
         else:
@@ -38,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     load_keras()
     config, memory_bytes = config_from_flags(arguments), parse_memory(arguments.memory)
-    sample_rate = config.data.sample_rate or SAMPLE_RATE
+    sample_rate = config.data.sample_rate or (SAMPLE_RATE if config.data.data is None else sample_rate_of(config.data))
     if arguments.depths and "depth" in arguments:
         raise UserError("--depth and --depths were given; leave out one of them")
     every = f"1-{config.largest_depth(sample_rate)}"
@@ -103,7 +106,9 @@ def savings(config: Config) -> dict[str, Config]:
     mixed = training.precision if training.precision != "float32" else "mixed_bfloat16"
     num_segments = training.batch_size * training.accumulation
     plain = config.changed({"recompute": False, "precision": "float32", "batch_size": num_segments, "accumulation": 1})
-    half, split, again = {"precision": mixed}, {"batch_size": 1, "accumulation": num_segments}, {"recompute": True}
+    half, again = {"precision": mixed}, {"recompute": True}
+    # A device has a segment of every batch at least.
+    split = {"batch_size": training.devices, "accumulation": num_segments // training.devices}
     return {
         "float32": plain,
         "mixed precision": plain.changed(half),

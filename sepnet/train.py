@@ -1,13 +1,15 @@
 """`python -m sepnet.train`: trains a U-Net of any depth and exports it as a SavedModel."""
 
 import argparse
+import contextlib
 import dataclasses
 import itertools
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from pipelines.errors import CommandParser, folder_name, run_command, user_path
+from pipelines.files import check_writable, new_folder, sole_lock
 from sepnet.config.config import Config
 from sepnet.config.flags import add_flags, add_saved_models, config_from_flags, refuse_config_flags
 from sepnet.config.run_folder import Run
@@ -25,12 +27,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.resume is not None:
         refuse_config_flags(arguments, "--resume takes its options from the run")
         run = Run(arguments.resume)
-        config, name = run.config, arguments.name or run.folder.name
+        name = arguments.name or run.folder.resolve().name
+        train(run.config, run, arguments.saved_models / name, resume=True)
     else:
         config = _findable(config_from_flags(arguments))
         name = arguments.name or f"{config.family}_depth{config.model.depth}"
-        run = free_run(arguments.runs, name)
-    train(config, run, arguments.saved_models / name, resume=arguments.resume is not None)
+        with free_run(arguments.runs, name) as run:
+            train(config, run, arguments.saved_models / name)
 
 
 def _findable(config: Config) -> Config:
@@ -47,14 +50,21 @@ def train(config: Config, run: Run, saved_model: pathlib.Path, *, resume: bool =
 
     Args:
         config: checked config.
-        run: the run; its folder is made, unless it is resumed.
+        run: the run, with its folder.
         saved_model: `saved_models/<name>`; a model that is there gets a new version.
         resume: goes on from the run's last checkpoint.
 
     Returns:
         Folder of the exported version.
+
+    Raises:
+        UserError: another process trains the run, or it cannot be trained.
     """
-    from pipelines.files import check_writable
+    with sole_lock(run.folder):
+        return _train(config, run, saved_model, resume)
+
+
+def _train(config: Config, run: Run, saved_model: pathlib.Path, resume: bool) -> pathlib.Path:
     from sepnet.config.songs import config_tracks, data_root
 
     for folder in (run.folder, saved_model):
@@ -115,10 +125,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def free_run(runs: pathlib.Path, name: str) -> Run:
-    """A new run `runs/name`, or where that is taken, of the name with the first free number behind it."""
-    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
-    return Run(next(runs / name for name in names if not (runs / name).exists()))
+@contextlib.contextmanager
+def free_run(runs: pathlib.Path, name: str) -> Iterator[Run]:
+    """Begins a run `runs/name`, or where that is taken, of the name with the first free number behind it.
+
+    Where the run writes nothing, its folder is gone afterwards.
+    """
+    with new_folder(runs, itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))) as folder:
+        yield Run(folder)
 
 
 if __name__ == "__main__":

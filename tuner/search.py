@@ -9,13 +9,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.errors import CommandParser, UserError, one_line, positive, run_command, user_path
+from pipelines.files import sole_lock
 from sepnet.config.config import Config
 from sepnet.config.depths import parse_depths
 from sepnet.config.flags import add_flags, add_saved_models, config_from_flags
 from sepnet.measures.memory import available_bytes, counted_device, parse_memory
 from sepnet.models import FAMILIES, family_class
 from tuner.reporting.analysis import COSTS, DEFAULT_COST
-from tuner.searching.records import FAILED, SETTINGS, read_search, write_json
+from tuner.searching import workers
+from tuner.searching.records import FAILED, SETTINGS, read_search, read_settings, write_json
 from tuner.searching.search_space import CHOSEN, DEFAULTS, REPRESENTATIONS, Knob, Space, families_of, parse_knobs
 from tuner.searching.settings import DRAWING, NUM_TRIALS, given_settings, is_new, num_trials
 
@@ -32,38 +34,43 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command.
 
     Raises:
-        UserError: the options do not go together, the data cannot be used, or the search was begun with other settings.
+        UserError: the options do not go together, the data cannot be used, the search was begun with other settings, or
+            another process is at it.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     arguments = _parser().parse_args(argv)
+    workers.check_environment()
     folder, bases = _folder(arguments), _bases(arguments)
     knobs = _knobs(arguments, bases)
-    from sepnet.config.songs import config_tracks
+    from sepnet.config.songs import sample_rate_of
 
-    sample_rate = config_tracks(next(iter(bases.values())).data)["train"][0].sample_rate
+    sample_rate = sample_rate_of(next(iter(bases.values())).data)
     space = Space(_depths(arguments.depths, bases, sample_rate), knobs)
     if arguments.strategy == "grid":
         space.grid()
     memory_bytes = None if arguments.memory is None else parse_memory(arguments.memory)
     settings = given_settings(arguments, bases, space, memory_bytes)
 
-    from tuner.searching import workers
-
-    begins = not workers.is_worker() and is_new(folder, settings, _report)
-    # KerasTuner loads TensorFlow: only after everything that can be refused without it.
-    tuner = _make_tuner(arguments, bases, space, sample_rate, memory_bytes)
     if workers.is_worker():
+        tuner = _make_tuner(arguments, bases, space, sample_rate, memory_bytes)
         with workers.signs_of_life(folder):
             tuner.search(verbose=0)
         return
-    if arguments.max_trials is not None and arguments.strategy not in DRAWING:
-        _report(f"--max-trials has no effect: --strategy {arguments.strategy} knows by itself how many models to try")
-    if begins:
-        write_json(folder / SETTINGS, settings)
-    begin = time.monotonic()
-    _search(tuner, argv, arguments.workers, folder)
-    _report(f"the search took {time.monotonic() - begin:.0f} s")
-    _finish(folder, arguments)
+    # (Workers share the folder with their chief.)
+    with sole_lock(folder):
+        begins = is_new(folder, settings, _report)
+        # KerasTuner loads TensorFlow: only after everything that can be refused without it.
+        tuner = _make_tuner(arguments, bases, space, sample_rate, memory_bytes)
+        if arguments.max_trials is not None and arguments.strategy not in DRAWING:
+            _report(
+                f"--max-trials has no effect: --strategy {arguments.strategy} knows by itself how many models to try"
+            )
+        if begins:
+            write_json(folder / SETTINGS, settings)
+        begin = time.monotonic()
+        _search(tuner, argv, arguments.workers, folder)
+        _report(f"the search took {time.monotonic() - begin:.0f} s")
+        _finish(folder, arguments)
 
 
 def _make_tuner(
@@ -71,7 +78,6 @@ def _make_tuner(
 ):
     """The KerasTuner tuner of a search, which goes on where the search has stopped."""
     from tuner.searching.depth_tuner import DepthTuner
-    from tuner.searching.hypermodel import DepthHyperModel
     from tuner.searching.oracles import make_oracle
 
     device = counted_device()
@@ -86,7 +92,8 @@ def _make_tuner(
             max_epochs=max(base.training.epochs for base in bases.values()),
             seed=arguments.search_seed,
         ),
-        DepthHyperModel(space, bases, sample_rate),
+        bases=bases,
+        sample_rate=sample_rate,
         seeds=range(arguments.seeds),
         memory_bytes=memory_bytes,
         try_anyway=arguments.try_anyway,
@@ -99,8 +106,6 @@ def _make_tuner(
 
 def _search(tuner, argv: Sequence[str], num_workers: int, folder: pathlib.Path) -> None:
     """Tries models until there is none left, in this process or in workers that it serves."""
-    from tuner.searching import workers
-
     local = None
     try:
         if num_workers > 1 and not workers.is_chief():
@@ -146,7 +151,10 @@ def _finish(folder: pathlib.Path, arguments: argparse.Namespace) -> None:
 def _folder(arguments: argparse.Namespace) -> pathlib.Path:
     if pathlib.Path(arguments.name).name in ("", ".."):
         raise UserError(f"--name is {arguments.name!r}, which names no folder of its own; give a word")
-    return arguments.searches / arguments.name
+    folder = arguments.searches / arguments.name
+    # Before the lock, which makes the folder: a name may be one that no folder can have.
+    read_settings(folder)
+    return folder
 
 
 def _bases(arguments: argparse.Namespace) -> dict[str, Config]:
@@ -249,7 +257,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--name", default="depth", help="of the search; the same command again goes on with it [depth]")
     add("--searches", type=user_path, default=pathlib.Path("searches"), help="folder of searches [searches]")
-    add("--families", metavar="A,B", help=f"{', '.join(FAMILIES)} (default: all)")
+    add("--families", metavar="A,B", help=f"{', '.join(FAMILIES)} (default: those of {' and '.join(DEFAULTS)})")
     add("--representations", metavar="A,B", help=f"{', '.join(REPRESENTATIONS)} (default: {','.join(DEFAULTS)})")
     add(
         "--depths",
@@ -269,7 +277,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--max-trials", type=positive, metavar="N", help=f"models that random and bayesian try [{NUM_TRIALS}]")
     add("--search-seed", type=_seed, default=1, metavar="N", help="seed of what they draw [1]")
     add("--workers", type=positive, default=1, metavar="N", help="runs at a time on this machine [1]")
-    add("--memory", metavar="SIZE", help="that a run may take, such as 16GB (default: this machine's)")
+    add("--memory", metavar="SIZE", help="that a run may take, such as 16GB (default: the GPU's, else this machine's)")
     add("--try-anyway", action="store_true", help="start also what does not fit the memory by its plan")
     add("--cost", choices=tuple(COSTS), default=DEFAULT_COST, help=f"what val_mse is weighed against [{DEFAULT_COST}]")
     add(

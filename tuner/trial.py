@@ -62,7 +62,7 @@ def _run(folder: pathlib.Path) -> None:
     from sepnet.measures.memory import counted_device
     from sepnet.planning.costs import count_costs
     from sepnet.training.fit import fit
-    from sepnet.training.measure import measure_run, peak_bytes
+    from sepnet.training.measure import measure_run
 
     begin, run = time.monotonic(), Run(folder)
     # Where the search was killed, the process that it had started may still be about to end.
@@ -73,12 +73,12 @@ def _run(folder: pathlib.Path) -> None:
         result = fit(config, tracks, run=run, resume=run.last_state.exists())
         measured = measure_run(run, config, result.validation, sample_rate)
         planned = count_costs(config, sample_rate, counted_device())
-        record = _record(run.summary, measured, planned, sample_rate, peak_bytes())
+        record = _record(run.summary, measured, planned, sample_rate)
         with whole_file(folder / RECORD) as temporary:
             temporary.write_text(json.dumps({**record, "seconds": time.monotonic() - begin}))
 
 
-def _record(summary: Mapping[str, Any], measured: Mapping[str, Any], planned, sample_rate: int, peak: int) -> dict:
+def _record(summary: Mapping[str, Any], measured: Mapping[str, Any], planned, sample_rate: int) -> dict:
     """The figures of a trial's run, of what was measured of its model, and of its plan."""
     samples, meter = planned.receptive_field_samples, summary["meter"]
     costs = {
@@ -87,7 +87,6 @@ def _record(summary: Mapping[str, Any], measured: Mapping[str, Any], planned, sa
         "gflop_per_second": planned.flops_per_second / 1e9,
         "receptive_field_ms": 1000 * samples / sample_rate if samples else None,
         "planned_training_bytes": planned.training_bytes,
-        "peak_bytes": peak,
     }
     hardware = {
         "machine": summary["machine"],

@@ -8,6 +8,7 @@ from typing import Any
 from pipelines.errors import UserError, one_line
 from pipelines.files import whole_file
 from sepnet.config.run_folder import Run
+from sepnet.export.saved_model import short_names
 from sepnet.measures.baselines import SILENCE
 from sepnet.reports.pictures import draw_runs
 from sepnet.reports.tables import print_table
@@ -24,7 +25,8 @@ def compare_runs(runs: Sequence[Run], picture: pathlib.Path) -> None:
     """
     summaries = {run: run.summary for run in runs}
     _check_comparable(summaries)
-    names, baselines = _names(runs), summaries[runs[0]]["baselines"]
+    names = dict(zip(runs, short_names([run.folder for run in runs]), strict=True))
+    baselines = summaries[runs[0]]["baselines"]
     histories = {
         f"{names[run]} ({summary['family']}, depth {summary['depth']})": run.history["val_mse"]
         for run, summary in summaries.items()
@@ -49,12 +51,6 @@ def _check_comparable(summaries: Mapping[Run, Mapping[str, Any]]) -> None:
                 f"{run} and {first} were judged on different segments; train them with the same --data, "
                 "--sample-rate, --validation-seconds and --validation-segments"
             )
-
-
-def _names(runs: Sequence[Run]) -> dict[Run, str]:
-    """The names of the runs' folders, or their paths where two have one name."""
-    short = {run: run.folder.resolve().name for run in runs}
-    return short if len(set(short.values())) == len(runs) else {run: str(run) for run in runs}
 
 
 def _row(name: str, summary: Mapping[str, Any]) -> tuple[str, ...]:

@@ -91,7 +91,7 @@ class Config:
         return json.dumps(self.to_values(), indent=2)
 
     @classmethod
-    def from_json(cls, text: str) -> "Config":
+    def from_json(cls, text: str | bytes) -> "Config":
         """Reads what `to_json` wrote, or an older version of it.
 
         Raises:
@@ -99,7 +99,7 @@ class Config:
         """
         try:
             values = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"the config is not JSON ({error})") from error
         return cls.from_values(values)
 

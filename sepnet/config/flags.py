@@ -30,7 +30,8 @@ def config_from_flags(arguments: argparse.Namespace) -> Config:
     """Makes the config that a command line asks for.
 
     Raises:
-        UserError: an unknown family or preset, a flag that the family or its body lacks, or a value out of range.
+        UserError: an unknown family or preset, a flag that the family or its body lacks, a value out of range, or
+            options of training that do not go together.
     """
     given = vars(arguments)
     preset = read_preset(given["preset"]) if "preset" in given else None
@@ -39,7 +40,9 @@ def config_from_flags(arguments: argparse.Namespace) -> Config:
     if preset and family != preset.family:
         raise UserError(f"--preset {given['preset']} is a {preset.family}, not a {family}; leave out one of the two")
     base = preset or Config(model=model())
-    return base.changed({name: given[name] for name in _config_names() if name in given})
+    config = base.changed({name: given[name] for name in _config_names() if name in given})
+    config.training.check_together()
+    return config
 
 
 def add_flags_of(parser: argparse.ArgumentParser, section: type[Section], names: Sequence[str]) -> None:

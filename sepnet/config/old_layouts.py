@@ -8,7 +8,7 @@ OLD_BODY = "form"
 # Blocks had options that the other bodies lack, and left them at their defaults.
 BLOCKS_ONLY = ("convolutions", "downsampling", "upsampling", "upsampling_kernel_size")
 OLD_NAMES = {"magnitudes": "features"}
-OLD_PADDING = {"context": "valid"}
+OLD_PADDING, PADDING = "context", "valid"
 # What networks on spectra did before there was an option for it.
 OLD_SPECTRA = {"subbands": 1}
 
@@ -34,6 +34,6 @@ def modern_model(family: type[Section], values: Any) -> Any:
     name = values.get(OLD_BODY, "blocks")
     if name != "blocks":
         body = {name: value for name, value in body.items() if name not in BLOCKS_ONLY}
-    if "padding" in body:
-        body["padding"] = OLD_PADDING.get(body["padding"], body["padding"])
+    if body.get("padding") == OLD_PADDING:
+        body["padding"] = PADDING
     return {**own, "body": {NAME: name, **body}}

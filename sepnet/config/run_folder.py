@@ -74,9 +74,11 @@ class Run:
             UserError: the folder is no run, or its config cannot be read.
         """
         try:
-            return Config.from_json(self.config_file.read_text())
+            return Config.from_json(self.config_file.read_bytes())
         except OSError as error:
             raise UserError(f"{self} holds no config.json ({error.strerror}); give the folder of a run") from error
+        except UserError as error:
+            raise UserError(f"{self.config_file} cannot be read: {error}") from error
 
     @property
     def summary(self) -> dict[str, Any]:

@@ -37,6 +37,15 @@ def config_tracks(data: Data) -> dict[str, list[Track]]:
     )
 
 
+def sample_rate_of(data: Data) -> int:
+    """The rate of the songs that a config asks for, in Hz.
+
+    Raises:
+        UserError: as `config_tracks`.
+    """
+    return next(track for split in config_tracks(data).values() for track in split).sample_rate
+
+
 def data_of(parts: Mapping[str, Sequence[str]], num_channels: int, data: Data) -> Data:
     """The config of the songs that models are judged on: by default with the stems that the models were trained on.
 

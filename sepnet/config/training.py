@@ -1,10 +1,11 @@
 """Options of training: how the weights are found."""
 
 import dataclasses
-import math
 import pkgutil
 
 from pipelines.batches import AUGMENTATIONS
+from pipelines.errors import UserError
+from sepnet.options.checks import LARGEST
 from sepnet.options.fields import Section, option
 
 # Functions `(sources, estimates) -> [num_sources]`; see `sepnet.training.losses`.
@@ -19,7 +20,7 @@ LOSSES = {
 
 def are_weights(value: tuple) -> bool:
     """give numbers from 0 up, not all of them 0"""
-    return all(isinstance(weight, (int, float)) and 0 <= weight < math.inf for weight in value) and any(value)
+    return all(isinstance(weight, (int, float)) and 0 <= weight <= LARGEST[float] for weight in value) and any(value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,8 +44,7 @@ class Optimisation(Section):
     )
     schedule: str = option(
         "cosine",
-        "the learning rate stays, falls to zero along a cosine, or to a tenth half-way; epoch by epoch with --minutes "
-        "or --joules",
+        "the learning rate stays, falls to zero along a cosine, or to a tenth half-way",
         choices=("constant", "cosine", "step"),
     )
     warmup_steps: int = option(0, "batches over which the learning rate rises to its value", at_least=0)
@@ -84,3 +84,16 @@ class Training(Augmented):
     def augmentations(self) -> dict[str, bool | float]:
         """The values of the augmentations' options."""
         return {name: getattr(self, name) for name in AUGMENTATIONS}
+
+    def check_together(self) -> None:
+        """Checks that the options go together.
+
+        Raises:
+            UserError: they do not.
+        """
+        if self.batch_size % self.devices:
+            raise UserError(
+                f"--batch-size {self.batch_size} cannot be split over --devices {self.devices}; give a multiple of that"
+            )
+        if None not in (self.minutes, self.joules):
+            raise UserError("--minutes and --joules were given; leave out one of them")

@@ -87,15 +87,19 @@ def read_models(paths: Sequence[pathlib.Path]) -> tuple[dict[str, pathlib.Path],
     Raises:
         UserError: there is no SavedModel, it is not one of this project's, or the models have different sources.
     """
-    names = [path.resolve().name for path in paths]
-    short = len(set(names)) == len(paths)
-    models = {name if short else str(path): newest_version(path) for name, path in zip(names, paths, strict=True)}
+    models = {name: newest_version(path) for name, path in zip(short_names(paths), paths, strict=True)}
     contracts = [check_contract(read_contract(version), str(version / CONTRACT_FILE)) for version in models.values()]
     parts = [parts_of(contract, version) for contract, version in zip(contracts, models.values(), strict=True)]
     if any(other != parts[0] for other in parts):
         listed = " and ".join(", ".join(names) for names in parts)
         raise UserError(f"the models have different sources ({listed}); compare those that have the same")
     return models, parts[0], max(contract["num_channels"] for contract in contracts)
+
+
+def short_names(folders: Sequence[pathlib.Path]) -> list[str]:
+    """The names of folders, or their paths where two have one name."""
+    names = [folder.resolve().name for folder in folders]
+    return names if len(set(names)) == len(names) else list(map(str, folders))
 
 
 def parts_of(contract: Mapping[str, Any], version: pathlib.Path) -> dict[str, tuple[str, ...]]:

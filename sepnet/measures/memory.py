@@ -40,7 +40,20 @@ def available_bytes(device: str) -> int:
     import tensorflow as tf
 
     gpu = tf.config.list_physical_devices("GPU")[0]
-    limit = tf.config.experimental.get_device_details(gpu).get("memory_limit")
-    if limit is None:
+    sizes = _gpu_bytes(tf.config.experimental.get_device_details(gpu).get("device_name"))
+    if not sizes:
         raise UserError("the memory of this GPU is not known; give it with --memory, such as --memory 16GB")
-    return limit
+    # CUDA may number GPUs otherwise than NVML.
+    return min(sizes)
+
+
+def _gpu_bytes(name: str | None) -> list[int]:
+    """The memory of every GPU of a name, by NVML, which takes none of it; empty where NVML does not tell."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        gpus = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        return [pynvml.nvmlDeviceGetMemoryInfo(gpu).total for gpu in gpus if pynvml.nvmlDeviceGetName(gpu) == name]
+    except pynvml.NVMLError:
+        return []

@@ -46,9 +46,13 @@ def _version(package: str) -> str | None:
 
 def _git_revision() -> str | None:
     """The commit of the code that runs, with "-dirty" behind it if files were changed; None outside a checkout."""
+    checkout = pathlib.Path(__file__).parents[2]
+    # Installed inside of a repository of the user's, it is no part of that.
+    if not (checkout / ".git").exists():
+        return None
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
-        answer = subprocess.run(command, cwd=pathlib.Path(__file__).parent, capture_output=True, text=True, check=False)
+        answer = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         return None
     return answer.stdout.strip() or None

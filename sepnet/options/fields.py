@@ -63,9 +63,8 @@ class Section:
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if value is not None and "registry" not in field.metadata:
-                check(field, value)
+            if "registry" not in field.metadata:
+                check(field, getattr(self, field.name))
 
     @classmethod
     def chosen_fields(cls) -> list[dataclasses.Field]:

@@ -33,7 +33,7 @@ def add_section_flags(
     # An option that a section shares with those chosen in others stands with these.
     shared = {name: {key: options[key] for key in options if key in parts} for name, options in own.items()}
     alone = {name: {key: options[key] for key in options if key not in parts} for name, options in own.items()}
-    _add_group(parser, alone, names)
+    _add_options(parser.add_argument_group(" and ".join(alone)), alone, names)
     for name, fields in choices.items():
         field = next(iter(fields.values()))
         offered = "; ".join(f"{key}: {', '.join(field.metadata['registry'])}" for key, field in fields.items())
@@ -51,10 +51,6 @@ def add_section_flags(
 def given_options(section: type[Section], arguments: argparse.Namespace) -> dict[str, Any]:
     """The values of a section's options that a command line holds."""
     return {name: value for name, value in vars(arguments).items() if name in section.options()}
-
-
-def _add_group(parser, sections: Mapping[str, Mapping], names: Sequence[str] | None) -> None:
-    _add_options(parser.add_argument_group(" and ".join(sections)), sections, names)
 
 
 def _add_options(group, sections: Mapping[str, Mapping], names: Sequence[str] | None) -> None:

@@ -10,18 +10,19 @@ from typing import Any
 from pipelines.errors import UserError
 
 
-def load(registry: Mapping[str, str], name: str, what: str) -> Any:
+def load(registry: Mapping[str, str], name: Any, what: str) -> Any:
     """Imports what a name stands for.
 
     Args:
         registry: "module:attribute" by name.
-        name: to look up.
+        name: to look up; any value of JSON.
         what: the kind of thing, for the message: "family", say.
 
     Raises:
         UserError: the registry has no such name; the message lists its names.
     """
-    if name not in registry:
+    # (A list cannot be looked up.)
+    if not isinstance(name, str) or name not in registry:
         raise UserError(f"unknown {what} {name!r}; choose one of {', '.join(registry)}")
     module, attribute = registry[name].split(":")
     return getattr(importlib.import_module(module), attribute)

@@ -17,6 +17,7 @@ from sepnet.config.run_folder import Run
 from sepnet.measures.energy import EnergyMeter
 from sepnet.reports.pictures import draw_losses, draw_separation
 from sepnet.training.checkpoints import load_state, save_state, save_weights
+from sepnet.training.measure import peak_bytes
 from sepnet.training.schedule import rate_left
 
 
@@ -41,7 +42,7 @@ class Recorder(keras.callbacks.Callback):
         self.history: dict[str, list[float]] = {}
         self.spent: list[tuple[float, float]] = []
         self.meter = meter
-        self._before = {"seconds": 0.0, "joules": 0.0}
+        self._before = {"seconds": 0.0, "joules": 0.0, "peak_bytes": 0}
         self._begin = self._now()
 
     @property
@@ -53,6 +54,11 @@ class Recorder(keras.callbacks.Callback):
     def joules(self) -> float:
         """Joules of CPU and GPUs in that time."""
         return self._before["joules"] + self.meter.joules - self._begin["joules"]
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most memory that any sitting has held, up to its last checkpoint."""
+        return max(self._before["peak_bytes"], peak_bytes())
 
     def _now(self) -> dict[str, float]:
         return {"seconds": time.monotonic(), "joules": self.meter.joules}
@@ -76,10 +82,15 @@ class Recorder(keras.callbacks.Callback):
         return self.best["epoch"] == self.num_epochs
 
     @property
+    def has_stalled(self) -> bool:
+        """True if the last epochs, as many as the patience, have not lowered `val_mse`."""
+        return 0 < self.patience <= self.num_epochs and self.num_epochs - self.best["epoch"] >= self.patience
+
+    @property
     def state(self) -> dict[str, Any]:
         """Plain values from which a run goes on, beside its trainer's variables."""
-        spent = {"seconds": self.seconds, "joules": self.joules}
-        return {"history": self.history, "spent": self.spent, **spent}
+        taken = {"seconds": self.seconds, "joules": self.joules, "peak_bytes": self.peak_bytes}
+        return {"history": self.history, "spent": self.spent, **taken}
 
     def restore(self, trainer: keras.Model) -> None:
         """Brings trainer and history to where the last checkpoint left them.
@@ -88,10 +99,13 @@ class Recorder(keras.callbacks.Callback):
             UserError: there is no checkpoint, or it does not belong to this run.
         """
         state = load_state(self.run.last_state, trainer)
-        # Older versions did not write it.
+        # Older versions did not write all of it.
         self.spent = state.get("spent", [(math.nan, math.nan)] * len(state["history"]["val_mse"]))
-        self.history, self._before = state["history"], {"seconds": state["seconds"], "joules": state["joules"]}
+        self.history, self._before = state["history"], {name: state.get(name, 0) for name in self._before}
         # A kill may have come between the checkpoint and these.
+        best, last = self.run.best_weights, self.run.last_state
+        if self.is_best and not (best.exists() and best.stat().st_mtime_ns >= last.stat().st_mtime_ns):
+            save_weights(best, trainer.model)
         self.run.write_history(self.history, self.spent)
         # Against underflow, Keras wraps the optimizer under mixed_float16.
         if getattr(trainer.optimizer, "inner_optimizer", trainer.optimizer).use_ema:
@@ -128,13 +142,14 @@ class Recorder(keras.callbacks.Callback):
         for name, value in logs.items():
             self.history.setdefault(name, []).append(float(value))
         self.spent.append((self.seconds, self.joules))
+        # First: weights of an epoch that no file knows would never be exchanged where it comes out otherwise.
+        save_state(self.run.last_state, self.model, self.state)
         if self.is_best:
             save_weights(self.run.best_weights, self.model.model)
-        save_state(self.run.last_state, self.model, self.state)
         self.run.write_history(self.history, self.spent)
         with whole_file(self.run.loss_picture) as temporary:
             draw_losses(temporary, self.history, self.baselines)
-        if self.patience and self.num_epochs - self.best["epoch"] >= self.patience:
+        if self.has_stalled:
             self.model.stop_training = True
 
 

@@ -94,6 +94,7 @@ def _fit(config: Config, tracks: Mapping[str, Sequence[Track]], run: Run, resume
             "parameters": network.model.count_params(),
             "training_seconds": recorder.seconds,
             "training_joules": recorder.joules,
+            "peak_bytes": recorder.peak_bytes,
         }
         measured_by = meter.describe()
     summary = {
@@ -133,7 +134,7 @@ def _train(config: Config, network: Network, trainer: Trainer, recorder: Recorde
             batches,
             steps_per_epoch=training.steps_per_epoch,
             initial_epoch=done,
-            epochs=budget.last_epoch,
+            epochs=done if recorder.has_stalled else budget.last_epoch,
             validation_data=validation,
             callbacks=[
                 # First, so that what the others keep are the averaged weights.
@@ -186,8 +187,7 @@ def check_fit(config: Config, tracks: Mapping[str, Sequence[Track]]) -> None:
             f"a batch of {training.batch_size} segments of {config.data.segment_seconds:g} s alone takes "
             f"{batch_bytes / 1e9:,.1f} GB, more memory than there is; lower --batch-size or --segment-seconds"
         )
-    if training.batch_size % training.devices:
-        raise UserError(f"--batch-size {training.batch_size} cannot be split over --devices {training.devices}")
+    training.check_together()
     weights = training.source_weights
     num_sources = len(config.data.parts)
     if weights is not None and len(weights) != num_sources:
@@ -263,8 +263,8 @@ def _learning_rate(config: Config):
         return config.learning_rate
     num_steps = training.epochs * training.steps_per_epoch
     # An optimizer that does not add up itself sees updates alone.
-    num_calls = num_steps // training.accumulation if _adds_up_itself(training) else num_steps
-    return Schedule(config.learning_rate, training.schedule, num_calls, training.warmup_steps)
+    per_call = training.accumulation if _adds_up_itself(training) else 1
+    return Schedule(config.learning_rate, training.schedule, num_steps / per_call, training.warmup_steps / per_call)
 
 
 def make_validation(config: Config, tracks: Sequence[Track]) -> tf.data.Dataset:

@@ -64,11 +64,8 @@ def measure_run(run: Run, config: Config, validation: tf.data.Dataset, sample_ra
 
 def peak_bytes() -> int:
     """The most memory that this process has held: on its first GPU where there is one, else in all."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        if tf.config.list_physical_devices("GPU"):
-            return tf.config.experimental.get_memory_info("GPU:0")["peak"]
+    if keras.backend.backend() == "tensorflow" and tf.config.list_physical_devices("GPU"):
+        return tf.config.experimental.get_memory_info("GPU:0")["peak"]
     status = pathlib.Path("/proc/self/status")
     if status.exists():
         # `resource.getrusage` would begin at the memory of the process that started this one.

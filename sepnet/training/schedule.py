@@ -13,7 +13,7 @@ SCHEDULES = {
 }
 
 
-def rate_left(name: str, share, step, warmup_steps: int):
+def rate_left(name: str, share, step, warmup_steps: float):
     """The part of the learning rate that is used.
 
     Args:
@@ -28,7 +28,7 @@ def rate_left(name: str, share, step, warmup_steps: int):
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     """The learning rate as a function of the batches that were trained on.
 
-    Keras counts them also where the gradients of several are added up for one update.
+    Keras counts them also where its optimizer adds the gradients of several up for one update.
 
     Args:
         learning_rate: at the start.
@@ -37,7 +37,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         warmup_steps: see `rate_left`.
     """
 
-    def __init__(self, learning_rate: float, name: str, num_steps: int, warmup_steps: int = 0):
+    def __init__(self, learning_rate: float, name: str, num_steps: float, warmup_steps: float = 0):
         self.learning_rate = learning_rate
         self.name = name
         self.num_steps = num_steps

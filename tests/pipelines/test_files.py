@@ -1,7 +1,9 @@
 """Files and folders that appear whole or not at all, and folders to work in: apart, and gone afterwards."""
 
 import concurrent.futures
+import contextlib
 import errno
+import itertools
 import os
 
 import pytest
@@ -9,10 +11,13 @@ import pytest
 from pipelines.errors import UserError
 from pipelines.files import (
     check_writable,
+    folder_lock,
+    new_folder,
     remove_folder,
     remove_leftovers,
     remove_leftovers_of,
     replace_all,
+    sole_lock,
     whole_file,
     whole_folder,
     working_folder,
@@ -77,6 +82,32 @@ def test_a_folder_that_was_not_there_is_gone_where_nothing_was_put_into_it(tmp_p
         (folder / "result").touch()
         (folder / "result").rename(place / "result")
     assert [path.name for path in place.iterdir()] == ["result"]
+
+
+def test_a_folder_in_which_another_works_is_refused_at_once(tmp_path):
+    place = tmp_path / "a" / "b"
+    for lock in (sole_lock, folder_lock):
+        message = "another process works in .*b; wait for its end, or end it"
+        with lock(place), pytest.raises(UserError, match=message), sole_lock(place):
+            pass
+    place.rmdir()
+    place.parent.rmdir()
+    with sole_lock(place), sole_lock(place.parent):
+        pass
+    assert not place.parent.exists()
+
+
+def test_those_who_make_folders_at_once_get_folders_of_their_own(tmp_path):
+    parent = tmp_path / "runs"
+    with concurrent.futures.ThreadPoolExecutor(8) as threads, contextlib.ExitStack() as stack:
+        made = [threads.submit(stack.enter_context, new_folder(parent, map(str, itertools.count()))) for _ in range(64)]
+        folders = {future.result() for future in made}
+        assert sorted(int(folder.name) for folder in folders) == list(range(64))
+        (parent / "7" / "file").touch()
+    assert [folder.name for folder in parent.iterdir()] == ["7"]
+    (parent / "file").touch()
+    with pytest.raises(UserError, match="cannot write .*file"), new_folder(parent / "file", "x"):
+        pass
 
 
 @pytest.mark.parametrize("name", ["x" * 255, "日本" * 42 + "xyz", "caf\udce9" * 20, "a.weights.h5"])

@@ -139,6 +139,10 @@ def test_a_song_by_its_name(models, song, tmp_path):
         (["--song", "A & B", "--start", "4"], "--start is 4 s, and 'A & B' ends after 4.0 s"),
         (["--song", "A & B", "--seconds", "0"], "--seconds is 0; expected seconds, more than 0"),
         (["--song", "A & B", "--start", "nan"], "--start is nan; expected seconds"),
+        (["--song", "A & B", "--start", "-0.5"], "--start is -0.5; expected seconds, 0 or more and at most 86400"),
+        (["--song", "A & B", "--seconds", "1e308"], "--seconds is 1e.308; expected seconds, more than 0 and at most"),
+        (["--song", "A & B", "-o", "song.html"], "--output is song.html, where the page will be; name the picture"),
+        (["--song", "A & B", "-o", "."], "--output is ., a folder; name the picture in it"),
         ([], "--data says what to draw of a song"),
     ):
         with pytest.raises(UserError, match=message):

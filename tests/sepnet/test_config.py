@@ -14,6 +14,7 @@ from pipelines.errors import CommandParser, UserError
 from sepnet.config.config import Config
 from sepnet.config.data import Data
 from sepnet.config.flags import add_flags, config_from_flags
+from sepnet.config.run_folder import Run
 from sepnet.config.training import Training
 from sepnet.models import FAMILIES, family_class
 from sepnet.models.bodies.blocks import Blocks1D
@@ -89,6 +90,13 @@ def test_json_gives_the_config_back(config):
         ({"model": {"depth": 0}}, "--depth is 0"),
         ({"model": {"output": "masks"}}, "--output is 'masks'; choose one of direct, difference, mask, softmax_mask"),
         ({"data": 3}, "Data is 3; expected a JSON object"),
+        ({"family": []}, r"unknown family \[\]; choose one of unet_1d"),
+        ({"model": {"body": {"name": []}}}, r"unknown body \[\]; choose one of blocks"),
+        ({"model": {"padding": []}}, "--padding takes a str"),
+        ({"training": {"epochs": None}}, "--epochs takes a int, not None"),
+        ({"training": {"epochs": 2**70}}, "--epochs is 1180591620717411303424; it must be a finite number of 64 bits"),
+        ({"training": {"minutes": 10**400}}, "--minutes is 10+; it must be a finite number of 64 bits"),
+        ({"training": {"source_weights": [10**400, 1]}}, "--source-weights is '10+,1'; give numbers from 0 up"),
     ],
 )
 def test_json_that_is_not_understood_is_refused(changes, message):
@@ -104,10 +112,14 @@ def test_wide_networks_on_the_waveform_learn_in_smaller_steps():
     assert Config.from_values({"model": {"depth": 6}}).learning_rate == 2e-3
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3"])
-def test_text_that_is_no_config_is_refused(text):
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", b"{}\xff", b"[" * 100_000])
+def test_text_that_is_no_config_is_refused(text, tmp_path):
     with pytest.raises(UserError, match="the config is"):
         Config.from_json(text)
+    run = Run(tmp_path)
+    run.config_file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UserError, match="config.json cannot be read: the config is"):
+        run.config.to_json()
 
 
 @pytest.mark.parametrize(
@@ -123,6 +135,8 @@ def test_text_that_is_no_config_is_refused(text):
         (["--depth", "three"], "--depth: invalid int value: 'three'"),
         (["--depth", "0"], "--depth is 0; it must be at least 1"),
         (["--sources", "vocals"], "--sources is 'vocals'"),
+        (["--batch-size", "6", "--devices", "4"], "--batch-size 6 cannot be split over --devices 4; give a multiple"),
+        (["--minutes", "1", "--joules", "9"], "--minutes and --joules were given; leave out one of them"),
     ],
 )
 def test_flags_that_are_not_understood_are_refused(flags, message):

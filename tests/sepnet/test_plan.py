@@ -1,15 +1,20 @@
 """`python -m sepnet.plan`: its tables, its JSON, and what it refuses."""
 
 import json
+import types
 
+import pynvml
 import pytest
+import tensorflow as tf
 
 from pipelines.errors import UserError
 from sepnet.config.config import Config
 from sepnet.config.training import Training
-from sepnet.measures.memory import parse_memory
+from sepnet.export.contract import CONTRACT_FILE
+from sepnet.measures.memory import available_bytes, parse_memory
 from sepnet.models.unet_1d import Unet1D
 from sepnet.plan import main, make_plan, parse_depths
+from tests.sepnet.helpers import contract_of
 
 # Wave-U-Net M6: stereo, 4 sources, batches of 16 with 16,384 samples at 22,050 Hz.
 WAVE_U_NET = ["--family", "unet_1d", "--batch-size", "16", "--segment-seconds", "0.7431", "--sample-rate", "22050"]
@@ -56,6 +61,13 @@ def test_json_says_all_that_the_tables_say(capsys):
     assert plan["savings"][-1]["flags"] == "--batch-size 1 --accumulation 4 --precision mixed_bfloat16 --recompute"
 
 
+def test_the_rate_is_that_of_the_songs(capsys, tmp_path, write_song):
+    song = write_song(tmp_path / "songs" / "train" / "a song")
+    small = ["--data", str(song.parents[1]), "--family", "unet_1d", "--depth", "1"]
+    assert planned(capsys, *small)["sample_rate"] == 8000
+    assert planned(capsys, *small, "--sample-rate", "16000")["sample_rate"] == 16_000
+
+
 def test_tables_fit_100_columns(capsys):
     main(["--family", "unet_1d", "--filter-growth", "double", "--segment-seconds", "0.1", "--memory", "0.5GB"])
     printed = capsys.readouterr().out.splitlines()
@@ -73,6 +85,14 @@ def test_depths_grow_with_what_saves_memory():
     assert [row["fits"] for row in plan["depths"]] == [depth <= plain for depth in range(1, 9)]
 
 
+def test_every_device_has_a_segment_of_the_smallest_batch(capsys):
+    small = ["--batch-size", "4", "--family", "unet_1d", "--depth", "1", "--segment-seconds", "0.1"]
+    one, two = (planned(capsys, *small, "--devices", devices)["savings"] for devices in ("1", "2"))
+    assert two[3]["flags"] == "--batch-size 2 --accumulation 2"
+    assert two[-1]["flags"].startswith("--batch-size 2 --accumulation 2 ")
+    assert one[3]["training_bytes"] == two[3]["training_bytes"]
+
+
 def test_nothing_fits_nothing(capsys):
     main(["--depths", "1-2", "--memory", "1MB"])
     assert capsys.readouterr().out.count("none") == 5
@@ -83,6 +103,31 @@ def test_nothing_fits_nothing(capsys):
 )
 def test_memory_takes_units(text, expected):
     assert parse_memory(text) == expected
+
+
+def test_memory_is_that_of_the_smallest_gpu_of_the_name(monkeypatch):
+    """TensorFlow tells the name alone; by NVML's numbers, its first GPU may be any of these."""
+    gpus = [("GPU A", 80), ("GPU B", 24), ("GPU A", 40)]
+
+    def pretend(name, count=lambda: len(gpus)):
+        monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
+        monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: {"device_name": name})
+        monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+        monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", count)
+        monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", gpus.__getitem__)
+        monkeypatch.setattr(pynvml, "nvmlDeviceGetName", lambda gpu: gpu[0])
+        monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", lambda gpu: types.SimpleNamespace(total=gpu[1]))
+
+    pretend("GPU A")
+    assert available_bytes("gpu") == 40
+
+    def no_driver():
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
+
+    for name, count in (("GPU C", gpus.__len__), ("GPU A", no_driver)):
+        pretend(name, count)
+        with pytest.raises(UserError, match="the memory of this GPU is not known; give it with --memory"):
+            available_bytes("gpu")
 
 
 def test_depths_are_ranges_and_single_ones():
@@ -104,6 +149,7 @@ MISTAKES = [
     (["--device", "tpu"], "--device: invalid choice: 'tpu'"),
     (["--family", "unet_3d"], "unknown family 'unet_3d'"),
     (["--frame-step", "3200", "--depths", "1-2"], "frame_step is 3200"),
+    (["--batch-size", "3", "--devices", "2"], "--batch-size 3 cannot be split over --devices 2; give a multiple"),
 ]
 
 
@@ -132,3 +178,17 @@ def test_help_answers_without_tensorflow(run):
 def test_models_and_options_of_networks_do_not_go_together():
     with pytest.raises(UserError, match="--models tell themselves what they are; leave out --depth"):
         main(["--models", "saved_models/demo", "--depth", "3"])
+
+
+def test_models_of_one_name_have_a_row_each(capsys, tmp_path):
+    models = [tmp_path / name / "unet" for name in ("a", "b")]
+    for number, model in enumerate(models):
+        (model / "1" / "assets.extra").mkdir(parents=True)
+        (model / "1" / "saved_model.pb").touch()
+        contract = contract_of(types.SimpleNamespace(grid_samples=1, reach_samples=0))
+        (model / "1" / CONTRACT_FILE).write_text(json.dumps({**contract, "costs": {"parameters": number}}))
+    plan = planned(capsys, "--models", *map(str, models))
+    assert {name: contract["costs"]["parameters"] for name, contract in plan.items()} == dict(
+        zip(map(str, models), range(2), strict=True)
+    )
+    assert list(planned(capsys, "--models", str(models[0]))) == ["unet"]

@@ -6,11 +6,18 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import numpy as np
 import pytest
 
+from pipelines.errors import UserError
+from pipelines.files import folder_lock
+from sepnet.config.config import Config
 from sepnet.config.run_folder import Run
+from sepnet.config.training import Training
+from sepnet.train import free_run
+from sepnet.train import main as train
 from tests.conftest import REPOSITORY
 
 TINY = {
@@ -102,10 +109,88 @@ def test_what_cannot_be_resumed(songs, run, tmp_path):
         assert outcome.status == 2 and expected in outcome.stderr and len(outcome.stderr.splitlines()) == 1
 
 
+def test_a_run_that_goes_on_elsewhere_is_left_alone(tmp_path, monkeypatch):
+    run = Run(tmp_path / "a run")
+    run.write_config(Config())
+    with folder_lock(run.folder), pytest.raises(UserError, match="another process works in .*; wait for its end"):
+        train(["--resume", str(run)])
+    # Its model has its name, also where the path does not say it.
+    exported = []
+    monkeypatch.setattr("sepnet.train.train", lambda config, run, saved_model, resume: exported.append(saved_model))
+    monkeypatch.chdir(run.folder)
+    train(["--resume", "."])
+    assert [model.name for model in exported] == ["a run"]
+
+
+def test_runs_that_begin_at_once_have_names_of_their_own(tmp_path):
+    with free_run(tmp_path / "runs", "name") as one, free_run(tmp_path / "runs", "name") as other:
+        assert [run.folder.name for run in (one, other)] == ["name", "name-2"]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("val_mse", "epochs"), [([3.0, 1.0, 2.0], 9), ([3.0, 1.0, 2.0, 1.0], 4)])
+def test_a_run_that_its_patience_has_ended_is_not_trained_further(tmp_path, monkeypatch, val_mse, epochs):
+    from sepnet.training import fit
+    from sepnet.training.callbacks import Recorder
+
+    asked = {}
+    trainer = types.SimpleNamespace(fit=lambda *_, **options: asked.update(options))
+    network = types.SimpleNamespace(training_samples=lambda num_samples: num_samples, margin_samples=0)
+    monkeypatch.setattr(fit, "training_batches", lambda *_, **__: None)
+    recorder = Recorder(Run(tmp_path), {}, 2, types.SimpleNamespace(joules=0.0))
+    recorder.history = {"val_mse": val_mse}
+    config = Config(training=Training(epochs=9, patience=2))
+    fit._train(config, network, trainer, recorder, [types.SimpleNamespace(sample_rate=8000)], [{}])
+    assert (asked["initial_epoch"], asked["epochs"]) == (len(val_mse), epochs)
+
+
+def test_a_kill_between_two_files_of_an_epoch_loses_nothing(tmp_path, monkeypatch):
+    """Best weights are those of an epoch that the checkpoint knows: with averaged weights, of these."""
+    import keras
+
+    from sepnet.training import callbacks
+    from sepnet.training.trainer import Trainer
+    from tests.sepnet.helpers import SOURCES, small_network
+
+    def recorded(seed):
+        trainer = Trainer(small_network("unet_1d", seed=seed), SOURCES)
+        trainer.compile(optimizer=keras.optimizers.Adam(use_ema=True))
+        recorder = callbacks.Recorder(run, {}, 0, types.SimpleNamespace(joules=0.0))
+        recorder.set_model(trainer)
+        return trainer, recorder
+
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    run = Run(tmp_path / "run")
+    run.write_config(Config())
+    run.best_weights.write_bytes(b"of an earlier epoch")
+    os.utime(run.best_weights, (0, 0))
+    trainer, recorder = recorded(0)
+    trainer.optimizer.build(trainer.trainable_variables)
+    trained = trainer.get_weights()
+    # As at the end of an epoch: the averages, which begin at zero, are in the model.
+    swap = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
+    swap.set_model(trainer)
+    swap.set_params({"epochs": 2})
+    swap.on_epoch_end(0)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(callbacks, "save_weights", kill)
+        patch.setattr(callbacks, "peak_bytes", lambda: 10**15)
+        recorder.on_epoch_end(0, {"mse": 1.0, "val_mse": 1.0})
+
+    trainer, recorder = recorded(1)
+    recorder.restore(trainer)
+    assert (recorder.num_epochs, recorder.peak_bytes) == (1, 10**15)
+    for weight, expected in zip(trainer.get_weights(), trained, strict=True):
+        np.testing.assert_array_equal(weight, expected)
+    trainer.model.load_weights(run.best_weights)
+    assert not any(np.any(weight) for weight in trainer.trainable_variables)
+
+
 def test_a_checkpoint_of_another_configuration(tmp_path):
     import keras
 
-    from pipelines.errors import UserError
     from sepnet.training.checkpoints import load_state, save_state
     from sepnet.training.trainer import Trainer
     from tests.sepnet.helpers import SOURCES, small_network

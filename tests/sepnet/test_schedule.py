@@ -13,7 +13,7 @@ from sepnet.config.training import Training
 from sepnet.measures.energy import EnergyMeter
 from sepnet.models.unet_1d import Unet1D
 from sepnet.training.callbacks import Budget
-from sepnet.training.fit import make_trainer
+from sepnet.training.fit import _learning_rate, make_trainer
 from sepnet.training.schedule import Schedule
 from tests.sepnet.helpers import noise
 
@@ -38,6 +38,15 @@ def test_the_learning_rate_falls_over_the_whole_run_whatever_is_accumulated(accu
     for _ in range(4):
         trainer.train_on_batch({"stems": (noise(1, 4, 100, 2) * 20_000).astype(np.int16)})
     assert float(trainer.optimizer.learning_rate) == pytest.approx(0.25, abs=1e-6)
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_batches_of_the_warmup_are_counted_as_those_of_the_run(devices):
+    """On several devices the optimizer sees every fourth batch; there, too, half of the warmup leaves half of it."""
+    options = {"epochs": 2, "steps_per_epoch": 8, "warmup_steps": 8, "schedule": "step", "learning_rate": 0.5}
+    schedule = _learning_rate(Config(training=Training(devices=devices, accumulation=4, **options)))
+    last_batches = (0, 1, 2, 3) if devices > 1 else (3, 7, 11, 15)
+    assert [float(schedule(step)) for step in last_batches] == pytest.approx([0.25, 0.5, 0.05, 0.05])
 
 
 def test_joules_grow_with_work():

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import UserError
+from sepnet.config.run_folder import Run
 from tests.tuner.searching import tiny_search
 from tuner.reporting import page
 from tuner.reporting.analysis import analyse
@@ -42,7 +43,7 @@ def searched(tmp_path_factory, write_songs):
     main([*flags, "--budget", "3epochs", "--strategy", "hyperband", "--memory", "2GB", *knobs])
     whole = folder / "whole"
     shutil.copytree(folder / "real", whole, ignore=shutil.ignore_patterns("checkpoints", "logs", "*.png", "report.*"))
-    names = ("search.json", "oracle.json", "trial.json", "outcome.json", "record.json")
+    names = ("search.json", "oracle.json", "trial.json", "outcome.json", "record.json", "config.json")
     files = sorted(path.relative_to(whole) for path in whole.rglob("*.json") if path.name in names)
     assert {path.name for path in files} == set(names)
     return whole, files
@@ -97,6 +98,7 @@ def read(folder: pathlib.Path, *, draws: bool) -> None:
     page.report_page(answer, {}, [])
     assert all("\n" not in text for text in answer_text(answer))
     print_answer(found, "gflop")
+    assert all(Run(run.folder).config.to_json() for trial in found.trials for run in trial.runs)
     assert all(len(model_name(found, trial).encode()) < 9999 for trial in found.trials)
     if draws:
         write_report(folder, audio=False)
@@ -108,7 +110,8 @@ def go_on(folder: pathlib.Path, given) -> None:
     oracle = make_oracle("hyperband", SPACE, max_trials=None, max_epochs=3, seed=1)
     tuner = DepthTuner(
         oracle,
-        None,
+        bases={},
+        sample_rate=8000,
         seeds=range(1),
         memory_bytes=2 * 10**9,
         try_anyway=False,

@@ -99,6 +99,7 @@ def test_more_depths_and_seeds_go_on_with_what_is_there(again, capsys):
         ({}, ["--knob", "base_filters=2,3"], "knobs.base_filters was null and is [2, 3]"),
         ({"knobs": ["no knob"]}, ["--knob", "base_filters=2"], 'knobs was ["no knob"] and is'),
         ({"depths": 3}, [], "depths was 3 and is"),
+        ({"configs": {"waveform": {"family": []}}}, [], "configs.waveform.family was [] and is"),
     ],
 )
 def test_what_cannot_grow_is_one_line(again, changed, more, message):

@@ -10,8 +10,11 @@ import sys
 
 import pytest
 
+from pipelines.errors import UserError
+from pipelines.files import folder_lock
 from tests.conftest import REPOSITORY
 from tests.tuner.searching import SECONDS_TO_WAIT, start, status_of, trials_of, wait_for
+from tuner.search import main
 from tuner.searching.records import COMPLETED, FAILED, NOT_FITTING, RUNNING, read_search
 
 ALL = [(1, COMPLETED), (2, COMPLETED)]
@@ -40,6 +43,27 @@ def test_a_search_that_is_killed_goes_on(run, flags, tmp_path, moment):
     lines = history.read_text().splitlines()
     assert lines[: len(first_epoch)] == first_epoch and len(lines) == 3
     assert (folder / "report.html").exists()
+
+
+def test_a_search_that_goes_on_elsewhere_is_left_alone(flags, tmp_path, capsys):
+    with folder_lock(tmp_path / "tiny"), pytest.raises(UserError, match="another process works in .*tiny; wait"):
+        main(flags)
+    assert not list((tmp_path / "tiny").iterdir()) and not capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"KERASTUNER_ORACLE_IP": "127.0.0.1"}, "KERASTUNER_ORACLE_PORT is not set; set all of KERASTUNER_ORACLE_IP, "),
+        ({"KERASTUNER_TUNER_ID": "chief"}, "KERASTUNER_ORACLE_IP is not set; set all of "),
+        ({"SEPNET_WORKER_SECONDS": "x"}, "SEPNET_WORKER_SECONDS is 'x'; give seconds, such as 30"),
+    ],
+)
+def test_variables_of_half_a_cluster_are_refused(flags, monkeypatch, environment, message):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=message):
+        main(flags)
 
 
 @pytest.mark.slow

@@ -80,7 +80,7 @@ def export_blend(
 
 def model_name(search: Search, trial: Trial) -> str:
     """The name of an exported model: UTF-8, as clients send it, and no longer than a file system takes."""
-    knobs = "".join(f"_{name}-{value}" for name, value in trial.knobs.items() if "/" not in name)
+    knobs = "".join(f"_{name}-{value}" for name, value in trial.knobs.items())
     return _named(search, f"_{trial.representation}_depth{trial.depth}{knobs}")
 
 

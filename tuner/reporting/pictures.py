@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from sepnet.config.run_folder import Run
+from sepnet.reports.pictures import BASELINE_STYLES, make_figure, save
 from tuner.reporting.analysis import COSTS, Answer, Candidate
 from tuner.reporting.budgets import Budgets
 from tuner.searching.records import NOT_FITTING, Trial
 
 MARKERS = "osD^v"
 GPU_GIGABYTES = (8, 12, 16, 24, 40, 80)
-BASELINE_STYLES = ("--", ":")
 
 Target = pathlib.Path | io.BytesIO
 
@@ -64,7 +64,7 @@ def draw_mse_by_depth(target: Target, answer: Answer) -> None:
     levels = [figures["val_mse"] for figures in answer.baselines.values()]
     _frame(axes, [*levels, *(one.val_mse.value for one in answer.candidates)])
     _finish(figure, axes)
-    figure.savefig(target, format="png")
+    save(figure, target)
 
 
 def draw_pareto(target: Target, answer: Answer) -> None:
@@ -97,7 +97,7 @@ def draw_pareto(target: Target, answer: Answer) -> None:
     _scale(axes, "y", [answer.best.val_mse.value])
     axes.margins(0.08)
     _finish(figure, axes, markerscale=0.6)
-    figure.savefig(target, format="png")
+    save(figure, target)
 
 
 def draw_losses(target: Target, trials: Sequence[Trial], baselines: Mapping[str, Mapping[str, float]]) -> None:
@@ -127,7 +127,7 @@ def draw_losses(target: Target, trials: Sequence[Trial], baselines: Mapping[str,
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         _scale(axes, "y", drawn)
     _finish_fields(figure, labels)
-    figure.savefig(target, format="png")
+    save(figure, target)
 
 
 def draw_budgets(target: Target, budgets: Budgets, baselines: Mapping[str, Mapping[str, float]]) -> None:
@@ -161,7 +161,7 @@ def draw_budgets(target: Target, budgets: Budgets, baselines: Mapping[str, Mappi
         _frame(axes, [*levels, *lowest])
         _scale(axes, "x", ends)
     _finish_fields(figure, labels)
-    figure.savefig(target, format="png")
+    save(figure, target)
 
 
 def draw_memory_by_depth(target: Target, answer: Answer) -> None:
@@ -200,7 +200,7 @@ def draw_memory_by_depth(target: Target, answer: Answer) -> None:
         axes.annotate(f"{limit} GB GPU", (1, limit), **at, fontsize="x-small", color="0.35")
     _scale(axes, "y", planned)
     _finish(figure, axes)
-    figure.savefig(target, format="png")
+    save(figure, target)
 
 
 def gpu_limits(gigabytes: Iterable[float]) -> list[int]:
@@ -308,8 +308,5 @@ def _frame(axes, values: Sequence[float]) -> None:
 
 
 def _figure(width: float, height: float, *grid: int, **options):
-    # The object interface needs no screen and keeps no global state.
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    figure = make_figure(width, height, dpi=110)
     return figure, figure.subplots(*grid, **options)

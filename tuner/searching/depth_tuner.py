@@ -15,8 +15,8 @@ import psutil
 
 from pipelines.errors import UserError, unforeseen
 from pipelines.files import remove_leftovers, remove_leftovers_of, whole_folder
+from sepnet.config.config import Config
 from sepnet.config.run_folder import Run
-from tuner.searching.hypermodel import DepthHyperModel
 from tuner.searching.oracles import SearchStopped
 from tuner.searching.records import (
     CONTINUED,
@@ -30,6 +30,7 @@ from tuner.searching.records import (
     read_runs,
     write_json,
 )
+from tuner.searching.search_space import with_values
 from tuner.searching.workers import NO_SPACE_STATUS, PARENT, last_error
 
 SECONDS_BETWEEN_LOOKS = 0.2
@@ -47,7 +48,8 @@ class DepthTuner(keras_tuner.Tuner):
 
     Args:
         oracle: of `tuner.searching.oracles`.
-        hypermodel: gives the config of a trial.
+        bases: the config of each representation, whose other fields stay.
+        sample_rate: of the songs, Hz.
         seeds: of the runs of each trial.
         memory_bytes: limit; a trial whose plan exceeds it is not started, and a run that exceeds it is killed.
         try_anyway: starts also trials whose plans exceed the limit.
@@ -59,8 +61,9 @@ class DepthTuner(keras_tuner.Tuner):
     def __init__(
         self,
         oracle,
-        hypermodel: DepthHyperModel,
         *,
+        bases: Mapping[str, Config],
+        sample_rate: int,
         seeds: Sequence[int],
         memory_bytes: int,
         try_anyway: bool,
@@ -68,13 +71,15 @@ class DepthTuner(keras_tuner.Tuner):
         report: Callable[[str], None],
         **options,
     ):
+        self.bases = bases
+        self.sample_rate = sample_rate
         self.seeds = list(seeds)
         self.memory_bytes = memory_bytes
         self.try_anyway = try_anyway
         self.device = device
         self.report = report
         self._asked = 0.0
-        super().__init__(oracle=oracle, hypermodel=hypermodel, **options)
+        super().__init__(oracle=oracle, **options)
 
     def _get_tuner_fname(self):
         """The tuner has no state of its own; and TensorFlow, which looks for it, does not know all names of files."""
@@ -159,15 +164,8 @@ class DepthTuner(keras_tuner.Tuner):
         self.report(f"trial {trial_id}: {error.status}: {error}")
         raise keras_tuner.errors.FailedTrialError(str(error)) from error
 
-    def load_model(self, trial):
-        """The Keras model of a trial with the best weights of its first seed."""
-        folder = pathlib.Path(self.get_trial_dir(trial.trial_id))
-        model = self.hypermodel.build(trial.hyperparameters)
-        model.load_weights(Run(folder / f"seed_{self.seeds[0]}").best_weights)
-        return model
-
     def _refuse_to_go_on_without(self, folder: pathlib.Path, values: Mapping[str, Any]) -> None:
-        songs = self.hypermodel.bases[values[REPRESENTATION]].data.data
+        songs = self.bases[values[REPRESENTATION]].data.data
         if songs is not None and not pathlib.Path(songs).exists():
             raise SearchStopped(f"the songs {songs} are no longer there; put them back, and type the command again")
         free = shutil.disk_usage(folder).free
@@ -181,7 +179,7 @@ class DepthTuner(keras_tuner.Tuner):
         if (folder / RECORD).exists():
             return
         try:
-            config = self.hypermodel.config(values, seed)
+            config = with_values(self.bases[values[REPRESENTATION]], values, seed)
             self._check_that_it_fits(config)
         except _NoResult:
             raise
@@ -237,10 +235,10 @@ class DepthTuner(keras_tuner.Tuner):
         from sepnet.planning.step_memory import training_bytes
 
         try:
-            config.check_depth(self.hypermodel.sample_rate)
+            config.check_depth(self.sample_rate)
         except UserError as error:
             raise _NoResult(NOT_FITTING, str(error)) from error
-        planned = training_bytes(config, self.hypermodel.sample_rate, self.device)
+        planned = training_bytes(config, self.sample_rate, self.device)
         if planned > self.memory_bytes and not self.try_anyway:
             raise _NoResult(
                 NOT_FITTING,

@@ -3,7 +3,6 @@
 import dataclasses
 import difflib
 import itertools
-import math
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +13,7 @@ from sepnet.config.config import Config
 from sepnet.config.data import Data
 from sepnet.config.training import Training
 from sepnet.models import FAMILIES, family_class
+from sepnet.options.checks import LARGEST
 from tuner.searching.records import DEPTH, REPRESENTATION
 
 # The family of each representation, and what it fixes in the family's options.
@@ -262,8 +262,7 @@ def _parsed(section, name: str, text: str) -> Any:
             raise ValueError
         return text.lower() == "true"
     value = kind(text)
-    # KerasTuner counts in 64 bits.
-    if (kind is float and not math.isfinite(value)) or (kind is int and not -(2**63) <= value < 2**63):
+    if kind in LARGEST and not abs(value) <= LARGEST[kind]:
         raise ValueError
     return value
 

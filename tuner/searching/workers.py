@@ -8,6 +8,7 @@ the trial of one that is not to another.
 import contextlib
 import os
 import pathlib
+import re
 import socket
 import subprocess
 import sys
@@ -22,14 +23,38 @@ FOLDER = "workers"
 # Names the process without which another has nothing to do: the search of a run, or the chief of a local worker.
 PARENT = "SEPNET_PARENT"
 SECONDS_BETWEEN_SIGNS = 2.0
-# Without a sign for so long, a worker is taken for dead. (SEPNET_WORKER_SECONDS changes it.)
-SECONDS_WITHOUT_SIGN = float(os.environ.get("SEPNET_WORKER_SECONDS", "30"))
+# KerasTuner's, of which none is of use without the others.
+VARIABLES = ("KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT", "KERASTUNER_TUNER_ID")
 MOST_STARTS = 5
 # How processes end: for a mistake of the user (see `pipelines.errors.run_command`); a run that found the disk full, a
 # quota used up, or a file larger than is allowed.
 USER_ERROR_STATUS, NO_SPACE_STATUS = 2, 28
 # What marks the line in which they say why.
 ERROR = "error: "
+
+
+def check_environment() -> None:
+    """Checks the variables that this module reads.
+
+    Raises:
+        UserError: one is missing, or is no number.
+    """
+    missing = [name for name in VARIABLES if name not in os.environ]
+    if 0 < len(missing) < len(VARIABLES):
+        raise UserError(f"{missing[0]} is not set; set all of {', '.join(VARIABLES)}, or none")
+    seconds_without_sign()
+
+
+def seconds_without_sign() -> float:
+    """The time after which a worker that gives no sign is taken for dead.
+
+    Raises:
+        UserError: `SEPNET_WORKER_SECONDS`, which changes it, is no time.
+    """
+    text = os.environ.get("SEPNET_WORKER_SECONDS", "30")
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
+        raise UserError(f"SEPNET_WORKER_SECONDS is {text!r}; give seconds, such as 30")
+    return float(text)
 
 
 def is_chief() -> bool:
@@ -122,7 +147,7 @@ def _without_sign(oracle, search: pathlib.Path, signs: dict[str, tuple[float, fl
         touched = path.stat().st_mtime if path.exists() else 0.0
         if signs.get(worker, (None,))[0] != touched:
             signs[worker] = touched, now
-        elif now - signs[worker][1] > SECONDS_WITHOUT_SIGN:
+        elif now - signs[worker][1] > seconds_without_sign():
             gone.append(worker)
             del signs[worker]
     return gone
