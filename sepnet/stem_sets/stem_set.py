@@ -181,18 +181,19 @@ class StemSet:
         import pyarrow.parquet
 
         sums, reasons, joules = collections.Counter(), collections.Counter(), []
+        ratios: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
         summed = ("passes", "duration_seconds", "separation_seconds")
         for batch in pyarrow.parquet.ParquetFile(manifest).iter_batches(
-            columns=[*summed, "reasons", "separation_joules"]
+            columns=[*summed, "reasons", "separation_joules", "kind", "sources", *SNR]
         ):
             sums.update({name: pyarrow.compute.sum(batch[name]).as_py() for name in summed})
             reasons.update(batch["reasons"].flatten().to_pylist())
             joules.append(pyarrow.compute.sum(batch["separation_joules"]).as_py())
-        snr = pyarrow.parquet.read_table(
-            manifest, columns=["sources", *SNR], filters=pyarrow.compute.field("kind") == "stem"
-        )
-        snr = snr.set_column(0, "source", pyarrow.compute.list_element(snr["sources"], 0))
-        means = snr.group_by("source").aggregate([(name, "mean") for name in SNR]).sort_by("source").to_pylist()
+            stems = pyarrow.Table.from_batches([batch]).filter(pyarrow.compute.field("kind") == "stem")
+            stems = stems.append_column("source", pyarrow.compute.list_element(stems["sources"], 0))
+            found = stems.group_by("source").aggregate([(name, how) for name in SNR for how in ("sum", "count")])
+            for row in found.to_pylist():
+                ratios[row.pop("source")].update({name: value or 0 for name, value in row.items()})
         measured = [value for value in joules if value is not None]
         has_clips = pyarrow.parquet.read_table(failed, columns=["num_clips"])["num_clips"].to_numpy() > 0
         return Totals(
@@ -203,7 +204,12 @@ class StemSet:
             num_passing=sums["passes"],
             clip_seconds=float(sums["duration_seconds"]),
             reasons=dict(sorted(reasons.items())),
-            snr_db={row["source"]: tuple(row[f"{name}_mean"] for name in SNR) for row in means},
+            snr_db={
+                source: tuple(
+                    found[f"{name}_sum"] / found[f"{name}_count"] if found[f"{name}_count"] else None for name in SNR
+                )
+                for source, found in sorted(ratios.items())
+            },
             separation_seconds=float(sums["separation_seconds"]),
             separation_joules=sum(measured) if measured else None,
         )
