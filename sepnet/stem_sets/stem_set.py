@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import soundfile
 
 from pipelines.errors import UserError, check_packages
 from pipelines.storage import check_name
@@ -109,6 +110,17 @@ class StemSet:
         """The numbers of the shards that are not written."""
         done = {f"parts/{name}" for name in self.destination.names("parts")}
         return [shard for shard in range(self.settings.num_shards) if _part(shard, PART_SUFFIX) not in done]
+
+    def check_audio(self, sample_rate: int, num_channels: int) -> None:
+        """Raises a `UserError` if clips of such audio cannot be written in the set's format."""
+        audio_format = self.settings.audio_format
+        try:
+            encode_clip(np.zeros((sample_rate, num_channels), np.float32), sample_rate, audio_format)
+        except soundfile.LibsndfileError as error:
+            raise UserError(
+                f"{audio_format} cannot hold this audio ({sample_rate} Hz, channels: {num_channels}); convert the song "
+                "to a usual rate, or to fewer channels"
+            ) from error
 
     def write_shard(
         self,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.errors import UserError
+from pipelines.errors import RunError, UserError
 from sepnet.clips.captions import fill, load_hook, spoken
 
 STRANGE = 'a "loud" {song} with {caption} {{and}} {0!r}, it\'s\n\ttwo lines, 🥁 日本 %s \\n \u2028'
@@ -88,6 +88,7 @@ def test_a_module_that_is_not_there():
         ("return 3", "returns 3 "),
         ("return ' '", "returns ' ' "),
         ("return b'text'", "returns b'text' "),
+        ("return 'half of \\ud83d'", r"returns 'half of \\ud83d' "),
         ("return facts['title']", r"fails for song 'a\\nsong' \(KeyError: 'title'\)"),
         ("return 1 / 0", r"fails .*ZeroDivisionError"),
     ],
@@ -95,6 +96,6 @@ def test_a_module_that_is_not_there():
 def test_functions_that_do_not_help(module, body, said):
     name = module(f"def rewrite(facts):\n    {body}\n")
     hook = load_hook(f"{name}:rewrite")
-    with pytest.raises(UserError, match=said) as caught:
+    with pytest.raises(RunError, match=said) as caught:
         hook({"song": "a\nsong", "caption": "x"})
     assert str(caught.value).isprintable()
