@@ -42,15 +42,16 @@ def check_template(template: str, fields: Sequence[str], where: str) -> None:
 def fill(template: str, values: Mapping[str, str]) -> str:
     """Fills a template in; values stay as they are, whatever characters they hold.
 
-    Of a song without a caption, what joined it to the rest at the beginning falls away.
+    Where it begins or ends with the caption of a song that has none, what joined that to the rest falls away.
 
     Args:
         template: as of `check_template`.
-        values: by the field; `caption` is the song's.
+        values: by the field.
     """
-    if values["caption"].strip():
-        return template.format_map(values)
-    return template.format_map({**values, "caption": ""}).lstrip(JOINERS)
+    missing = {f"{{{field}}}": field for field, value in values.items() if not value.strip()}
+    text = template.format_map({**values, **dict.fromkeys(missing.values(), "")})
+    text = text.lstrip(JOINERS) if template.startswith(tuple(missing)) else text
+    return text.rstrip(JOINERS) if template.endswith(tuple(missing)) else text
 
 
 def spoken(names: Sequence[str]) -> str:

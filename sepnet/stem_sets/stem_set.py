@@ -181,6 +181,10 @@ class StemSet:
                 self.destination.remove(f"parts/{name}")
         return totals
 
+    def has_summary(self) -> bool:
+        """Whether a run has written a summary."""
+        return self.destination.exists(SUMMARY)
+
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Writes plain values about the run that wrote the set last."""
         with self.destination.working_folder() as folder:

@@ -21,10 +21,16 @@ def test_strange_names_come_through_too():
     assert fill("{caption}/{source}", {"caption": STRANGE, "source": STRANGE}) == f"{STRANGE}/{STRANGE}"
 
 
-@pytest.mark.parametrize("caption", ["", " \n"])
-def test_a_song_without_caption_leaves_no_comma(caption):
-    text = fill("{caption}, {source} only", {"caption": caption, "source": "drums"})
-    assert text == "drums only"
+@pytest.mark.parametrize("nothing", ["", " \n"])
+def test_a_song_without_caption_leaves_no_comma(nothing):
+    assert fill("{caption}, {source} only", {"caption": nothing, "source": "drums"}) == "drums only"
+    template = "{caption}, with another song: {other_caption}"
+    for caption, other, expected in (
+        (":a song:", nothing, ":a song:, with another song"),
+        (nothing, ":a song:", "with another song: :a song:"),
+        (nothing, nothing, "with another song"),
+    ):
+        assert fill(template, {"caption": caption, "other_caption": other}) == expected
 
 
 def test_names_are_joined_as_a_sentence_has_them():
