@@ -131,7 +131,7 @@ browser: $(VENV)/.installed-test ## provide Chromium, which the tests of the ser
 
 clean: ## remove caches and builds (keeps .venv, runs and saved models)
 	rm -rf build dist ./*.egg-info .pytest_cache .ruff_cache .hypothesis
-	find sepnet pipelines tuner tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find sepnet pipelines tuner tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 clean-venv: ## remove .venv
 	rm -rf $(VENV)

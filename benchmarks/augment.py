@@ -5,6 +5,7 @@ songs. Ray's own processes count in the peak, which is the most that all of them
 """
 
 import argparse
+import contextlib
 import functools
 import json
 import pathlib
@@ -117,9 +118,11 @@ def watch(words: list) -> dict[str, float]:
     begin, peak = time.perf_counter(), 0
     with subprocess.Popen([sys.executable, "-m", *map(str, words)], stdout=subprocess.DEVNULL) as process:
         watched = psutil.Process(process.pid)
-        while process.poll() is None:
+        while process.returncode is None:
             peak = max(peak, _memory(watched))
-            time.sleep(WATCH_SECONDS)
+            # It counts from its end, and not from the next look.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(WATCH_SECONDS)
     if process.returncode:
         raise SystemExit(process.returncode)
     return {"seconds": time.perf_counter() - begin, "peak_bytes": peak}

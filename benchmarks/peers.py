@@ -6,6 +6,8 @@ import subprocess
 import venv
 from collections.abc import Sequence
 
+from pipelines.files import whole_folder
+
 RESULTS = pathlib.Path("benchmarks/results")
 
 
@@ -29,11 +31,13 @@ class Peer:
     def run(self, *arguments: object) -> None:
         """Runs it; what it wrote lies in the folder afterwards."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        python = self.folder / "venv" / "bin" / "python"
-        if not python.exists():
-            venv.create(self.folder / "venv", with_pip=True)
-            subprocess.run([python, "-m", "pip", "install", "--quiet", *self.packages], check=True)
-        subprocess.run([python, "-m", f"benchmarks.{self.module}", self.folder, *map(str, arguments)], check=True)
+        environment, python = self.folder / "venv", pathlib.Path("bin", "python")
+        if not environment.exists():
+            with whole_folder(environment) as folder:
+                venv.create(folder, with_pip=True)
+                subprocess.run([folder / python, "-m", "pip", "install", "--quiet", *self.packages], check=True)
+        command = [environment / python, "-m", f"benchmarks.{self.module}", self.folder, *map(str, arguments)]
+        subprocess.run(command, check=True)
 
 
 OPEN_UNMIX = Peer("open_unmix", ("openunmix==1.3.0", "torch", "torchaudio"))

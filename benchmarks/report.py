@@ -1,10 +1,8 @@
-"""Rates, and the JSON file that every benchmark writes, with the provenance of its figures."""
+"""The JSON file that every benchmark writes, with the provenance of its figures."""
 
 import json
 import pathlib
-import statistics
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from sepnet.measures.provenance import provenance
@@ -18,16 +16,6 @@ SHORT_WINDOW = {
     "downsampling": "pooled",
     "upsampling": "linear",
 }
-
-
-def median_rate(run: Callable[[], float], repeats: int) -> float:
-    """Runs something that returns an amount of work, several times, and returns the median amount for a second."""
-    rates = []
-    for _ in range(repeats):
-        begin = time.perf_counter()
-        amount = run()
-        rates.append(amount / (time.perf_counter() - begin))
-    return statistics.median(rates)
 
 
 def write_json(path: pathlib.Path, figures: Mapping[str, Any]) -> None:

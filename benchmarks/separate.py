@@ -17,7 +17,7 @@ import time
 import numpy as np
 
 from benchmarks.report import SHORT_WINDOW, write_json
-from pipelines.errors import run_command
+from pipelines.errors import UserError, run_command
 from pipelines.progress import progress_bar
 from sepnet.reports.tables import print_table
 
@@ -61,6 +61,8 @@ def main(argv=None) -> None:
     if arguments.case is not None:
         print(json.dumps(measure(Case(**json.loads(arguments.case)))))
         return
+    if arguments.spleeter and not arguments.spleeter_weights:
+        raise UserError("--spleeter was given without --spleeter-weights; name the folder of its checkpoint, too")
     models = [Case(folder.name, None, SPEED_MINUTES, folder=str(folder)) for folder in arguments.models]
     cases = [dataclasses.asdict(case) for case in models or CASES]
     commands = [[sys.executable, "-m", "benchmarks.separate", "--case", json.dumps(case)] for case in cases]

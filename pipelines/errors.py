@@ -30,6 +30,10 @@ class UserError(Exception):
     """
 
 
+class RunError(UserError):
+    """A `UserError` that is no single song's fault: it ends a run over many songs, which goes on when started again."""
+
+
 class CommandParser(argparse.ArgumentParser):
     """An `ArgumentParser` whose errors are a `UserError`, one line instead of the whole usage.
 

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from pipelines.errors import UserError, check_packages, one_line
+from pipelines.errors import RunError, UserError, check_packages, one_line
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -53,7 +53,10 @@ def address_of(system: "AbstractFileSystem", path: str) -> str:
 
 @contextlib.contextmanager
 def reaching(address: str) -> Iterator[None]:
-    """Makes a `UserError` of what a file system raises in a block: some have errors of their own beside `OSError`."""
+    """Makes a `UserError` of what a file system raises in a block: some have errors of their own beside `OSError`.
+
+    It is a `RunError` unless that file is not there or may not be read: another one could not be reached either.
+    """
     try:
         yield
     except UserError:
@@ -62,7 +65,8 @@ def reaching(address: str) -> Iterator[None]:
         if not isinstance(error, OSError) and type(error).__module__ == "builtins":
             raise
         reason = getattr(error, "strerror", None) or error or type(error).__name__
-        raise UserError(
+        kind = UserError if isinstance(error, FileNotFoundError | PermissionError) else RunError
+        raise kind(
             f"cannot reach {address}: {one_line(reason)}; check the address, the connection and your rights"
         ) from error
 

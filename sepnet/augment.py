@@ -70,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"nothing to do: all {settings.num_shards} shards are there")
     totals = stem_set.finish()
     summary = summarize(totals, spent, workers, arguments.cluster)
-    if "rates" in summary:
+    # A run that separated nothing takes no other one's place, unless that was killed before it wrote any.
+    if "rates" in summary or not stem_set.has_summary():
         stem_set.write_summary(summary)
     print_summary(summary)
     if totals.num_failed == totals.num_songs:

@@ -15,7 +15,7 @@ def caption_text(value: Any, where: str) -> str:
     """Returns a caption as it stands in a table or in JSON: nothing and "not a number" are the empty one."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    if not isinstance(value, str) or not _is_unicode(value):
+    if not isinstance(value, str) or not is_unicode(value):
         raise UserError(f"{where}: the caption is {value!r}; expected text, or nothing")
     return value
 
@@ -44,8 +44,8 @@ def caption_beside(suffix: str, content: bytes, name: str) -> str:
     return caption_text(record[keys[0]], name)
 
 
-def _is_unicode(text: str) -> bool:
-    """Whether a text can be written: JSON may hold halves of characters."""
+def is_unicode(text: str) -> bool:
+    """Says if a text can be written: JSON, and what a program makes, may hold halves of characters."""
     try:
         text.encode()
     except UnicodeEncodeError:

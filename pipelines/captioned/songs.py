@@ -5,9 +5,13 @@ import dataclasses
 import pathlib
 import tempfile
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from pipelines.errors import UserError
+from pipelines.errors import RunError, UserError
 from pipelines.storage import is_local, open_place, reaching
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
 
 CHUNK_BYTES = 1 << 23
 
@@ -37,24 +41,35 @@ class CaptionedSong:
         """Gives a path on this machine: the file itself, or a copy that is gone afterwards.
 
         Raises:
-            UserError: the song cannot be read. That of a temporary copy which cannot be written is an `OSError`.
+            UserError: the song cannot be read.
+            RunError: nor could another one: there is no connection, or no room for a temporary copy.
         """
         system, path = open_place(self.address)
         if is_local(system) and self.num_bytes is None:
             yield pathlib.Path(path)
             return
-        with tempfile.TemporaryDirectory(prefix="sepnet-song-") as folder:
-            copy = pathlib.Path(folder) / f"song{self.suffix}"
-            with contextlib.ExitStack() as stack:
-                file = stack.enter_context(copy.open("wb"))
-                with reaching(self.address):
-                    # Without a cache: it would fetch more than is asked for.
-                    source = stack.enter_context(system.open(path, "rb", cache_type="none"))
-                    if self.offset:
-                        source.seek(self.offset)
-                while chunk := self._read(source, file.tell()):
-                    file.write(chunk)
+        with contextlib.ExitStack() as stack:
+            try:
+                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="sepnet-song-"))
+                copy = pathlib.Path(folder) / f"song{self.suffix}"
+                self._copy(system, path, copy)
+            except OSError as error:
+                raise RunError(
+                    f"cannot write a temporary copy of {self.address}: {error.strerror or error}; make room, or set "
+                    "TMPDIR to another folder"
+                ) from error
             yield copy
+
+    def _copy(self, system: "AbstractFileSystem", path: str, copy: pathlib.Path) -> None:
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(copy.open("wb"))
+            with reaching(self.address):
+                # Without a cache: it would fetch more than is asked for.
+                source = stack.enter_context(system.open(path, "rb", cache_type="none"))
+                if self.offset:
+                    source.seek(self.offset)
+            while chunk := self._read(source, file.tell()):
+                file.write(chunk)
 
     def _read(self, source, num_read: int) -> bytes:
         wanted = CHUNK_BYTES if self.num_bytes is None else min(CHUNK_BYTES, self.num_bytes - num_read)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pipelines.errors import UserError, check_packages, one_line
+from pipelines.errors import UserError, one_line
 from sepnet.augmentation.worker import Job, Worker
 from sepnet.stem_sets.attempts import Attempts
 
@@ -29,9 +29,8 @@ def start_ray(address: str | None, workers: int | None, model_bytes: int) -> int
         model_bytes: size of the model that the workers are to have.
 
     Raises:
-        UserError: Ray is not installed or does not start, or no cluster answers.
+        UserError: Ray does not start, or no cluster answers.
     """
-    check_packages(["ray"], "sepnet.augment", "scale")
     # Ray reads it when it is imported.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # It warns of what is lost with the driver; the driver is lost with it.

@@ -20,7 +20,11 @@ class Placed:
 
 
 def excerpts(
-    song: CaptionedSong, separator: Separator, clip_seconds: float, note: Callable[[str], None]
+    song: CaptionedSong,
+    separator: Separator,
+    clip_seconds: float,
+    check: Callable[[int, int], None],
+    note: Callable[[str], None],
 ) -> Iterator[Placed]:
     """Separates a song and yields its excerpts in order.
 
@@ -31,13 +35,15 @@ def excerpts(
         song: of a collection.
         separator: of a model.
         clip_seconds: length of an excerpt.
+        check: is called with the rate and the number of channels before the song is separated.
         note: is called at the end if something could not be decoded, or was passed over.
 
     Raises:
-        UserError: the song cannot be read to its end, or not separated.
+        UserError: the song cannot be read to its end, or not separated; or what `check` raises.
     """
     with song.open_local() as path, open_audio(path, song.id) as recording:
         sample_rate, num_channels = recording.info.sample_rate, recording.info.num_channels
+        check(sample_rate, num_channels)
         size = round(clip_seconds * sample_rate)
         empty = np.zeros((0, num_channels), np.float32)
         # Stems come out after more of the mixture was read than they cover.

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.captioned.songs import CaptionedSong
-from pipelines.errors import UserError, named
+from pipelines.errors import RunError, UserError, named
 from pipelines.threads import read_ahead, run_ahead
 from sepnet.augmentation.excerpts import Placed, excerpts
 from sepnet.clips.captions import Hook, load_hook
@@ -94,6 +94,7 @@ class Worker:
 
         Raises:
             UserError: the shard cannot be written.
+            RunError: songs cannot be reached or copied, or the function for captions fails.
         """
         begin, ran, joules = time.perf_counter(), self.model.seconds, self.meter.joules
         made = _Made(self)
@@ -142,6 +143,8 @@ class _Made:
                 for clip in self._song(song, loudest, reasons.append):
                     yield clip
                     self._num_clips[song.id] += 1
+            except RunError:
+                raise
             # One song of a million does not end the run, whatever its sound makes a decoder or a measure do.
             except Exception as error:
                 loudest.pop(song.id, None)
@@ -150,6 +153,8 @@ class _Made:
             attempts.begin(song_id)
             try:
                 yield from self._remixes(first, list(loudest.values()))
+            except RunError:
+                raise
             except Exception as error:
                 self._reasons[song_id].append(f"its remixes: {_reason(error)}")
         attempts.begin()
@@ -164,7 +169,7 @@ class _Made:
         self, song: CaptionedSong, loudest: dict[str, Placed], note: Callable[[str], None]
     ) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
         separator, recipe = self._worker.separator, self._worker.job.recipe
-        placed = excerpts(song, separator, recipe.clip_seconds, note)
+        placed = excerpts(song, separator, recipe.clip_seconds, self._worker.job.stem_set.check_audio, note)
         most = -1.0
         # The model is at the next excerpts while clips are made of the last ones, encoded and written.
         separated = read_ahead(map(self._with_cost, placed), EXCERPTS_AHEAD)

@@ -6,7 +6,8 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pipelines.errors import UserError, named, one_line
+from pipelines.captioned.captions import is_unicode
+from pipelines.errors import RunError, UserError, named, one_line
 
 # From what is known of a clip to its caption.
 Hook = Callable[[dict[str, Any]], str]
@@ -41,15 +42,16 @@ def check_template(template: str, fields: Sequence[str], where: str) -> None:
 def fill(template: str, values: Mapping[str, str]) -> str:
     """Fills a template in; values stay as they are, whatever characters they hold.
 
-    Of a song without a caption, what joined it to the rest at the beginning falls away.
+    Where it begins or ends with the caption of a song that has none, what joined that to the rest falls away.
 
     Args:
         template: as of `check_template`.
-        values: by the field; `caption` is the song's.
+        values: by the field.
     """
-    if values["caption"].strip():
-        return template.format_map(values)
-    return template.format_map({**values, "caption": ""}).lstrip(JOINERS)
+    missing = {f"{{{field}}}": field for field, value in values.items() if not value.strip()}
+    text = template.format_map({**values, **dict.fromkeys(missing.values(), "")})
+    text = text.lstrip(JOINERS) if template.startswith(tuple(missing)) else text
+    return text.rstrip(JOINERS) if template.endswith(tuple(missing)) else text
 
 
 def spoken(names: Sequence[str]) -> str:
@@ -58,7 +60,7 @@ def spoken(names: Sequence[str]) -> str:
 
 
 def load_hook(name: str) -> Hook:
-    """Imports a function of the user's own, and returns it with its mistakes made a `UserError`.
+    """Imports a function of the user's own, and returns it with its mistakes made a `RunError`.
 
     It is called by several threads, one at a time, with a dict: `caption` (the song's), `template_caption` (what the
     recipe's template gives), `kind`, `song` and `sources` (a list); of a remix also `other_caption`, `other_song` and
@@ -68,7 +70,8 @@ def load_hook(name: str) -> Hook:
         name: as `module:function`; the module lies in the current folder or is installed.
 
     Raises:
-        UserError: there is no such function; and, when it is called, it fails or returns no text.
+        UserError: there is no such function.
+        RunError: when it is called, it fails or returns no text that can be written.
     """
     module_name, colon, function_name = name.partition(":")
     if not (colon and function_name.isidentifier() and all(map(str.isidentifier, module_name.split(".")))):
@@ -92,9 +95,9 @@ def load_hook(name: str) -> Hook:
             with one_at_a_time:
                 text = function(facts)
         except Exception as error:
-            raise UserError(f"{name} fails for song {facts['song']!r} ({named(error)}); mend the function") from error
-        if not isinstance(text, str) or not text.strip():
-            raise UserError(
+            raise RunError(f"{name} fails for song {facts['song']!r} ({named(error)}); mend the function") from error
+        if not isinstance(text, str) or not text.strip() or not is_unicode(text):
+            raise RunError(
                 f"{name} returns {text!r:.60} for song {facts['song']!r}; expected a caption, a text that is not empty"
             )
         return text

@@ -5,6 +5,7 @@ import gc
 import os
 import socket
 import time
+from collections.abc import Callable
 
 import h11
 import uvicorn
@@ -68,11 +69,17 @@ def patient_protocol(stall_seconds: float) -> type[H11Protocol]:
 class DrainingServer(uvicorn.Server):
     """On SIGTERM it goes on listening: running requests finish, new ones get 503, and then it ends."""
 
-    def __init__(self, config: uvicorn.Config, service: Service, drain_seconds: float):
+    def __init__(self, config: uvicorn.Config, service: Service, drain_seconds: float, tell_ready: Callable[[], None]):
         super().__init__(config)
-        self._gate, self._drain_seconds = service.gate, drain_seconds
+        self._gate, self._drain_seconds, self._tell_ready = service.gate, drain_seconds, tell_ready
         self._drain_until: float | None = None
         self._parent = os.getppid()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Called once, before the first request is answered."""
+        await super().startup(sockets)
+        if self.started:
+            self._tell_ready()
 
     def handle_exit(self, sig: int, frame) -> None:
         """The handler of SIGTERM and SIGINT; the second SIGINT ends at once."""
@@ -95,8 +102,8 @@ class DrainingServer(uvicorn.Server):
         return await super().on_tick(counter) or is_over
 
 
-def make_server(options: ServeOptions) -> tuple[DrainingServer, Service]:
-    """The server and what it serves; `serve(sockets=[...])` runs it."""
+def make_server(options: ServeOptions, tell_ready: Callable[[], None]) -> tuple[DrainingServer, Service]:
+    """The server, which says when it is ready, and what it serves; `serve(sockets=[...])` runs it."""
     service = build_service(options)
     log_config = copy.deepcopy(uvicorn.config.LOGGING_CONFIG)
     # This package tells what it loads in the same place as Uvicorn.
@@ -114,18 +121,18 @@ def make_server(options: ServeOptions) -> tuple[DrainingServer, Service]:
         server_header=False,
         timeout_graceful_shutdown=5,
     )
-    return DrainingServer(config, service, options.drain_seconds), service
+    return DrainingServer(config, service, options.drain_seconds, tell_ready), service
 
 
-def work(options: ServeOptions, listener: socket.socket) -> None:
-    """Runs the server in the serving process."""
+def work(options: ServeOptions, listener: socket.socket, tell_ready: Callable[[], None]) -> None:
+    """Runs the server in the serving process, and says when it is ready."""
     import tensorflow  # noqa: F401
 
     # The libraries' objects stay in memory. Python would search them for garbage again and again while it reads a
     # request of a million numbers, and take three times as long.
     gc.freeze()
     raise_limit_of_files()
-    server, _ = make_server(options)
+    server, _ = make_server(options, tell_ready)
     server.run(sockets=[listener])
 
 

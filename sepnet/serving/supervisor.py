@@ -1,17 +1,15 @@
 """The parent of the serving process: it holds the port, and starts another process if that one is killed."""
 
+import ctypes
+import functools
 import multiprocessing
 import os
 import signal
 import socket
 import sys
-import time
 
 from pipelines.errors import UserError
 from sepnet.serving.engine.options import ServeOptions
-
-# A process that exits with an error sooner than this could not serve, nor could another.
-SHORTEST_LIFE_SECONDS = 5.0
 
 
 def supervise(options: ServeOptions) -> int:
@@ -43,8 +41,9 @@ def supervise(options: ServeOptions) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     while True:
-        begin = time.monotonic()
-        process = spawn.Process(target=_work, args=(options, listener), name="serving")
+        # Without a lock, which a process that is killed would hold for ever.
+        is_ready = spawn.RawValue(ctypes.c_bool, False)
+        process = spawn.Process(target=_work, args=(options, listener, is_ready), name="serving")
         process.start()
         if stopping:
             stop()
@@ -52,7 +51,8 @@ def supervise(options: ServeOptions) -> int:
         if stopping or process.exitcode == 0:
             return 0
         ended = f"the serving process ended with {process.exitcode}"
-        if process.exitcode > 0 and time.monotonic() - begin < SHORTEST_LIFE_SECONDS:
+        if process.exitcode > 0 and not is_ready.value:
+            # Nor could another.
             print(f"{ended} before it could serve; giving up", file=sys.stderr, flush=True)
             return 1
         print(f"{ended}; starting another", file=sys.stderr, flush=True)
@@ -70,7 +70,7 @@ def _listen(options: ServeOptions) -> socket.socket:
         ) from error
 
 
-def _work(options: ServeOptions, listener: socket.socket) -> None:
+def _work(options: ServeOptions, listener: socket.socket, is_ready: ctypes.c_bool) -> None:
     from sepnet.serving.server import work
 
-    work(options, listener)
+    work(options, listener, functools.partial(setattr, is_ready, "value", True))

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import soundfile
 
 from pipelines.errors import UserError, check_packages
 from pipelines.storage import check_name
@@ -110,6 +111,17 @@ class StemSet:
         done = {f"parts/{name}" for name in self.destination.names("parts")}
         return [shard for shard in range(self.settings.num_shards) if _part(shard, PART_SUFFIX) not in done]
 
+    def check_audio(self, sample_rate: int, num_channels: int) -> None:
+        """Raises a `UserError` if clips of such audio cannot be written in the set's format."""
+        audio_format = self.settings.audio_format
+        try:
+            encode_clip(np.zeros((sample_rate, num_channels), np.float32), sample_rate, audio_format)
+        except soundfile.LibsndfileError as error:
+            raise UserError(
+                f"{audio_format} cannot hold this audio ({sample_rate} Hz, channels: {num_channels}); convert the song "
+                "to a usual rate, or to fewer channels"
+            ) from error
+
     def write_shard(
         self,
         shard: int,
@@ -169,6 +181,10 @@ class StemSet:
                 self.destination.remove(f"parts/{name}")
         return totals
 
+    def has_summary(self) -> bool:
+        """Whether a run has written a summary."""
+        return self.destination.exists(SUMMARY)
+
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Writes plain values about the run that wrote the set last."""
         with self.destination.working_folder() as folder:
@@ -181,18 +197,19 @@ class StemSet:
         import pyarrow.parquet
 
         sums, reasons, joules = collections.Counter(), collections.Counter(), []
+        ratios: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
         summed = ("passes", "duration_seconds", "separation_seconds")
         for batch in pyarrow.parquet.ParquetFile(manifest).iter_batches(
-            columns=[*summed, "reasons", "separation_joules"]
+            columns=[*summed, "reasons", "separation_joules", "kind", "sources", *SNR]
         ):
             sums.update({name: pyarrow.compute.sum(batch[name]).as_py() for name in summed})
             reasons.update(batch["reasons"].flatten().to_pylist())
             joules.append(pyarrow.compute.sum(batch["separation_joules"]).as_py())
-        snr = pyarrow.parquet.read_table(
-            manifest, columns=["sources", *SNR], filters=pyarrow.compute.field("kind") == "stem"
-        )
-        snr = snr.set_column(0, "source", pyarrow.compute.list_element(snr["sources"], 0))
-        means = snr.group_by("source").aggregate([(name, "mean") for name in SNR]).sort_by("source").to_pylist()
+            stems = pyarrow.Table.from_batches([batch]).filter(pyarrow.compute.field("kind") == "stem")
+            stems = stems.append_column("source", pyarrow.compute.list_element(stems["sources"], 0))
+            found = stems.group_by("source").aggregate([(name, how) for name in SNR for how in ("sum", "count")])
+            for row in found.to_pylist():
+                ratios[row.pop("source")].update({name: value or 0 for name, value in row.items()})
         measured = [value for value in joules if value is not None]
         has_clips = pyarrow.parquet.read_table(failed, columns=["num_clips"])["num_clips"].to_numpy() > 0
         return Totals(
@@ -203,7 +220,12 @@ class StemSet:
             num_passing=sums["passes"],
             clip_seconds=float(sums["duration_seconds"]),
             reasons=dict(sorted(reasons.items())),
-            snr_db={row["source"]: tuple(row[f"{name}_mean"] for name in SNR) for row in means},
+            snr_db={
+                source: tuple(
+                    found[f"{name}_sum"] / found[f"{name}_count"] if found[f"{name}_count"] else None for name in SNR
+                )
+                for source, found in sorted(ratios.items())
+            },
             separation_seconds=float(sums["separation_seconds"]),
             separation_joules=sum(measured) if measured else None,
         )

@@ -255,6 +255,18 @@ def test_once_more_changes_nothing(run, finished, songs, flags):
     assert files(folder) == before
 
 
+def test_killed_behind_its_last_shard_it_is_finished_by_the_next(run, finished, songs, flags, tmp_path):
+    folder = shutil.copytree(finished[0], tmp_path / "set")
+    before, summary = files(folder), json.loads((folder / "summary.json").read_text())
+    for name in ("manifest.parquet", "failed.parquet", "summary.json"):
+        (folder / name).unlink()
+    outcome = run("sepnet.augment", songs, folder, *flags)
+    assert outcome.status == 0, outcome.stderr
+    written = json.loads((folder / "summary.json").read_text())
+    assert written["set"] == summary["set"] and "rates" not in written
+    assert {**files(folder), "summary.json": b""} == {**before, "summary.json": b""}
+
+
 def start(*arguments, stderr=subprocess.DEVNULL, **options):
     """Starts the command. It is given no pipe: of a killed one, workers may hold it for a while."""
     command = [sys.executable, "-m", "sepnet.augment", *map(str, arguments)]

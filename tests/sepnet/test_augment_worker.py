@@ -9,6 +9,7 @@ import pytest
 import soundfile
 
 from pipelines.captioned.collection import read_collection
+from pipelines.errors import RunError
 from sepnet.augmentation import worker as worker_module
 from sepnet.augmentation.worker import Job, Worker
 from sepnet.clips.recipes import read_recipe
@@ -52,10 +53,10 @@ def make_worker(identity, songs, tmp_path, monkeypatch):
         monkeypatch.setenv(name, "1")
     with contextlib.ExitStack() as stack:
 
-        def make(hook: str = "") -> Worker:
+        def make(hook: str = "", **changes) -> Worker:
             (tmp_path / "recipe.toml").write_text(RECIPE)
             collection = read_collection(str(songs))
-            chosen = settings(num_songs=len(collection), songs_per_shard=len(collection))
+            chosen = settings(num_songs=len(collection), songs_per_shard=len(collection), **changes)
             stem_set = StemSet.create_or_continue(str(tmp_path / "set"), chosen)
             recipe = read_recipe(tmp_path / "recipe.toml", ["vocals", "rest"])
             worker = Worker(Job(stem_set, collection, recipe, hook, 1, None, run="one"), model)
@@ -111,6 +112,34 @@ def test_of_damaged_songs_what_was_lost_and_what_is_left_is_said(make_worker, so
     assert [row["song_id"] for row in rows(tmp_path / "set", "")] == ["first", "third", "third"]
     totals = worker.job.stem_set.finish()
     assert (totals.num_songs, totals.num_failed, totals.num_partial) == (3, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("audio_format", "rate", "num_channels", "reason"),
+    [
+        ("opus", RATE, 3, "clips in Opus have 1 or 2 channels, and these 3; take flac"),
+        ("flac", 705_600, 1, "flac cannot hold this audio (705600 Hz, channels: 1); convert the song"),
+    ],
+)
+def test_what_the_format_cannot_hold_costs_its_song_alone(
+    make_worker, songs, tmp_path, audio_format, rate, num_channels, reason
+):
+    (songs / "poison.flac").unlink()
+    soundfile.write(songs / "poison.wav", noise(rate, num_channels), rate)
+    make_shard(make_worker(audio_format=audio_format))
+    [failed] = rows(tmp_path / "set", ".failed")
+    assert (failed["song_id"], failed["num_clips"]) == ("poison", 0) and failed["reason"].startswith(reason)
+    assert {row["song_id"] for row in rows(tmp_path / "set", "")} == {"first", "second"}
+
+
+def test_a_function_that_fails_ends_the_run_and_costs_no_song(make_worker, tmp_path):
+    worker = make_worker("math:sqrt")
+    with pytest.raises(RunError, match="math:sqrt fails for song 'first' .*; mend the function"):
+        make_shard(worker)
+    assert not worker.job.stem_set.is_done(0)
+    worker.hook = None
+    make_shard(worker)
+    assert not rows(tmp_path / "set", ".failed") and len(rows(tmp_path / "set", "")) == 12
 
 
 def test_what_nobody_foresaw_costs_its_song_alone(make_worker, tmp_path, monkeypatch):

@@ -65,7 +65,12 @@ class Song:
         self._is_given_up.set()
 
     def remove(self) -> None:
-        """Removes its files, and lets go of the model: its progress may be asked for long after."""
+        """Removes its files, and lets go of the model: its progress may be asked for long after.
+
+        One that no thread was at, since it did not arrive whole or its client left, is gone.
+        """
+        if self.state == WAITING:
+            self.state = GONE
         self._folder.cleanup()
         self._version = None
 
@@ -195,9 +200,14 @@ class _OnRunner:
         self.name, self.contract = version.name, version.contract
 
     def __call__(self, mixture: np.ndarray) -> dict[str, np.ndarray]:
-        num_samples = mixture.shape[0] * mixture.shape[1]
-        inputs = {"mixture": np.ascontiguousarray(mixture, np.float32)}
-        return self._runner.submit(self._version, SERVING_DEFAULT, inputs, num_samples, self._limit).result()
+        # Each row by itself, a block of some channels: all of a song's channels together may be more than runs at once.
+        inputs = [{"mixture": np.ascontiguousarray(row[np.newaxis], np.float32)} for row in mixture]
+        runs = [
+            self._runner.submit(self._version, SERVING_DEFAULT, row, row["mixture"].shape[1], self._limit)
+            for row in inputs
+        ]
+        outputs = [run.result() for run in runs]
+        return {source: np.concatenate([output[source] for output in outputs]) for source in outputs[0]}
 
 
 def cannot_keep(error: OSError) -> ApiError:

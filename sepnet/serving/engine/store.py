@@ -4,11 +4,13 @@ import contextlib
 import dataclasses
 import gc
 import logging
+import os
 import pathlib
 import threading
 from collections.abc import Iterator
 from typing import Any
 
+from pipelines.captioned.captions import is_unicode
 from pipelines.errors import UserError, one_line
 from sepnet.export.write import versions
 from sepnet.serving.engine.errors import BAD_REQUEST, NOT_FOUND, ApiError
@@ -17,6 +19,8 @@ from sepnet.serving.engine.versions import AVAILABLE, END, LOADING, UNLOADING, L
 
 LOGGER = logging.getLogger(__name__)
 GRAPH_FILE = "saved_model.pb"
+# What is not there any more. After any other error of the disk, or with no file left to open, it may well be there.
+GONE = (FileNotFoundError, NotADirectoryError)
 
 
 @dataclasses.dataclass
@@ -72,8 +76,12 @@ class ModelStore:
             self.scan()
 
     def scan(self) -> None:
-        """Looks at the folder once."""
-        folders = self._folders()
+        """Looks at the folder once; where it cannot be read, everything stays as it is."""
+        try:
+            folders = self._folders()
+        except OSError as error:
+            self._tell("", f"cannot be read: {error.strerror}")
+            return
         for name in sorted(set(folders) | set(self._models)):
             self._scan_model(name, folders.get(name))
         if self._has_garbage:
@@ -83,21 +91,11 @@ class ModelStore:
         self._tell("", "" if self.newest() else _why_none(self._options.saved_models))
 
     def _folders(self) -> dict[str, pathlib.Path]:
-        """The folders of models, by name."""
+        """What may be the folders of models, by name."""
         try:
-            paths = [path for path in self._options.saved_models.iterdir() if path.name[0] != "." and path.is_dir()]
-            return {path.name: path for path in paths if self._can_be_named(path.name)}
-        except OSError:
-            # A folder that vanishes meanwhile is not served.
+            return {path.name: path for path in self._options.saved_models.iterdir() if path.name[0] != "."}
+        except GONE:
             return {}
-
-    def _can_be_named(self, name: str) -> bool:
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            self._tell(name, "is left out: its name is no UTF-8, so no client could ask for it; rename the folder")
-            return False
-        return True
 
     def _tell(self, name: str, text: str) -> None:
         """Logs what is to be known of a folder, "" for the folder of all, unless that was said last."""
@@ -109,7 +107,11 @@ class ModelStore:
 
     def _scan_model(self, name: str, folder: pathlib.Path | None) -> None:
         labelled = {number for (model, _), number in self._options.labels.items() if model == name}
-        numbers = self._versions(name, folder) if folder else []
+        try:
+            numbers = self._versions(name, folder) if folder else []
+        except OSError as error:
+            self._tell(name, f"cannot be read: {error.strerror}")
+            return
         wanted: set[int] = set()
         for number in reversed(numbers):
             newest_are_there = len(wanted) >= self._options.num_versions
@@ -119,24 +121,33 @@ class ModelStore:
             self._retire(name, number)
 
     def _versions(self, name: str, folder: pathlib.Path) -> list[int]:
-        """The versions of a model; none if its folder cannot be read."""
+        """The versions of a model."""
         try:
             numbers = versions(folder)
-        except OSError as error:
-            self._tell(name, f"cannot be read: {error.strerror}")
+        except GONE:
             return []
+        said = ""
+        if numbers and not is_unicode(name):
+            numbers = []
+            said = "is left out: its name is no UTF-8, so no client could ask for it; rename the folder"
         # Folders that belong to a version are reported by `_why_none`, with the folder that should have been named.
-        is_other = not numbers and not name.isdigit() and not _holds_graph(folder.parent)
-        self._tell(name, f"holds no version of a model; expected {name}/1/{GRAPH_FILE} and so on" if is_other else "")
+        elif not numbers and folder.is_dir() and not name.isdigit() and not _holds_graph(folder.parent):
+            said = f"holds no version of a model; expected {name}/1/{GRAPH_FILE} and so on"
+        self._tell(name, said)
         return numbers
 
     def _keep(self, name: str, number: int, path: pathlib.Path) -> bool:
         """Loads a version unless it is there as it is on the disk; returns whether it serves."""
         try:
             seen = fingerprint(path)
-        except OSError:
+        except GONE:
             # The folder is being removed.
             return False
+        except OSError as error:
+            self._tell(f"{name}/{number}", f"cannot be read: {error.strerror}")
+            with self._lock:
+                return number in self._serving(name)
+        self._tell(f"{name}/{number}", "")
         with self._lock:
             entry = self._models.setdefault(name, {}).setdefault(number, _Entry())
             if entry.seen == seen:
@@ -243,9 +254,9 @@ def _why_none(root: pathlib.Path) -> str:
     """Says that a folder has no model that can be asked, and what to do."""
     try:
         is_model = any(path.name.isdigit() and _holds_graph(path) for path in root.iterdir())
+        above = root.resolve().parent
     except OSError as error:
         return f"cannot be read, so no model is served: {error.strerror}"
-    above = root.resolve().parent
     if _holds_graph(root):
         return f"is one version of a model, so no model is served; name the folder of models instead: {above.parent}"
     if is_model:
@@ -254,4 +265,4 @@ def _why_none(root: pathlib.Path) -> str:
 
 
 def _holds_graph(folder: pathlib.Path) -> bool:
-    return (folder / GRAPH_FILE).is_file()
+    return os.path.isfile(folder / GRAPH_FILE)

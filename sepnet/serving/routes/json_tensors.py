@@ -1,6 +1,7 @@
 """TensorFlow Serving's JSON: `instances` or `inputs` to arrays, and arrays to `predictions` or `outputs`."""
 
 import binascii
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -50,8 +51,11 @@ def parse_request(body: bytes, signatures: Mapping[str, Any]) -> tuple[str, Arra
 def _columns(instances: Any, taken: Mapping[str, Any]) -> dict[str, list]:
     if not isinstance(instances, list) or not instances:
         raise ApiError(BAD_REQUEST, "'instances' must be a list that is not empty")
-    rows = [_named(instance, taken) for instance in instances]
-    return {name: [row[name] for row in rows] for name in taken}
+    columns: dict[str, list] = {name: [] for name in taken}
+    for instance in instances:
+        for name, value in _named(instance, taken).items():
+            columns[name].append(value)
+    return columns
 
 
 def _named(value: Any, taken: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,14 +91,16 @@ def _array(name: str, value: Any, specification) -> np.ndarray:
 
 
 def _numbers(name: str, value: Any) -> np.ndarray:
+    level = [value]
+    while (kinds := set(map(type, level))) == {list}:
+        level = list(itertools.chain.from_iterable(level))
+    # Not asked of NumPy: it would give every element as much room as the longest text takes.
+    if not kinds <= {int, float, list}:
+        raise ApiError(BAD_REQUEST, f"{name} holds something else than numbers")
     try:
-        array = np.asarray(value)
+        return np.asarray(value)
     except ValueError as error:
         raise ApiError(BAD_REQUEST, f"the lists of {name} differ in length or depth") from error
-    # An empty list is of floats.
-    if array.dtype.kind not in "iuf":
-        raise ApiError(BAD_REQUEST, f"{name} holds something else than numbers")
-    return array
 
 
 def _strings(name: str, value: Any) -> np.ndarray:

@@ -20,7 +20,7 @@ from sepnet.serving.engine.store import ModelStore
 from sepnet.serving.engine.versions import LoadedVersion
 from sepnet.serving.routes.disconnect import disconnected
 from sepnet.serving.routes.json_tensors import parse_request, write_answer
-from sepnet.serving.routes.tensor_requests import packed, unpacked
+from sepnet.serving.routes.tensor_requests import check_whole, packed, unpacked
 
 PIECE_BYTES = MIB // 2
 EXAMPLE_REQUEST = {"signature_name": "serving_default", "instances": [[[0.0, 0.0], [0.1, -0.1]]]}
@@ -144,6 +144,7 @@ def _count_samples(version: LoadedVersion, signature: str, inputs: dict[str, np.
     """Counts the samples of a request, all of its batch together; strings may hold anything and are checked."""
     (values,) = inputs.values()
     if signature == TENSOR:
+        check_whole(values)
         return sum(len(value) for value in values) // (4 * version.contract["num_channels"])
     if signature != WAV:
         return values.shape[0] * values.shape[1] if values.ndim > 1 else 0

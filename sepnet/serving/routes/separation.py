@@ -115,9 +115,10 @@ class Separation:
     def _remember(self, job: str | None, song: Song) -> None:
         if job is None:
             return
-        if job in self._jobs:
+        if job in self._jobs and self._jobs[job].state not in (FAILED, GONE):
             raise ApiError(409, f"there is a job {job} already; choose another name")
         self._jobs[job] = song
+        self._jobs.move_to_end(job)
         while len(self._jobs) > MOST_JOBS:
             self._jobs.popitem(last=False)
 
@@ -154,9 +155,7 @@ class StemsResponse(Response):
                 gone.cancel()
                 song.give_up()
                 # A thread that has not begun never will; one that has ends after its block. It uses files and model.
-                if thread.cancel():
-                    song.state = GONE
-                else:
+                if not thread.cancel():
                     await asyncio.wait({asyncio.wrap_future(thread)})
 
     async def _receive(self, song: Song) -> None:

@@ -59,19 +59,20 @@ function tell(state, share) {
   else $("progress").removeAttribute("value");
 }
 
-async function take(file) {
+async function take(file, signal) {
   mixer?.close();
   show("work");
   $("song").textContent = file.name;
   tell("sending", 0);
   // A song may be dropped before the models are known.
   if (!models.length) await showModels();
-  aborter = new AbortController();
-  const zip = await separate(file, $("model").value, tell, aborter.signal);
+  signal.throwIfAborted();
+  const zip = await separate(file, $("model").value, tell, signal);
   tell("opening", 0);
   const files = await readZip(zip);
   const stems = await Promise.all([...files].map(async ([name, wav]) =>
     ({ name: name.replace(/\.wav$/, ""), file: wav, buffer: await decode(wav) })));
+  signal.throwIfAborted();
   show("player");
   mixer = new Mixer(stems, file.name.replace(/\.[^.]*$/, ""), zip);
   // For whoever looks inside with the browser's tools.
@@ -79,13 +80,16 @@ async function take(file) {
   $("play").focus();
 }
 
-/** Runs something, and shows what goes wrong in it. */
+/** Runs something that can be stopped, and shows what goes wrong in it. */
 async function attempt(action) {
+  aborter = new AbortController();
+  const { signal } = aborter;
   try {
-    await action();
+    await action(signal);
   } catch (error) {
+    // What was stopped has left the page already, perhaps to another song.
+    if (signal.aborted) return;
     if (!$("work").hidden) show("source");
-    if (error.name === "AbortError") return;
     if (error instanceof ServerError && error.status === 401) {
       retry = action;
       $("token-form").hidden = false;
@@ -101,7 +105,7 @@ $("model").addEventListener("change", showFacts);
 $("file").addEventListener("change", () => {
   const [file] = $("file").files;
   $("file").value = "";
-  if (file) attempt(() => take(file));
+  if (file) attempt((signal) => take(file, signal));
 });
 $("drop").addEventListener("keydown", (event) => {
   if (event.key !== "Enter" && event.key !== " ") return;
@@ -114,16 +118,19 @@ for (const kind of ["dragover", "dragleave", "drop"]) {
     event.preventDefault();
     $("drop").classList.toggle("over", kind === "dragover");
     const [file] = event.dataTransfer?.files ?? [];
-    if (kind === "drop" && file && $("work").hidden) attempt(() => take(file));
+    if (kind === "drop" && file && $("work").hidden) attempt((signal) => take(file, signal));
   });
 }
-$("demo").addEventListener("click", () => attempt(async () => {
+$("demo").addEventListener("click", () => attempt(async (signal) => {
   show("work");
   $("song").textContent = "The demo song";
   tell("is being made", 0);
-  await take(await getDemoSong());
+  await take(await getDemoSong(signal), signal);
 }));
-$("cancel").addEventListener("click", () => aborter?.abort());
+$("cancel").addEventListener("click", () => {
+  aborter.abort();
+  show("source");
+});
 $("another").addEventListener("click", () => {
   mixer?.player.pause();
   show("source");
@@ -132,9 +139,9 @@ $("token-form").addEventListener("submit", (event) => {
   event.preventDefault();
   setToken($("token").value);
   $("token-form").hidden = true;
-  attempt(async () => {
+  attempt(async (signal) => {
     if (!models.length) await showModels();
-    if (retry !== showModels) await retry();
+    if (retry !== showModels) await retry(signal);
   });
 });
 

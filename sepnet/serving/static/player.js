@@ -27,11 +27,14 @@ export class Player extends EventTarget {
     if (this.isPlaying) return;
     // A browser gives sound only after a click or a key.
     this.context ??= new AudioContext();
+    // From here on it plays, though nothing moves before it sounds: what is asked for during the wait counts.
+    this.isPlaying = true;
+    this.startedAt = Infinity;
     await this.context.resume();
+    if (!this.isPlaying || this.sources.length) return;
     if (this.offset >= this.duration) this.offset = 0;
     this.startedAt = this.context.currentTime + LEAD_SECONDS;
     this.sources = this.#connect(this.context, this.startedAt, this.offset);
-    this.isPlaying = true;
     this.sources[0].onended = () => this.#end();
     this.#changed();
   }

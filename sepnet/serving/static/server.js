@@ -19,8 +19,8 @@ function headers() {
   return token ? { Authorization: `Bearer ${token}` } : {};
 }
 
-async function get(path) {
-  const answer = await fetch(path, { headers: headers() });
+async function get(path, signal) {
+  const answer = await fetch(path, { headers: headers(), signal });
   if (!answer.ok) throw await errorOf(answer.status, answer);
   return answer;
 }
@@ -38,8 +38,8 @@ export async function getModels() {
   return (await get("models")).json();
 }
 
-export async function getDemoSong() {
-  const answer = await get("demo-song");
+export async function getDemoSong(signal) {
+  const answer = await get("demo-song", signal);
   const [, name] = /filename="(.*)"/.exec(answer.headers.get("content-disposition") ?? "") ?? [];
   return new File([await answer.blob()], name ?? "demo song.wav", { type: "audio/wav" });
 }
@@ -58,6 +58,8 @@ export function separate(file, model, tell, signal) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
     let timer = null;
+    // A request that was aborted is not done, but as if it had never been sent.
+    const isOver = () => signal.aborted || request.readyState === XMLHttpRequest.DONE;
     const finish = (settle, value) => {
       clearTimeout(timer);
       settle(value);
@@ -66,11 +68,11 @@ export function separate(file, model, tell, signal) {
       try {
         const progress = await (await get(`separate/jobs/${job}`)).json();
         const share = progress.seconds ? progress.seconds_done / progress.seconds : 0;
-        if (request.readyState !== XMLHttpRequest.DONE) tell(progress.state, share);
+        if (!isOver()) tell(progress.state, share);
       } catch {
         // The song itself will tell what is wrong.
       }
-      if (request.readyState !== XMLHttpRequest.DONE) timer = setTimeout(poll, POLL_MILLISECONDS);
+      if (!isOver()) timer = setTimeout(poll, POLL_MILLISECONDS);
     };
     request.open("POST", `separate?${query}`);
     request.responseType = "blob";

@@ -6,6 +6,7 @@ import json
 import pathlib
 import pickle
 import tarfile
+import tempfile
 
 import fsspec
 import pyarrow as pa
@@ -13,7 +14,7 @@ import pyarrow.parquet
 import pytest
 
 from pipelines.captioned.collection import read_collection
-from pipelines.errors import UserError
+from pipelines.errors import RunError, UserError
 
 CAPTION = 'She said "go", and\nwent; 🎻 naïve'
 # Nothing here is decoded.
@@ -262,6 +263,39 @@ def test_a_song_that_is_gone_or_cut_says_so(tmp_path):
     (tmp_path / "songs.tar").unlink()
     with pytest.raises(UserError, match="cannot reach .*songs.tar: No such file"), first.open_local():
         pass
+
+
+def test_what_is_no_songs_fault_ends_a_run(tmp_path, monkeypatch):
+    place = f"memory://{tmp_path}"
+    put(place, AUDIO)
+    song, _ = read_collection(place)
+
+    def message(kind: type[UserError]) -> str:
+        with pytest.raises(UserError) as caught, song.open_local():
+            pass
+        assert type(caught.value) is kind and len(str(caught.value).splitlines()) == 1
+        return str(caught.value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+        assert message(RunError).endswith(
+            "one.flac: No such file or directory; make room, or set TMPDIR to another folder"
+        )
+
+    system, _ = fsspec.url_to_fs(song.address)
+    for error, kind in (
+        (ConnectionResetError("it broke off"), RunError),
+        (TimeoutError("the token has expired"), RunError),
+        (PermissionError("not for you"), UserError),
+        (FileNotFoundError("it is gone"), UserError),
+    ):
+
+        def fail(*_, error=error, **__):
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(system), "_open", fail)
+            assert message(kind).startswith(f"cannot reach {song.address}: {error}; check")
 
 
 def test_a_local_file_is_not_copied(tmp_path):

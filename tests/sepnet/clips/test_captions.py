@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.errors import UserError
+from pipelines.errors import RunError, UserError
 from sepnet.clips.captions import fill, load_hook, spoken
 
 STRANGE = 'a "loud" {song} with {caption} {{and}} {0!r}, it\'s\n\ttwo lines, 🥁 日本 %s \\n \u2028'
@@ -21,10 +21,16 @@ def test_strange_names_come_through_too():
     assert fill("{caption}/{source}", {"caption": STRANGE, "source": STRANGE}) == f"{STRANGE}/{STRANGE}"
 
 
-@pytest.mark.parametrize("caption", ["", " \n"])
-def test_a_song_without_caption_leaves_no_comma(caption):
-    text = fill("{caption}, {source} only", {"caption": caption, "source": "drums"})
-    assert text == "drums only"
+@pytest.mark.parametrize("nothing", ["", " \n"])
+def test_a_song_without_caption_leaves_no_comma(nothing):
+    assert fill("{caption}, {source} only", {"caption": nothing, "source": "drums"}) == "drums only"
+    template = "{caption}, with another song: {other_caption}"
+    for caption, other, expected in (
+        (":a song:", nothing, ":a song:, with another song"),
+        (nothing, ":a song:", "with another song: :a song:"),
+        (nothing, nothing, "with another song"),
+    ):
+        assert fill(template, {"caption": caption, "other_caption": other}) == expected
 
 
 def test_names_are_joined_as_a_sentence_has_them():
@@ -88,6 +94,7 @@ def test_a_module_that_is_not_there():
         ("return 3", "returns 3 "),
         ("return ' '", "returns ' ' "),
         ("return b'text'", "returns b'text' "),
+        ("return 'half of \\ud83d'", r"returns 'half of \\ud83d' "),
         ("return facts['title']", r"fails for song 'a\\nsong' \(KeyError: 'title'\)"),
         ("return 1 / 0", r"fails .*ZeroDivisionError"),
     ],
@@ -95,6 +102,6 @@ def test_a_module_that_is_not_there():
 def test_functions_that_do_not_help(module, body, said):
     name = module(f"def rewrite(facts):\n    {body}\n")
     hook = load_hook(f"{name}:rewrite")
-    with pytest.raises(UserError, match=said) as caught:
+    with pytest.raises(RunError, match=said) as caught:
         hook({"song": "a\nsong", "caption": "x"})
     assert str(caught.value).isprintable()

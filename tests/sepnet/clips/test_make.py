@@ -190,7 +190,7 @@ def test_remixes(excerpt, recipe):
         assert (clip.kind, clip.song, clip.other_song) == ("remix", "album/song", "second")
         assert recipe.clips[clip.number].sources == clip.sources
         assert clip.measures.bleed < 0.1
-    assert clips[0].caption == f"{CAPTION}, its drums, with the other and vocals of: another"
+    assert clips[0].caption == f"{CAPTION}, its drums, with the other and vocals of another song: another"
 
 
 def test_songs_that_are_not_alike_are_not_remixed(excerpt, recipe):

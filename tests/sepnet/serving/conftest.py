@@ -46,14 +46,12 @@ class Running:
 def running(options):
     """Runs a server until the block ends."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
-    server, service = make_server(options)
+    ready = threading.Event()
+    server, service = make_server(options, ready.set)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
-        until = time.monotonic() + 60
-        while not server.started and thread.is_alive():
-            assert time.monotonic() < until
-            time.sleep(0.01)
+        assert ready.wait(60)
         port = listener.getsockname()[1]
         yield Running(f"http://127.0.0.1:{port}", port, server, service)
     finally:

@@ -80,6 +80,20 @@ def test_a_client_that_goes_away_while_it_sends_takes_no_place(server):
     eventually(lambda: "sepnet_songs_inside 0.0" in server.get("/metrics").text)
 
 
+def test_a_song_that_breaks_off_while_it_is_sent_is_gone_and_may_come_again(server):
+    song, path = encoded(noise(100, 1)), "/separate?model=unet_1d&stem=vocals&job=breaks-off"
+
+    def state():
+        return server.get("/separate/jobs/breaks-off").json().get("state")
+
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(head(path, f"Content-Length: {len(song)}") + song[:100])
+        eventually(lambda: state() == "waiting")
+    eventually(lambda: state() == "gone")
+    assert server.post(path, data=song).status_code == 200
+    eventually(lambda: state() == "done")
+
+
 def test_a_client_that_does_not_take_its_stems_is_cut_off(server):
     song = encoded(noise(58 * SAMPLE_RATE, 2), SAMPLE_RATE)
     with socket.create_connection(("127.0.0.1", server.port)) as connection:

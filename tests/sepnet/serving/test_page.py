@@ -127,6 +127,28 @@ def test_stems_play_in_step(player):
     assert player.evaluate("window.sepnet.mixer.player.position") == position
 
 
+def test_what_is_asked_for_before_it_sounds_counts(player):
+    """A second Play starts nothing more, and Pause is not undone."""
+    player.click("#play")
+    expect(player.locator("#play")).to_have_text("Pause")
+    starts = player.evaluate(
+        """async () => {
+          const { player } = window.sepnet.mixer, { start } = AudioBufferSourceNode.prototype;
+          let starts = 0;
+          AudioBufferSourceNode.prototype.start = function (...given) { starts++; start.apply(this, given); };
+          player.pause();
+          await Promise.all([player.play(), player.play()]);
+          const ofTwo = starts;
+          player.pause();
+          const waiting = player.play();
+          player.pause();
+          await waiting;
+          return [ofTwo, starts - ofTwo, player.isPlaying];
+        }"""
+    )
+    assert starts == [len(GAINS), 0, False]
+
+
 def test_solo_mute_and_volume_act_on_what_is_heard(player, song):
     samples = soundfile.read(song)[0][:9000, 0]
 
@@ -225,6 +247,34 @@ def test_the_demo_song_can_be_taken(page, song, monkeypatch, tmp_path):
     page.click("#demo")
     page.wait_for_selector("#player:not([hidden])")
     assert page.locator(".stem").count() == len(GAINS)
+
+
+def test_it_can_be_stopped_whatever_it_is_at(page, song):
+    page.route("**/demo-song", lambda _: None)
+    page.click("#demo")
+    page.click("#cancel")
+    expect(page.locator("#source")).to_be_visible()
+    page.evaluate(
+        """() => {
+          const { prototype } = OfflineAudioContext, { decodeAudioData } = prototype;
+          window.held = [];
+          window.decoding = [];
+          prototype.decodeAudioData = function (bytes) {
+            const begin = new Promise((resolve) => window.held.push(resolve));
+            window.decoding.push(begin.then(() => decodeAudioData.call(this, bytes)));
+            return window.decoding.at(-1);
+          };
+        }"""
+    )
+    page.set_input_files("#file", song)
+    expect(page.locator("#doing")).to_have_text("is being opened")
+    page.wait_for_function(f"held.length === {len(GAINS)}")
+    page.click("#cancel")
+    expect(page.locator("#source")).to_be_visible()
+    page.evaluate("held.forEach((begin) => begin())")
+    page.evaluate("Promise.all(decoding).then(() => new Promise((resolve) => setTimeout(resolve)))")
+    expect(page.locator("#player")).to_be_hidden()
+    expect(page.locator("#error")).to_be_hidden()
 
 
 def test_what_cannot_be_separated_is_said(browser, server, tmp_path):

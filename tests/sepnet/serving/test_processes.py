@@ -16,10 +16,12 @@ from pipelines.errors import UserError
 from sepnet import serve as command_module
 from sepnet.separation.remote_model import TOKEN_VARIABLE
 from sepnet.serve import main as serve
+from sepnet.serving import supervisor
 from sepnet.serving.engine.options import ServeOptions
 from tests.conftest import REPOSITORY
 from tests.sepnet.helpers import noise
 from tests.sepnet.serving.conftest import eventually
+from tests.sepnet.serving.lives import live
 from tests.sepnet.serving.test_separate_route import encoded
 
 GOOD = {"instances": [[[0.25, -0.25]] * 100]}
@@ -63,7 +65,7 @@ def test_a_killed_process_is_replaced_and_connections_wait_for_it(command):
     first.wait(60)
     eventually(lambda: serving_process(process))
     second = serving_process(process)
-    # A process that fails by itself as early as this would be the last.
+    # A process that fails by itself before it is ready would be the last.
     second.kill()
     assert predict(url).status_code == 200
     assert serving_process(process) not in (first, second)
@@ -75,6 +77,19 @@ def test_a_process_that_cannot_serve_is_the_last(run, tmp_path):
     assert outcome.status == 1 and "ImportError: broken" in outcome.stderr
     assert outcome.stderr.endswith("the serving process ended with 1 before it could serve; giving up\n")
     assert "starting another" not in outcome.stderr
+
+
+def test_a_process_that_could_serve_is_followed_by_another(monkeypatch, tmp_path, capfd):
+    """However soon it ends: how fast a machine starts says nothing."""
+    monkeypatch.setattr(supervisor, "_work", live)
+    monkeypatch.setattr(supervisor.signal, "signal", lambda *_: None)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        monkeypatch.setattr(supervisor, "_listen", lambda _: listener)
+        assert supervisor.supervise(ServeOptions(saved_models=tmp_path)) == 1
+    assert capfd.readouterr().err.splitlines() == [
+        "the serving process ended with 1; starting another",
+        "the serving process ended with 1 before it could serve; giving up",
+    ]
 
 
 def test_sigterm_lets_running_requests_finish(command):

@@ -6,15 +6,19 @@ import http.client
 import io
 import json
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
 import soundfile
 import tensorflow as tf
 from google.protobuf import json_format
+from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
 from sepnet.export.contract import read_contract
+from sepnet.serving.engine.errors import ApiError
+from sepnet.serving.routes.json_tensors import parse_request
 from tests.sepnet.helpers import SAMPLE_RATE, SOURCES, noise
 from tests.sepnet.serving.conftest import b64
 
@@ -93,6 +97,36 @@ def test_tensorflow_servings_own_messages_read_status_and_metadata(server):
         assert set(described.signature_def["wav"].outputs) == {f"{source}_bytes" for source in SOURCES}
 
 
+def test_tensors_as_lists_of_values_are_taken_too(server, mixture, expected):
+    """TensorFlow for Java and Go writes them so."""
+    proto = TensorProto(dtype=1, float_val=mixture[0].ravel())
+    proto.tensor_shape.CopyFrom(tf.TensorShape(mixture[0].shape).as_proto())
+    answer = server.predict(MODEL, {"signature_name": "tensor", "instances": [b64(proto.SerializeToString())]})
+    for source in SOURCES:
+        stem = base64.b64decode(answer.json()["predictions"][0][f"{source}_bytes"]["b64"])
+        stem = tf.io.parse_tensor(stem, tf.float32).numpy()
+        np.testing.assert_allclose(stem, expected[source][0], rtol=0, atol=1e-6)
+
+
+def test_a_text_among_numbers_takes_no_memory(signatures):
+    """NumPy would take 400 MB."""
+    body = json.dumps({"instances": [["long" * 25_000, *["b"] * 1000]]}).encode()
+    tracemalloc.start()
+    try:
+        with pytest.raises(ApiError, match="else than numbers"):
+            parse_request(body, signatures)
+        assert tracemalloc.get_traced_memory()[1] < 100 * len(body)
+    finally:
+        tracemalloc.stop()
+
+
+def promising(*shape):
+    """A tensor of one value, which TensorFlow takes for one of that shape."""
+    proto = TensorProto(dtype=1, float_val=[0.5])
+    proto.tensor_shape.CopyFrom(tf.TensorShape(shape).as_proto())
+    return b64(proto.SerializeToString())
+
+
 GOOD = [[[0.0, 0.0], [0.5, 0.5]]]
 WRONG = {
     "no JSON": (b"{", 400, "JSON Parse error"),
@@ -120,6 +154,12 @@ WRONG = {
     "base64 of numbers": ({"signature_name": "wav", "instances": [{"b64": 7}]}, 400, "else than strings"),
     "no WAV": ({"signature_name": "wav", "instances": ["text"]}, 400, "no WAV file"),
     "no tensor": ({"signature_name": "tensor", "instances": ["text"]}, 400, "TensorProto"),
+    "no values": (
+        {"signature_name": "tensor", "instances": [promising(30_000, 2)]},
+        400,
+        r"2 dimensions, \[30000, 2\] the first, and 2\d bytes; expected .* 4 bytes for each value",
+    ),
+    "rank of a tensor": ({"signature_name": "tensor", "instances": [promising(1, 1, 1)]}, 400, "has 3 dimensions"),
     "lists of strings": ({"signature_name": "wav", "instances": [["a"]]}, 400, "else than strings"),
     "one string": ({"signature_name": "wav", "inputs": "a"}, 400, "has shape"),
 }

@@ -5,10 +5,12 @@ import socket
 import urllib.parse
 import zipfile
 
+import numpy as np
 import pytest
 import soundfile
 
 from pipelines.audio import reading
+from sepnet.serving.engine import runner
 from sepnet.serving.engine.options import ServeOptions
 from tests.sepnet.helpers import noise
 from tests.sepnet.serving.conftest import eventually, running
@@ -35,6 +37,22 @@ def test_what_was_lost_of_a_song_is_told(server, tmp_path):
     assert server.get("/separate/jobs/remarkable").json()["remarks"] == remarks
     whole = server.post("/separate?stem=vocals&job=whole-song", data=encoded(noise(100, 1), 44_100))
     assert "X-Remarks" not in whole.headers and server.get("/separate/jobs/whole-song").json()["remarks"] == ""
+
+
+def test_a_song_of_many_channels_takes_no_more_at_once_than_any(server, monkeypatch):
+    """Four blocks of 10 s at a time, for a model of two channels."""
+    samples, unchanged = [], runner.run_signature
+
+    def run_signature(version, signature, inputs):
+        samples.append(inputs["mixture"].shape[0] * inputs["mixture"].shape[1])
+        return unchanged(version, signature, inputs)
+
+    monkeypatch.setattr(runner, "run_signature", run_signature)
+    song = noise(11 * 44_100, 8)
+    answer = server.post("/separate?stem=vocals&encoding=FLOAT", data=encoded(song, 44_100, subtype="FLOAT"))
+    stem, _ = soundfile.read(io.BytesIO(answer.content), dtype="float32")
+    np.testing.assert_allclose(stem, song, rtol=0, atol=1e-6)
+    assert sum(samples) >= 4 * len(song) and max(samples) <= 30 * 44_100
 
 
 @pytest.fixture

@@ -1,8 +1,10 @@
 """Models that come, change, break and go while requests run."""
 
+import errno
 import json
 import logging
 import os
+import pathlib
 import shutil
 import sys
 import threading
@@ -12,6 +14,7 @@ from urllib.parse import quote
 import pytest
 
 from sepnet.export.contract import CONTRACT_FILE
+from sepnet.serving.engine import store as store_module
 from sepnet.serving.engine.options import ServeOptions
 from sepnet.serving.engine.store import ModelStore
 from tests.sepnet.helpers import noise
@@ -224,6 +227,29 @@ def test_a_folder_without_a_model_says_so_with_what_to_do(place, tmp_path, looke
             folder.mkdir()
         (said,) = looked(ModelStore(ServeOptions(saved_models=folder)))
         assert said.startswith(f"{folder} {message}")
+
+
+def test_a_look_that_fails_takes_no_model_away(place, looked, monkeypatch, tmp_path):
+    def fail(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    root, _ = place
+    store = ModelStore(ServeOptions(saved_models=root))
+    assert looked(store) == ["loaded model, version 1"]
+    for target, name, where in (
+        (pathlib.Path, "iterdir", ""),
+        (store_module, "versions", "model"),
+        (store_module, "fingerprint", "model/1"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(target, name, fail)
+            assert looked(store) == [f"{root / where} cannot be read: Input/output error"]
+        assert store.newest() and looked(store) == []
+    (tmp_path / "empty").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(pathlib.Path, "is_file", fail)
+        (said,) = looked(ModelStore(ServeOptions(saved_models=tmp_path / "empty")))
+    assert said.endswith("waiting for one, as sepnet.train exports it")
 
 
 def test_folders_that_hold_no_version_are_left_out_with_a_line(place, looked):

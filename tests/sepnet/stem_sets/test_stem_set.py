@@ -111,6 +111,28 @@ def test_totals_count_what_is_there(tmp_path):
     }
 
 
+def test_totals_of_a_large_set_are_summed_piece_by_piece(tmp_path):
+    stem_set = StemSet.create_or_continue(str(tmp_path / "set"), settings())
+    [given, audio] = next(clips(0, snr_after_db=None))
+    stem_set.write_shard(0, [(given, audio)], failures(0))
+    parts = tmp_path / "set" / "parts"
+    [part, failed] = (pyarrow.parquet.read_table(parts / f"shard-00000{name}.parquet") for name in ("", ".failed"))
+    part = part.drop_columns([name for name in part.column_names if name.endswith(("id", "caption"))])
+    pool, most_bytes = pyarrow.default_memory_pool(), []
+    for count in (2, 8):
+        pyarrow.parquet.write_table(failed, tmp_path / "failed")
+        pyarrow.parquet.write_table(part.take([0] * (count << 16)), tmp_path / "manifest", row_group_size=1 << 16)
+        measured = pyarrow.proxy_memory_pool(pool)
+        pyarrow.set_memory_pool(measured)
+        try:
+            totals = stem_set._totals(tmp_path / "failed", tmp_path / "manifest")
+        finally:
+            pyarrow.set_memory_pool(pool)
+        assert totals.num_clips == count << 16 and totals.snr_db == {"vocals": (-3.0, None)}
+        most_bytes.append(measured.max_memory())
+    assert most_bytes[1] < 1.5 * most_bytes[0], most_bytes
+
+
 def killed(folder: pathlib.Path, chosen: StemSetSettings, program: str) -> list[str]:
     """Lets a program kill itself in the middle of writing a set, and returns what stands there then."""
     begin = f"stem_set = StemSet.create_or_continue(sys.argv[1], settings(**{dataclasses.asdict(chosen)}))\n"
