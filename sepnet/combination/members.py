@@ -61,10 +61,11 @@ def read_members(paths: Sequence[pathlib.Path], sources: Sequence[str] | None = 
         raise UserError(f"one model, {paths[0]}; a combination needs two or more")
     models = tuple(_read_member(path) for path in paths)
     for key, words in (("sample_rate", "Hz"), ("num_channels", "channels")):
-        values = {str(model): model.contract[key] for model in models}
-        most = max(values.values())
-        if any(most % value if key == "num_channels" else most != value for value in values.values()):
-            listed = ", ".join(f"{name} {value} {words}" for name, value in values.items())
+        # Models may have one name: it is that of a folder.
+        values = [model.contract[key] for model in models]
+        most = max(values)
+        if any(most % value if key == "num_channels" else most != value for value in values):
+            listed = ", ".join(f"{model} {value} {words}" for model, value in zip(models, values, strict=True))
             raise UserError(f"the models take different audio ({listed}); combine those that take the same")
     parts: dict[str, tuple[str, ...]] = {}
     for model in models:

@@ -176,11 +176,16 @@ def test_fitted_weights_are_those_of_least_squares(models, combine, songs, capsy
         (["waves", "mono"], ["--weights", "1,0"], "leave choir to models that do not have it"),
         (["waves", "spectra"], ["--weights", "1,1", "--fit", "songs"], "leave out one of them"),
         (["waves", "other_rate"], [], "take different audio"),
+        (["waves", "elsewhere/waves"], [], r"take different audio \(waves 8000 Hz, waves 44100 Hz\)"),
         (["waves", "other_parts"], [], "combine models whose sources of one name are the same"),
     ],
 )
 def test_what_cannot_be_combined_is_refused(models, combine, tmp_path, names, flags, message):
-    for name, change in (("other_rate", {"sample_rate": 44_100}), ("other_parts", {"parts": {"bass": ["kazoo"]}})):
+    for name, change in (
+        ("other_rate", {"sample_rate": 44_100}),
+        ("elsewhere/waves", {"sample_rate": 44_100}),
+        ("other_parts", {"parts": {"bass": ["kazoo"]}}),
+    ):
         if name in names and not (models / name).exists():
             shutil.copytree(models / "waves", models / name)
             path = models / name / "1" / "assets.extra" / "sepnet.json"
