@@ -45,6 +45,17 @@ class Members:
     num_channels: int
     parts: dict[str, tuple[str, ...]]
 
+    @property
+    def parts_of_songs(self) -> dict[str, tuple[str, ...]]:
+        """The stems of all that the models give, wanted or not, which add up to a song: as sources of one stem each.
+
+        The first source is the first model's own, for mixtures of recordings have a ratio of it to the others.
+        """
+        first, *_ = self.models[0].parts.values()
+        stems = (stem for model in self.models for part in model.parts.values() for stem in part)
+        others = [(stem,) for stem in dict.fromkeys(stems) if stem not in first]
+        return {"+".join(part): part for part in (first, *others)}
+
 
 def read_members(paths: Sequence[pathlib.Path], sources: Sequence[str] | None = None) -> Members:
     """Reads the contracts of models, without loading them.
