@@ -69,12 +69,18 @@ class SavedModel:
 
         Returns:
             For each source an array of the same shape, read-only.
+
+        Raises:
+            MemoryError: there is not enough memory for the batch.
         """
         import tensorflow as tf
 
-        outputs = self._signature(mixture=tf.constant(mixture, tf.float32))
-        # `numpy()` would copy; these arrays are read-only.
-        return {source: np.asarray(outputs[source]) for source in self.contract["sources"]}
+        try:
+            outputs = self._signature(mixture=tf.constant(mixture, tf.float32))
+            # `numpy()` would copy; these arrays are read-only.
+            return {source: np.asarray(outputs[source]) for source in self.contract["sources"]}
+        except tf.errors.ResourceExhaustedError as error:
+            raise MemoryError(f"TensorFlow has no room for a batch of {list(mixture.shape)}") from error
 
 
 def read_models(paths: Sequence[pathlib.Path]) -> tuple[dict[str, pathlib.Path], dict[str, tuple[str, ...]], int]:

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import soundfile
+import tensorflow as tf
 
 from pipelines.errors import UserError
 from sepnet.separate import main as separate
@@ -191,6 +192,15 @@ def test_whatever_happens_to_one_song_the_others_are_done(song, identity, monkey
     assert head.startswith("2 of 3 songs") and "a.wav: KeyError" in line
     with pytest.raises(KeyError):
         separate(["a.wav", "-o", "out", "--model", str(identity)])
+
+
+def test_too_little_memory_is_the_song_s_and_no_fault_of_sepnet(song, identity, monkeypatch):
+    def constant(*_):
+        raise tf.errors.ResourceExhaustedError(None, None, "failed to allocate memory")
+
+    monkeypatch.setattr(tf, "constant", constant)
+    with pytest.raises(UserError, match=r"t\.wav: there is not enough memory for it; end other programs"):
+        separate(["t.wav", "--model", str(identity)])
 
 
 def test_a_song_of_no_samples_is_one_line(song, identity, capsys):
