@@ -106,6 +106,14 @@ def test_karaoke_of_vocals_alone_is_nothing(song, gain_model):
         separate([str(song), "--model", str(model), "--karaoke"])
 
 
+def test_the_home_folder_is_found_where_the_shell_leaves_it(song, identity, monkeypatch):
+    monkeypatch.setenv("HOME", str(song.parent))
+    song.with_name("model").symlink_to(identity)
+    separate(["t.wav", "--stems", "vocals", "--model=~/model", "--output=~/stems"])
+    separate(["t.wav", "--stems", "vocals", "--model=~/model", "-o", "./-"])
+    assert {"stems/vocals.wav", "-/vocals.wav"} <= set(names(song.parent))
+
+
 def test_all_behind_two_dashes_are_songs(song, identity):
     for name in ("-dash.wav", "--", "--model"):
         song.with_name(name).write_bytes(song.read_bytes())
