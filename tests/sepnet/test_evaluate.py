@@ -164,6 +164,9 @@ def test_what_is_silent_is_left_out_and_listed(evaluate, songs, tmp_path):
         audio = read_stem(song, stem)
         audio[: SAMPLE_RATE if stem == "vocals" else None] = 0
         soundfile.write(song / f"{stem}.wav", audio, SAMPLE_RATE, "PCM_16")
+    stale = tmp_path / "out" / "museval" / "gains" / "test" / "song 0.json"
+    stale.parent.mkdir(parents=True)
+    stale.write_text("figures of the song as it was before")
     figures, printed = evaluate()
     assert figures["too_quiet"] == [{"song": "song 0", "source": "drums"}]
     reasons = {(one["method"], one["song"], one["source"]): one["reason"] for one in figures["left_out"]}
@@ -173,7 +176,12 @@ def test_what_is_silent_is_left_out_and_listed(evaluate, songs, tmp_path):
     assert "left out of SI-SDR and SDR: drums of 'song 0'" in printed and "no sound in the true stem" in printed
     # The other song alone makes the figures.
     assert len(figures["methods"]["gains"]["song_medians"]["vocals"]) == 1
-    assert not (tmp_path / "out" / "museval" / "gains" / "test" / "song 0.json").exists()
+    assert not stale.exists()
+    # Whatever was measured before, the same call gives the same bytes.
+    for output in ("out", "quick"):
+        evaluate("--quick", output=output)
+    for name in ("figures.json", "manifest.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "quick" / name).read_bytes()
 
 
 def test_silent_seconds_and_estimates_as_museval_takes_them():
