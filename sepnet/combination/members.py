@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipelines.errors import UserError
-from sepnet.export.contract import check_contract, read_contract
+from sepnet.export.contract import read_contract
 from sepnet.export.saved_model import parts_of
 from sepnet.export.write import newest_version
 
@@ -95,5 +95,5 @@ def read_members(paths: Sequence[pathlib.Path], sources: Sequence[str] | None = 
 
 def _read_member(path: pathlib.Path) -> Member:
     version = newest_version(path)
-    contract = check_contract(read_contract(version), str(version))
+    contract = read_contract(version)
     return Member(version, contract, parts_of(contract, version))

@@ -9,7 +9,7 @@ import numpy as np
 from pipelines.errors import UserError, one_line
 from sepnet.config.config import Config
 from sepnet.export.checksums import check_checksums, damaged
-from sepnet.export.contract import CONTRACT_FILE, check_contract, read_contract
+from sepnet.export.contract import CONTRACT_FILE, read_contract
 from sepnet.export.signatures import SERVING_DEFAULT
 from sepnet.export.write import newest_version, plain_path
 
@@ -39,7 +39,7 @@ class SavedModel:
         import tensorflow as tf
 
         self.path = newest_version(pathlib.Path(path))
-        self.contract: dict[str, Any] = check_contract(read_contract(self.path), str(self.path / CONTRACT_FILE))
+        self.contract: dict[str, Any] = read_contract(self.path)
         check_checksums(self.path)
         try:
             with plain_path(self.path) as path:
@@ -96,7 +96,7 @@ def read_models(paths: Sequence[pathlib.Path]) -> tuple[dict[str, pathlib.Path],
     names = [path.resolve().name for path in paths]
     short = len(set(names)) == len(paths)
     models = {name if short else str(path): newest_version(path) for name, path in zip(names, paths, strict=True)}
-    contracts = [check_contract(read_contract(version), str(version / CONTRACT_FILE)) for version in models.values()]
+    contracts = [read_contract(version) for version in models.values()]
     parts = [parts_of(contract, version) for contract, version in zip(contracts, models.values(), strict=True)]
     if any(other != parts[0] for other in parts):
         listed = " and ".join(", ".join(names) for names in parts)

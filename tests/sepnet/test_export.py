@@ -130,6 +130,7 @@ def test_an_export_that_fails_leaves_nothing(networks, tmp_path, monkeypatch):
         ("{", "is damaged"),
         ("[]", "is damaged"),
         ('{"format": 99}', "has format 99; this sepnet reads 1"),
+        ('{"format": 1}', "sepnet.json is damaged: sample_rate is None; expected a whole number"),
     ],
 )
 def test_contracts_that_cannot_be_read_are_refused(tmp_path, text, message):
