@@ -8,7 +8,7 @@ from pipelines.errors import UserError
 from sepnet.comparison.stretch import Stretch, stretch_of
 from sepnet.config.run_folder import Run
 from sepnet.config.songs import config_tracks, data_root, read_song
-from sepnet.models.keras_settings import load_keras, precision
+from sepnet.models.keras_settings import precision
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,6 @@ def example_of_run(run: Run, seconds: float) -> Example:
 
 
 def _separate(run: Run, sample_rate: int, mixture: np.ndarray) -> dict[str, np.ndarray]:
-    load_keras()
     import keras
 
     config = run.config

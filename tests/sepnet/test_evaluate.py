@@ -321,6 +321,17 @@ def test_mistakes_get_one_line(evaluate, model, songs, tmp_path, monkeypatch):
         evaluate()
 
 
+def test_a_back_end_that_cannot_be_had_is_one_line(run, model, songs, tmp_path):
+    song = songs / "test" / "song 0"
+    for command, *flags in (
+        ("sepnet.evaluate", "--data", songs, "--quick", "--workers", "1", "-o", tmp_path / "out"),
+        ("sepnet.compare", "--song", song, "-o", tmp_path / "picture.png"),
+    ):
+        outcome = run(command, model, *flags, KERAS_BACKEND="torch")
+        assert (outcome.status, outcome.stderr.count("\n")) == (2, 1)
+        assert outcome.stderr.startswith("error: the back end of Keras")
+
+
 def is_any_left(group: int) -> bool:
     try:
         os.killpg(group, 0)
