@@ -19,6 +19,7 @@ from sepnet.evaluation.speech import speech_sources
 from sepnet.evaluation.tables import print_comparison, print_museval, print_speech, print_whole_songs
 from sepnet.export.saved_model import read_models
 from sepnet.measures.provenance import content_hash
+from sepnet.models.keras_settings import load_keras
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -46,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_writable(output)
     hashes = {name: _model_hash(version) for name, version in models.items()}
     jobs = [Job(track, parts, models, hashes, output, arguments.quick, speech) for track in tracks]
+    # TensorFlow takes seconds to load: only after everything that can be refused without it.
+    load_keras()
     figures = evaluate(jobs, arguments.workers)
     _print_figures(figures, list(parts), f"{len(tracks)} {arguments.split} songs of {root}, whole", output)
     if arguments.compare:
@@ -91,7 +94,9 @@ def _parser() -> argparse.ArgumentParser:
         "-o", "--output", type=user_path, help="folder for the figures [evaluations/NAME OF THE DATA-SPLIT]"
     )
     parser.add_argument(
-        "--quick", action="store_true", help="leave out museval, which takes most of the time, PESQ and STOI"
+        "--quick",
+        action="store_true",
+        help="leave out museval and the ideal ratio mask, which take most of the time, PESQ, STOI",
     )
     parser.add_argument(
         "--speech", metavar="NAMES", help="sources that get PESQ and STOI, with commas [speech; none with --quick]"

@@ -16,11 +16,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command.
 
     Raises:
-        UserError: the run has not finished.
+        UserError: the run has not finished, or is damaged.
     """
     arguments = _parser().parse_args(argv)
     load_keras()
-    folder = arguments.to or pathlib.Path("saved_models") / arguments.run.name
+    folder = arguments.to or pathlib.Path("saved_models") / arguments.run.resolve().name
     record = json.load(sys.stdin) if arguments.record_from_stdin else None
     print(export_run(Run(arguments.run), folder, record))
 

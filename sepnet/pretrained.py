@@ -11,9 +11,11 @@ from pipelines.errors import CommandParser, UserError, run_command, user_path
 from pipelines.files import check_writable
 from sepnet.config.flags import add_saved_models
 from sepnet.export.write import versions
+from sepnet.importers import IMPORTERS
 from sepnet.importers.archives import unpacked
 from sepnet.importers.catalog import read_catalog
 from sepnet.importers.fetch import fetch
+from sepnet.importers.tensors import Imported
 from sepnet.measures.memory import counted_device
 from sepnet.models.keras_settings import load_keras, precision
 from sepnet.options.registry import load
@@ -34,46 +36,47 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.name not in catalog:
         raise UserError(f"no pretrained model {arguments.name}; there are {', '.join(catalog)}")
     entry = catalog[arguments.name]
+    if arguments.weights is None and entry["url"] is None:
+        raise UserError(f"no weights of {arguments.name} are published; give --weights those of your own training")
     folder = arguments.saved_models / arguments.name
     check_writable(folder)
-    weights = arguments.weights or _fetched(arguments.name, entry)
+    # TensorFlow takes seconds to load, and a download minutes.
+    load_keras()
+    import keras
+
+    if keras.config.backend() != "tensorflow":
+        raise UserError(f"models are exported by TensorFlow; leave out KERAS_BACKEND={keras.config.backend()}")
+    print(f"reference:   {entry['reference']}")
+    print(f"licence:     {entry['licence'] or 'that of whoever trained them'}")
+    weights = arguments.weights or _fetched(entry)
     try:
-        version = _export(weights, folder, arguments.name, entry)
+        imported = _read(weights, entry)
     except UserError:
         # Where no SHA-256 tells, this does that the address gives something else: the next call is to fetch it again.
         if not arguments.weights and entry["sha256"] is None:
             weights.unlink()
         raise
-    print(f"SavedModel:  {version}")
+    print(f"SavedModel:  {_export(imported, folder, arguments.name, entry)}")
     print(f"next:        python -m sepnet.separate SONG --model {folder}")
 
 
-def _export(weights: pathlib.Path, folder: pathlib.Path, name: str, entry: Mapping[str, Any]) -> pathlib.Path:
-    print(f"reference:   {entry['reference']}")
-    print(f"licence:     {entry['licence'] or 'that of whoever trained them'}")
-    with unpacked(weights, entry["files"]) as place:
-        # TensorFlow takes seconds to load: only after everything that can be refused without it.
-        load_keras()
-        import keras
-
-        if keras.config.backend() != "tensorflow":
-            raise UserError(f"models are exported by TensorFlow; leave out KERAS_BACKEND={keras.config.backend()}")
-        from sepnet.importers import IMPORTERS
-        from sepnet.importers.export import export_imported
-        from sepnet.planning.costs import count_separation
-        from sepnet.planning.step_memory import block_samples
-
-        with precision("float32"):
-            imported = load(IMPORTERS, entry["format"], "format")(place, entry["options"])
-        block = block_samples(imported.network, imported.sample_rate, imported.block_samples)
-        costs = count_separation(imported.network, imported.sample_rate, block, counted_device())
-        return export_imported(imported, folder, name, entry, costs)
+def _read(weights: pathlib.Path, entry: Mapping[str, Any]) -> Imported:
+    with unpacked(weights, entry["files"]) as place, precision("float32"):
+        return load(IMPORTERS, entry["format"], "format")(place, entry["options"])
 
 
-def _fetched(name: str, entry: Mapping[str, Any]) -> pathlib.Path:
+def _export(imported: Imported, folder: pathlib.Path, name: str, entry: Mapping[str, Any]) -> pathlib.Path:
+    from sepnet.importers.export import export_imported
+    from sepnet.planning.costs import count_separation
+    from sepnet.planning.step_memory import block_samples
+
+    block = block_samples(imported.network, imported.sample_rate, imported.block_samples)
+    costs = count_separation(imported.network, imported.sample_rate, block, counted_device())
+    return export_imported(imported, folder, name, entry, costs)
+
+
+def _fetched(entry: Mapping[str, Any]) -> pathlib.Path:
     """The published file in the cache, fetched unless it is there."""
-    if entry["url"] is None:
-        raise UserError(f"no weights of {name} are published; give --weights those of your own training")
     path = cache_path() / "pretrained" / pathlib.PurePosixPath(entry["url"].partition("?")[0]).name
     fetch(entry["url"], path, entry["sha256"])
     return path

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from pipelines.audio.reading import is_pipe, open_audio, probe, say
-from pipelines.errors import CommandParser, UserError, one_line, run_command, unforeseen
+from pipelines.errors import CommandParser, UserError, one_line, run_command, unforeseen, user_path
 from pipelines.files import check_writable, replace_all, working_folder
 from pipelines.progress import progress_bar
 from sepnet.export.write import newest_model
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _arguments(sys.argv[1:] if argv is None else argv)
     streamed = arguments.songs == [STANDARD_STREAM] if arguments.output is None else arguments.output == STANDARD_STREAM
-    output = None if streamed else pathlib.Path(arguments.output or "stems")
+    output = None if streamed else arguments.output or pathlib.Path("stems")
     songs = named_songs(arguments.songs, output)
     if STANDARD_STREAM in arguments.songs and sys.stdin is None:
         raise UserError("the standard input is closed; pipe a song into it, or name a file")
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _separator(arguments: argparse.Namespace) -> Separator:
     if arguments.server is not None:
-        return Separator(RemoteModel(arguments.server, arguments.model, arguments.token))
+        return Separator(RemoteModel(arguments.server, arguments.model and str(arguments.model), arguments.token))
     if arguments.token is not None:
         raise UserError("--token is for a server; name that by --server")
     return Separator(newest_model(pathlib.Path("saved_models")) if arguments.model is None else arguments.model)
@@ -100,7 +100,7 @@ def separate_songs(
     """Separates songs one after the other, with a progress bar, and prints the files that were written.
 
     Each stem is as long as its song, at its rate and with its channels. Where one would exceed full scale, all stems of
-    the song are made softer by one common gain.
+    the song are made softer by one common gain, but in WAV files of floats, which a song of floats gives.
 
     What is in the output folder is replaced when a whole song is done.
 
@@ -243,16 +243,27 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     return arguments
 
 
+def _output(text: str) -> pathlib.Path | str:
+    """The type of the output: the standard stream as it is, a folder called like that is ./-."""
+    return text if text == STANDARD_STREAM else user_path(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(prog="python -m sepnet.separate", description=__doc__.partition(": ")[2], allow_abbrev=False)
     parser.add_argument(
         "songs", nargs="*", metavar="IN", help="file that libsndfile or PyAV reads, folder, or - for the standard input"
     )
-    parser.add_argument("--model", help="saved_models/NAME, or a server's model [the one exported last; the only one]")
+    parser.add_argument(
+        "--model", type=user_path, help="saved_models/NAME, or a server's model [the one exported last; the only one]"
+    )
     parser.add_argument("--server", metavar="URL", help="let a server's model do it, sepnet's or TensorFlow Serving")
     parser.add_argument("--token", help="that the server asks for (default: what the variable SEPNET_TOKEN says)")
     parser.add_argument(
-        "-o", "--output", metavar="OUT", help="folder for the stems, or - for the standard output [stems; - with IN -]"
+        "-o",
+        "--output",
+        type=_output,
+        metavar="OUT",
+        help="folder for the stems, or - for the standard output [stems; - with IN -]",
     )
     parser.add_argument("--stems", metavar="NAMES", help="which of the model's, as vocals,drums (default: all)")
     parser.add_argument("--karaoke", action="store_true", help="write all but the vocals as one file, karaoke")

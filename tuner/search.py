@@ -15,6 +15,7 @@ from sepnet.config.depths import parse_depths
 from sepnet.config.flags import add_flags, add_saved_models, config_from_flags
 from sepnet.measures.memory import available_bytes, counted_device, parse_memory
 from sepnet.models import FAMILIES, family_class
+from sepnet.models.keras_settings import load_keras
 from tuner.reporting.analysis import COSTS, DEFAULT_COST
 from tuner.searching import workers
 from tuner.searching.records import FAILED, SETTINGS, read_search, read_settings, write_json
@@ -77,6 +78,7 @@ def _make_tuner(
     arguments: argparse.Namespace, bases: Mapping[str, Config], space: Space, sample_rate: int, memory_bytes: int | None
 ):
     """The KerasTuner tuner of a search, which goes on where the search has stopped."""
+    load_keras()
     from tuner.searching.depth_tuner import DepthTuner
     from tuner.searching.oracles import make_oracle
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipelines.errors import UserError
-from sepnet.export.contract import check_contract, read_contract
+from sepnet.export.contract import read_contract
 from sepnet.export.saved_model import parts_of
 from sepnet.export.write import newest_version
 
@@ -45,6 +45,17 @@ class Members:
     num_channels: int
     parts: dict[str, tuple[str, ...]]
 
+    @property
+    def parts_of_songs(self) -> dict[str, tuple[str, ...]]:
+        """The stems of all that the models give, wanted or not, which add up to a song: as sources of one stem each.
+
+        The first source is the first model's own, for mixtures of recordings have a ratio of it to the others.
+        """
+        first, *_ = self.models[0].parts.values()
+        stems = (stem for model in self.models for part in model.parts.values() for stem in part)
+        others = [(stem,) for stem in dict.fromkeys(stems) if stem not in first]
+        return {"+".join(part): part for part in (first, *others)}
+
 
 def read_members(paths: Sequence[pathlib.Path], sources: Sequence[str] | None = None) -> Members:
     """Reads the contracts of models, without loading them.
@@ -61,10 +72,11 @@ def read_members(paths: Sequence[pathlib.Path], sources: Sequence[str] | None = 
         raise UserError(f"one model, {paths[0]}; a combination needs two or more")
     models = tuple(_read_member(path) for path in paths)
     for key, words in (("sample_rate", "Hz"), ("num_channels", "channels")):
-        values = {str(model): model.contract[key] for model in models}
-        most = max(values.values())
-        if any(most % value if key == "num_channels" else most != value for value in values.values()):
-            listed = ", ".join(f"{name} {value} {words}" for name, value in values.items())
+        # Models may have one name: it is that of a folder.
+        values = [model.contract[key] for model in models]
+        most = max(values)
+        if any(most % value if key == "num_channels" else most != value for value in values):
+            listed = ", ".join(f"{model} {value} {words}" for model, value in zip(models, values, strict=True))
             raise UserError(f"the models take different audio ({listed}); combine those that take the same")
     parts: dict[str, tuple[str, ...]] = {}
     for model in models:
@@ -83,5 +95,5 @@ def read_members(paths: Sequence[pathlib.Path], sources: Sequence[str] | None = 
 
 def _read_member(path: pathlib.Path) -> Member:
     version = newest_version(path)
-    contract = check_contract(read_contract(version), str(version))
+    contract = read_contract(version)
     return Member(version, contract, parts_of(contract, version))

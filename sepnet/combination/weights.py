@@ -126,7 +126,7 @@ def fit_weights(members: Members, tracks: Sequence[Track]) -> dict[str, Fit]:
 
     Args:
         members: of `read_members`.
-        tracks: two songs or more that hold the stems of all sources.
+        tracks: two songs or more that hold the stems of all that the members give, wanted or not.
 
     Raises:
         UserError: there is one song, or none, or silence is the best estimate of a source.

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from sepnet.measures.baselines import BASELINES
+from sepnet.models.keras_settings import load_keras
 
 HOP_SECONDS = 0.5
 
@@ -88,6 +89,8 @@ def loudest_stretch(sources: np.ndarray, num_samples: int, hop_samples: int) -> 
     Returns:
         Its first sample.
     """
+    # Before anything else here imports Keras.
+    load_keras()
     from sepnet.measures.metrics import SILENCE_POWER
 
     energies = np.cumsum(np.mean(sources.astype(np.float64) ** 2, axis=2), axis=1)

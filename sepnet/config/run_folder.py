@@ -134,6 +134,20 @@ class Run:
         except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
             raise UserError(f"cannot read {self.spent_file} ({one_line(error)}); train the run anew") from error
 
+    def load_weights(self, model) -> None:
+        """Loads `best_weights` into a Keras model of the run's network.
+
+        Raises:
+            UserError: they are gone or damaged, or of another network.
+        """
+        try:
+            model.load_weights(self.best_weights)
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(
+                f"{self.best_weights} is gone, damaged or of another version of sepnet ({one_line(error)[:120]}); put "
+                "it back, or train the run anew"
+            ) from error
+
     def write_config(self, config: Config) -> None:
         """Begins a run: writes `config_file`, whole or not at all, and makes the folders."""
         self.best_weights.parent.mkdir(parents=True, exist_ok=True)

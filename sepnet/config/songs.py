@@ -74,7 +74,7 @@ def read_song(
     """The mixture and the sources of a song, each float32 `[num_samples, num_channels]`, full scale ±1.
 
     Args:
-        track: a song that holds every stem.
+        track: a song that holds every stem; where it has no mixture, that is the sum of all its stems.
         parts: the stems whose sum each source is.
         num_channels: 1 or 2, as training reads songs; None takes as many as the song has.
     """
@@ -85,4 +85,4 @@ def read_song(
         stem: match_channels(np.concatenate(list(read_blocks(path))), wanted) for stem, path in track.files.items()
     }
     sources = {name: sum(stems[stem] for stem in group) for name, group in parts.items()}
-    return stems.get(MIXTURE, sum(sources.values())), sources
+    return stems[MIXTURE] if MIXTURE in stems else sum(stems.values()), sources

@@ -126,11 +126,14 @@ def _stored(job: Job, method: str, depends_on: Mapping[str, Any]) -> dict[str, A
         kept = figures["depends_on"]
         if {name: kept.get(name) for name in depends_on} != depends_on:
             return None
+        # What was measured besides is left out, so that the figures do not depend on what was there before.
         has_frames = figures["has_frames"] and not job.quick
         return {
             **figures,
+            "depends_on": depends_on,
             "speech": figures["speech"] if job.speech else {},
             "frames": _read_frames(job.museval_file(method)) if has_frames else {},
+            "left_out": {} if job.quick else figures["left_out"],
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         # Not there yet, or damaged: it is measured anew.
@@ -151,6 +154,9 @@ def _measure(
         }
     if frames:
         _write(job.museval_file(method), bss_eval.track_json(job.track.name, frames))
+    else:
+        # museval would find that of the song as it was before.
+        job.museval_file(method).unlink(missing_ok=True)
     figures |= {"has_frames": bool(frames), "left_out": left_out, "speech": speech}
     _write(job.figures_file(method), json.dumps(figures, indent=2))
     return {**figures, "frames": _read_frames(job.museval_file(method)) if frames else {}}

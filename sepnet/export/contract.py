@@ -71,7 +71,7 @@ def read_contract(version: pathlib.Path) -> dict[str, Any]:
         raise UserError(f"{path} is damaged ({error}); export the model again") from error
     if contract.get("format") != CONTRACT_FORMAT:
         raise UserError(f"{path} has format {contract.get('format')}; this sepnet reads {CONTRACT_FORMAT}")
-    return contract
+    return check_contract(contract, str(path))
 
 
 def check_contract(contract: Any, where: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 from pipelines.errors import UserError, one_line
 from sepnet.config.config import Config
 from sepnet.export.checksums import check_checksums, damaged
-from sepnet.export.contract import CONTRACT_FILE, check_contract, read_contract
+from sepnet.export.contract import CONTRACT_FILE, read_contract
 from sepnet.export.signatures import SERVING_DEFAULT
 from sepnet.export.write import newest_version, plain_path
 
@@ -39,7 +39,7 @@ class SavedModel:
         import tensorflow as tf
 
         self.path = newest_version(pathlib.Path(path))
-        self.contract: dict[str, Any] = check_contract(read_contract(self.path), str(self.path / CONTRACT_FILE))
+        self.contract: dict[str, Any] = read_contract(self.path)
         check_checksums(self.path)
         try:
             with plain_path(self.path) as path:
@@ -69,12 +69,18 @@ class SavedModel:
 
         Returns:
             For each source an array of the same shape, read-only.
+
+        Raises:
+            MemoryError: there is not enough memory for the batch.
         """
         import tensorflow as tf
 
-        outputs = self._signature(mixture=tf.constant(mixture, tf.float32))
-        # `numpy()` would copy; these arrays are read-only.
-        return {source: np.asarray(outputs[source]) for source in self.contract["sources"]}
+        try:
+            outputs = self._signature(mixture=tf.constant(mixture, tf.float32))
+            # `numpy()` would copy; these arrays are read-only.
+            return {source: np.asarray(outputs[source]) for source in self.contract["sources"]}
+        except tf.errors.ResourceExhaustedError as error:
+            raise MemoryError(f"TensorFlow has no room for a batch of {list(mixture.shape)}") from error
 
 
 def read_models(paths: Sequence[pathlib.Path]) -> tuple[dict[str, pathlib.Path], dict[str, tuple[str, ...]], int]:
@@ -88,7 +94,7 @@ def read_models(paths: Sequence[pathlib.Path]) -> tuple[dict[str, pathlib.Path],
         UserError: there is no SavedModel, it is not one of this project's, or the models have different sources.
     """
     models = {name: newest_version(path) for name, path in zip(short_names(paths), paths, strict=True)}
-    contracts = [check_contract(read_contract(version), str(version / CONTRACT_FILE)) for version in models.values()]
+    contracts = [read_contract(version) for version in models.values()]
     parts = [parts_of(contract, version) for contract, version in zip(contracts, models.values(), strict=True)]
     if any(other != parts[0] for other in parts):
         listed = " and ".join(", ".join(names) for names in parts)

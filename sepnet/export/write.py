@@ -53,13 +53,15 @@ def export_run(run: Run, folder: pathlib.Path, record: Mapping[str, Any] | None 
             check=False,
         )
         if answer.returncode:
-            raise UserError(f"the export through TensorFlow failed: {answer.stderr.strip().splitlines()[-1]}")
+            # A process that was killed says nothing.
+            told = answer.stderr.strip().splitlines() or [f"its process ended with status {answer.returncode}"]
+            raise UserError(f"the export through TensorFlow failed: {told[-1]}")
         return newest_version(folder)
 
     config, summary = run.config, run.summary
     with precision("float32"):
         network = config.build(summary["sample_rate"])
-    network.model.load_weights(run.best_weights)
+    run.load_weights(network.model)
     details = summary if record is None else {**summary, "record": record}
     contract = make_contract(
         name=folder.name,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.errors import UserError
+from sepnet.importers.archives import only_file
 from sepnet.importers.mdx_net import CHANNEL_ORDER, NUM_CHANNELS, SAMPLE_RATE, keras_kernel
 from sepnet.importers.tensors import Imported, Tensors
 from sepnet.importers.torch_files import read_torch
@@ -58,10 +59,7 @@ def load(folder: pathlib.Path, options: Mapping[str, Any]) -> Imported:
     """
     from sepnet.models.network import Branch, finish
 
-    files = sorted(folder.glob("*.ckpt"))
-    if len(files) != 1:
-        raise UserError(f"{folder} must hold one file .ckpt; it holds {len(files)}")
-    [path] = files
+    path = only_file(folder, ".ckpt")
     state = read_torch(path)
     if isinstance(state, Mapping):
         state = next((state[key] for key in ("state_dict", "state", "model_state_dict") if key in state), state)

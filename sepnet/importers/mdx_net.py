@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.errors import UserError
+from sepnet.importers.archives import only_file
 from sepnet.importers.mdx_checkpoint import read_checkpoint
 from sepnet.importers.mdx_onnx import MdxWeights, Weighted, read_onnx
 from sepnet.importers.tensors import Imported, assign
@@ -39,12 +40,10 @@ def load(folder: pathlib.Path, options: Mapping[str, Any]) -> Imported:
     from sepnet.models.network import Branch, finish
 
     readers = {".onnx": read_onnx, ".ckpt": read_checkpoint}
-    files = [path for path in sorted(folder.iterdir()) if path.suffix in readers]
-    if len(files) != 1:
-        raise UserError(f"{folder} must hold one file {' or '.join(readers)}; it holds {len(files)}")
-    weights = readers[files[0].suffix](files[0])
+    path = only_file(folder, *readers)
+    weights = readers[path.suffix](path)
     if weights.n_fft not in (None, options["n_fft"]):
-        raise UserError(f"{files[0]} has windows of {weights.n_fft} samples; here {options['n_fft']} are expected")
+        raise UserError(f"{path} has windows of {weights.n_fft} samples; here {options['n_fft']} are expected")
     parts = {source: tuple(stems) for source, stems in options["sources"].items()}
     branch = Branch(
         lambda mixture: _estimates(mixture, weights, options),
@@ -52,7 +51,7 @@ def load(folder: pathlib.Path, options: Mapping[str, Any]) -> Imported:
         takes_any_length=True,
     )
     network = finish([branch], sources=list(parts), num_channels=NUM_CHANNELS, name="mdx_net")
-    _fill(network.model, weights, files[0])
+    _fill(network.model, weights, path)
     return Imported(network, parts, SAMPLE_RATE, NUM_CHANNELS)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipelines.errors import UserError, one_line
+from sepnet.importers.archives import only_file
 
 if TYPE_CHECKING:
     from sepnet.models.network import Network
@@ -132,11 +133,7 @@ def read_checkpoint(folder: pathlib.Path, ignored: Sequence[str]) -> Tensors:
     """
     import tensorflow as tf
 
-    found = sorted(folder.glob("*.index"))
-    if len(found) != 1:
-        names = ", ".join(path.name for path in found) or "none"
-        raise UserError(f"{folder} must hold one checkpoint, a file *.index and its data; it holds {names}")
-    prefix = found[0].with_suffix("")
+    prefix = only_file(folder, ".index").with_suffix("")
 
     def guarded(read: Callable, *arguments):
         try:

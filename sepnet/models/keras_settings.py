@@ -12,7 +12,8 @@ BACKENDS = ("tensorflow", "jax")
 def load_keras() -> None:
     """Imports Keras with the axes and the precision that the networks are written for; the back end stays the user's.
 
-    Every command that builds a network calls it before anything else imports Keras, and `sepnet.models` for Python.
+    Commands call it before anything else imports Keras, as networks, figures (`sepnet.measures.metrics`) and KerasTuner
+    do. In Python, whoever builds a network does so.
 
     Raises:
         UserError: the back end that is asked for is none of the project's, or is not installed, or the settings file

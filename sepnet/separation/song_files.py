@@ -19,7 +19,8 @@ class SongFile:
 
     Attributes:
         path: the file; None for the standard input.
-        name: its name without suffix, with the folders that lie between it and the folder that the user named.
+        name: its name, without suffix if no other song has that name, with the folders that lie between it and the
+            folder that the user named.
     """
 
     path: pathlib.Path | None
@@ -52,12 +53,13 @@ def named_songs(names: Sequence[str], output: pathlib.Path | None = None) -> lis
             found = sorted(files_below(path, SUFFIXES, output))
             if not found:
                 raise UserError(f"{path} holds no audio; expected files like song.mp3, song.flac or song.wav")
-            songs += [SongFile(file, without_suffix(file.relative_to(path))) for file in found]
+            songs += [SongFile(file, file.relative_to(path).as_posix()) for file in found]
         else:
-            songs.append(SongFile(path, without_suffix(pathlib.Path(path.name))))
-    counts = collections.Counter(song.name for song in songs)
+            songs.append(SongFile(path, path.name))
+    short = [without_suffix(pathlib.PurePath(song.name)) for song in songs]
+    counts = collections.Counter(short)
     # Songs that differ in their suffix alone keep it.
     return [
-        dataclasses.replace(song, name=song.name + song.path.suffix) if song.path and counts[song.name] > 1 else song
-        for song in songs
+        song if counts[name] > 1 else dataclasses.replace(song, name=name)
+        for song, name in zip(songs, short, strict=True)
     ]

@@ -16,7 +16,9 @@ from pipelines.songs.layouts import MIXTURE, STEM_STREAMS, STEM_SUFFIX
 from sepnet.separation.sample_streams import resample
 
 BLOCK_SAMPLES = 1 << 18
-WAV_LIMIT_BYTES = 1 << 32
+# What a WAV's header can tell of, less more than it takes itself.
+WAV_LIMIT_BYTES = (1 << 32) - (1 << 10)
+BYTES_OF_VALUE = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 FLOAT_ENCODINGS = ("FLOAT", "DOUBLE")
 OPUS_RATES = (8000, 12_000, 16_000, 24_000, 48_000)
 STEM_MP4 = STEM_SUFFIX.removeprefix(".")
@@ -110,10 +112,10 @@ class StemFiles:
         written = []
         for name in self._names:
             path = self._paths[name].with_suffix(f".{format_name}")
-            num_bytes = self._files[name].seek(0, 2)
+            num_values = self._files[name].seek(0, 2) // BYTES_OF_VALUE["FLOAT"]
             blocks = self._blocks(name, gain)
             with path.open("w+b") as file:
-                _write_sound(file, self._info, FORMATS[format_name].container, encoding, num_bytes, blocks)
+                _write_sound(file, self._info, FORMATS[format_name].container, encoding, num_values, blocks)
             # Only one stem lies there twice.
             self._files[name].truncate(0)
             written.append(path)
@@ -209,13 +211,13 @@ def encode_clip(samples: np.ndarray, sample_rate: int, format_name: str) -> tupl
 
 
 def _write_sound(
-    file: BinaryIO, info: AudioInfo, container: str, encoding: str, num_bytes: int, blocks: Iterable[np.ndarray]
+    file: BinaryIO, info: AudioInfo, container: str, encoding: str, num_values: int, blocks: Iterable[np.ndarray]
 ) -> None:
     rate = info.sample_rate
     if encoding == "OPUS" and rate not in OPUS_RATES:
         rate = OPUS_RATES[-1]
         blocks = resample(blocks, info.sample_rate, rate, info.num_channels)
-    if container == "WAV" and num_bytes >= WAV_LIMIT_BYTES:
+    if container == "WAV" and num_values * BYTES_OF_VALUE[encoding] > WAV_LIMIT_BYTES:
         # A WAV without the limit of 4 GB.
         container = "RF64"
     order = VORBIS_ORDER.get(info.num_channels) if encoding == "OPUS" else None

@@ -37,7 +37,7 @@ def measure_run(run: Run, config: Config, validation: tf.data.Dataset, sample_ra
     with precision(config.training.precision):
         network = config.build(sample_rate)
         trainer = Trainer(network, list(parts), num_parts=[len(stems) for stems in parts.values()])
-    network.model.load_weights(run.best_weights)
+    run.load_weights(network.model)
     trainer.compile(jit_compile=config.training.xla)
     batches = iter(validation)
     first = next(batches)

@@ -141,8 +141,13 @@ def songs(tmp_path, write_song):
     return tmp_path / "songs"
 
 
-def test_fitted_weights_are_those_of_least_squares(models, combine, songs, capsys):
-    version = combine("waves", "spectra", flags=["--fit", str(songs)])
+@pytest.mark.parametrize("named", [SOURCES, ("vocals",)])
+def test_fitted_weights_are_those_of_least_squares(models, combine, songs, capsys, named):
+    if named != SOURCES:
+        # What the models hear is the whole song all the same.
+        for mixture in songs.rglob("mixture.wav"):
+            mixture.unlink()
+    version = combine("waves", "spectra", flags=["--fit", str(songs), "--sources", ",".join(named)])
     printed = capsys.readouterr().out
     assert "gain, dB (95%)" in printed
     estimates = {source: [] for source in SOURCES}
@@ -155,11 +160,13 @@ def test_fitted_weights_are_those_of_least_squares(models, combine, songs, capsy
             estimates[source].append(np.stack([each[source].ravel() for each in stems], axis=1))
             wanted[source].append(sources[source].ravel())
     contract = read_contract(version)
-    for source in SOURCES:
+    assert tuple(contract["sources"]) == named
+    for source in named:
         rows, target = np.concatenate(estimates[source]), np.concatenate(wanted[source])
         expected = lsq_linear(rows.astype(np.float64), target, (0, np.inf), tol=1e-12).x
-        found = [member["weights"][source] for member in contract["members"]]
-        np.testing.assert_allclose(found, [value for value in expected if len(found) == 2 or value], atol=1e-4)
+        # A member of no weight is none.
+        found = {member["name"]: member["weights"][source] for member in contract["members"]}
+        np.testing.assert_allclose([found.get(name, 0) for name in ("waves", "spectra")], expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -176,11 +183,16 @@ def test_fitted_weights_are_those_of_least_squares(models, combine, songs, capsy
         (["waves", "mono"], ["--weights", "1,0"], "leave choir to models that do not have it"),
         (["waves", "spectra"], ["--weights", "1,1", "--fit", "songs"], "leave out one of them"),
         (["waves", "other_rate"], [], "take different audio"),
+        (["waves", "elsewhere/waves"], [], r"take different audio \(waves 8000 Hz, waves 44100 Hz\)"),
         (["waves", "other_parts"], [], "combine models whose sources of one name are the same"),
     ],
 )
 def test_what_cannot_be_combined_is_refused(models, combine, tmp_path, names, flags, message):
-    for name, change in (("other_rate", {"sample_rate": 44_100}), ("other_parts", {"parts": {"bass": ["kazoo"]}})):
+    for name, change in (
+        ("other_rate", {"sample_rate": 44_100}),
+        ("elsewhere/waves", {"sample_rate": 44_100}),
+        ("other_parts", {"parts": {"bass": ["kazoo"]}}),
+    ):
         if name in names and not (models / name).exists():
             shutil.copytree(models / "waves", models / name)
             path = models / name / "1" / "assets.extra" / "sepnet.json"

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 import subprocess
 import sys
 
@@ -11,9 +12,13 @@ import pytest
 import tensorflow as tf
 
 from pipelines.errors import UserError
+from sepnet.config.config import Config
+from sepnet.config.data import Data
+from sepnet.config.run_folder import Run
 from sepnet.export.contract import CONTRACT_FILE, read_contract
-from sepnet.export.write import export_model, newest_model, newest_version, versions
-from tests.sepnet.helpers import SAMPLE_RATE, SOURCES, contract_of, noise, stacked
+from sepnet.export.write import export_model, export_run, newest_model, newest_version, versions
+from sepnet.export_run import main as export
+from tests.sepnet.helpers import SAMPLE_RATE, SOURCES, contract_of, noise, small_section, stacked
 
 # One odd, and one shorter than the grid (64 samples of the 2-D network, 4 of the 1-D one).
 LENGTHS = (4096, 2001, 3)
@@ -125,6 +130,7 @@ def test_an_export_that_fails_leaves_nothing(networks, tmp_path, monkeypatch):
         ("{", "is damaged"),
         ("[]", "is damaged"),
         ('{"format": 99}', "has format 99; this sepnet reads 1"),
+        ('{"format": 1}', "sepnet.json is damaged: sample_rate is None; expected a whole number"),
     ],
 )
 def test_contracts_that_cannot_be_read_are_refused(tmp_path, text, message):
@@ -134,6 +140,44 @@ def test_contracts_that_cannot_be_read_are_refused(tmp_path, text, message):
         path.write_text(text)
     with pytest.raises(UserError, match=message):
         read_contract(tmp_path)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run that has finished, of one small network, as training leaves it."""
+    run = Run(tmp_path / "runs" / "tiny")
+    config = Config(Data(sources=SOURCES), small_section("unet_1d"))
+    run.write_config(config)
+    config.build(SAMPLE_RATE).model.save_weights(run.best_weights)
+    figures = {"metrics": {"val_mse": 0.5, "val_si_sdr": 1.0}, "baselines": {}}
+    costs = {"costs": {"parameters": 1, "training_seconds": 1.0}}
+    audio = {"sources": list(SOURCES), "sample_rate": SAMPLE_RATE, "num_channels": 2}
+    run.write_summary({**figures, **costs, **audio})
+    return run
+
+
+def test_a_run_is_exported_from_inside_of_its_folder(run, monkeypatch):
+    monkeypatch.chdir(run.folder)
+    export(["."])
+    assert read_contract(run.folder / "saved_models" / "tiny" / "1")["name"] == "tiny"
+
+
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_runs_without_whole_weights_are_refused(run, tmp_path, share):
+    content = run.best_weights.read_bytes()
+    run.best_weights.unlink()
+    if share:
+        run.best_weights.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(UserError, match=r"best\.weights\.h5 is gone, damaged or of another version .*put it back"):
+        export([str(run), "--to", str(tmp_path / "model")])
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_process_that_was_killed_without_a_word_is_told_of(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    with pytest.raises(UserError, match="the export through TensorFlow failed: its process ended with status 1"):
+        export_run(run, tmp_path / "model")
 
 
 def test_export_keeps_the_weights_of_normalisation(tmp_path):

@@ -11,6 +11,7 @@ import soundfile
 
 from pipelines.errors import UserError
 from sepnet.separate import main as separate
+from sepnet.separation.song_files import named_songs
 from tests.sepnet.helpers import tone
 
 LENGTH = 2000
@@ -240,6 +241,13 @@ def test_what_systems_leave_in_folders_is_no_song(place):
         run("in/only")
     with pytest.raises(UserError, match="._t.wav"):
         run("in/only/._t.wav")
+
+
+def test_songs_that_differ_in_their_suffix_alone_keep_all_of_it(tmp_path):
+    for name in ("a.mp4", "a.stem.mp4", "b.stem.mp4"):
+        (tmp_path / name).touch()
+    assert [song.name for song in named_songs([str(tmp_path)])] == ["a.mp4", "a.stem.mp4", "b"]
+    assert [song.name for song in named_songs([str(tmp_path / "b.stem.mp4"), "-"])] == ["b", "stdin"]
 
 
 def test_linked_folders_are_walked_once(place):

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import soundfile
+import tensorflow as tf
 
 from pipelines.errors import UserError
 from sepnet.separate import main as separate
@@ -105,6 +106,14 @@ def test_karaoke_of_vocals_alone_is_nothing(song, gain_model):
         separate([str(song), "--model", str(model), "--karaoke"])
 
 
+def test_the_home_folder_is_found_where_the_shell_leaves_it(song, identity, monkeypatch):
+    monkeypatch.setenv("HOME", str(song.parent))
+    song.with_name("model").symlink_to(identity)
+    separate(["t.wav", "--stems", "vocals", "--model=~/model", "--output=~/stems"])
+    separate(["t.wav", "--stems", "vocals", "--model=~/model", "-o", "./-"])
+    assert {"stems/vocals.wav", "-/vocals.wav"} <= set(names(song.parent))
+
+
 def test_all_behind_two_dashes_are_songs(song, identity):
     for name in ("-dash.wav", "--", "--model"):
         song.with_name(name).write_bytes(song.read_bytes())
@@ -191,6 +200,15 @@ def test_whatever_happens_to_one_song_the_others_are_done(song, identity, monkey
     assert head.startswith("2 of 3 songs") and "a.wav: KeyError" in line
     with pytest.raises(KeyError):
         separate(["a.wav", "-o", "out", "--model", str(identity)])
+
+
+def test_too_little_memory_is_the_song_s_and_no_fault_of_sepnet(song, identity, monkeypatch):
+    def constant(*_):
+        raise tf.errors.ResourceExhaustedError(None, None, "failed to allocate memory")
+
+    monkeypatch.setattr(tf, "constant", constant)
+    with pytest.raises(UserError, match=r"t\.wav: there is not enough memory for it; end other programs"):
+        separate(["t.wav", "--model", str(identity)])
 
 
 def test_a_song_of_no_samples_is_one_line(song, identity, capsys):

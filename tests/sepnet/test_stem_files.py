@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from pipelines.audio.reading import AudioInfo
 from pipelines.errors import UserError
 from sepnet.separate import main as separate
+from sepnet.separation import stem_files
 from tests.sepnet.helpers import noise, tone
 
 RATE = 48_000
@@ -53,6 +55,18 @@ def test_the_streams_of_a_stem_mp4_say_what_they_are(gain_model, tmp_path):
     separate([str(tmp_path / "song.wav"), "--model", str(model), *flags])
     streams = describe(f"file:{tmp_path / 'Out: 1' / 'song.stem.mp4'}")
     assert [stream["tags"]["handler_name"] for stream in streams] == ["mixture", "vocals", "../drums:", "karaoke"]
+
+
+@pytest.mark.parametrize(("encoding", "num_bytes"), [("PCM_16", 2), ("PCM_24", 3), ("FLOAT", 4), ("DOUBLE", 8)])
+def test_wav_files_are_rf64_where_a_header_cannot_tell_their_size(tmp_path, monkeypatch, encoding, num_bytes):
+    monkeypatch.setattr(stem_files, "WAV_LIMIT_BYTES", 2 * 100 * num_bytes)
+    for num_samples, kind in ((100, b"RIFF"), (101, b"RF64")):
+        info = AudioInfo(RATE, 2, num_samples, encoding, "WAV")
+        with stem_files.StemFiles(tmp_path, info, ["vocals"]) as files:
+            files.write({"vocals": noise(num_samples, 2)})
+            [path], _ = files.finish("wav")
+        assert path.read_bytes()[:4] == kind
+        assert (soundfile.info(path).frames, soundfile.info(path).subtype) == (num_samples, encoding)
 
 
 def test_a_relative_folder_with_a_colon(identity, tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pipelines.errors import UserError
-from sepnet.importers.archives import MOST_BYTES, unpacked
+from sepnet.importers.archives import MOST_BYTES, only_file, unpacked
 from sepnet.importers.fetch import fetch
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
@@ -130,11 +130,14 @@ def test_two_that_want_one_file_fetch_it_once(server, tmp_path):
     assert len(server.seen) == 1 and (tmp_path / "file").read_bytes() == CONTENT
 
 
-def write_tar(path, members):
-    with tarfile.open(path, "w:gz") as archive:
+def write_tar(path, members, mode="w:gz", **options):
+    with tarfile.open(path, mode, **options) as archive:
         for name, content in members.items():
             member = tarfile.TarInfo(name)
-            if isinstance(content, tuple):
+            if name.endswith("/"):
+                member.type = tarfile.DIRTYPE
+                archive.addfile(member)
+            elif isinstance(content, tuple):
                 member.type, member.linkname = content
                 archive.addfile(member)
             else:
@@ -158,10 +161,41 @@ def write_zip(path, members):
 @pytest.mark.parametrize("write", [write_tar, write_zip])
 def test_the_wanted_files_alone_are_unpacked(tmp_path, write):
     members = {"models/a/model.index": b"index", "models/a/._model.index": b"mac", "models/a/model.meta": b"meta"}
-    with unpacked(write(tmp_path / "archive", members), ["*.index"]) as folder:
+    with unpacked(write(tmp_path / "archive", {"a.index/": b"", **members}), ["*.index"]) as folder:
         assert [path.name for path in folder.iterdir()] == ["model.index"]
         assert (folder / "model.index").read_bytes() == b"index"
     assert not folder.exists()
+
+
+def write_folder(path, members):
+    for name, content in members.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("write", [write_tar, write_zip, write_folder])
+def test_of_networks_side_by_side_the_wanted_one_is_taken(tmp_path, write):
+    names = ("a/vocals-1.index", "a/vocals-1.data-00000-of-00001", "b/drums-1.index", "c/vocals-1.meta")
+    place = write(tmp_path / "models", dict.fromkeys(names, b"content"))
+    with unpacked(place, ["vocals-*.index", "vocals-*.data-*"]) as folder:
+        assert sorted(path.name for path in folder.iterdir()) == ["vocals-1.data-00000-of-00001", "vocals-1.index"]
+        assert (folder / "vocals-1.index").read_bytes() == b"content"
+
+
+def test_a_folder_of_an_own_training_may_call_its_files_otherwise(tmp_path):
+    place = write_folder(tmp_path / "own", {"1-2001.index": b"content", "1/2-2001.index": b"content"})
+    with unpacked(place, ["vocals-*.index"]) as folder:
+        assert only_file(folder, ".index").name == "1-2001.index"
+        with pytest.raises(UserError, match=r"must hold one file \.ckpt or \.onnx; it holds none; give --weights one"):
+            only_file(folder, ".ckpt", ".onnx")
+
+
+@pytest.mark.parametrize("write", [write_tar, write_zip, write_folder])
+def test_of_several_files_of_one_name_none_is_taken(tmp_path, write):
+    place = write(tmp_path / "runs", {"v0/last.ckpt": b"first", "v1/last.ckpt": b"second"})
+    with pytest.raises(UserError, match=r"runs holds several files last\.ckpt"), unpacked(place, ["*.ckpt"]):
+        pass
 
 
 @pytest.mark.parametrize("write", [write_tar, write_zip])
@@ -187,6 +221,28 @@ def test_bombs_are_refused_before_they_are_unpacked(tmp_path):
         # The header alone: what it announces never comes.
         archive.fileobj.write(member.tobuf())
     with pytest.raises(UserError, match="holds more than 2 GiB"), unpacked(path, ["*.index"]):
+        pass
+
+
+@pytest.mark.parametrize(("mode", "options"), [("w:bz2", {"compresslevel": 1}), ("w:xz", {"preset": 0})])
+def test_archives_with_a_wrong_byte_are_refused(tmp_path, mode, options):
+    # Digits are compressed, and into several blocks.
+    path = write_tar(tmp_path / "archive", {"model.index": CONTENT.hex().encode()}, mode, **options)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="is damaged"), unpacked(path, ["*.index"]):
+        pass
+
+
+def test_encrypted_archives_are_refused(tmp_path):
+    path = write_zip(tmp_path / "archive", {"model.index": b"index"})
+    content = bytearray(path.read_bytes())
+    # The flags of the file's own header, and of that in the directory at the end.
+    for signature, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(signature) + place] |= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"or encrypted \(.*; .*give --weights"), unpacked(path, ["*.index"]):
         pass
 
 

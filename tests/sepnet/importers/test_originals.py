@@ -308,6 +308,19 @@ def test_a_page_in_place_of_the_file_does_not_stay(monkeypatch, tmp_path):
     assert list((tmp_path / "pretrained").iterdir()) == []
 
 
+def test_a_good_download_stays_whatever_else_fails(monkeypatch, tmp_path):
+    def export(*_):
+        raise UserError("cannot write")
+
+    monkeypatch.setenv("SEPNET_CACHE", str(tmp_path))
+    monkeypatch.setattr(pretrained, "fetch", lambda url, path, sha256: (path.parent.mkdir(), path.write_text("whole")))
+    monkeypatch.setattr(pretrained, "load", lambda *_: lambda place, options: "a network")
+    monkeypatch.setattr(pretrained, "_export", export)
+    with pytest.raises(UserError, match="cannot write"):
+        pretrained.main(["mdx23c-musdb", "--saved-models", str(tmp_path / "models")])
+    assert [path.suffix for path in (tmp_path / "pretrained").iterdir()] == [".ckpt"]
+
+
 def test_tensors_in_other_files_are_not_read(install, tmp_path):
     import onnx
 
@@ -338,10 +351,10 @@ def test_names_that_cannot_be_had():
         pretrained.main(["wave-u-net-m1"])
 
 
-def test_another_back_end_is_refused(run, tmp_path):
-    weights = DATA / "wave-u-net-m4"
-    flags = ["--weights", weights, "--saved-models", tmp_path / "models"]
-    outcome = run("sepnet.pretrained", "wave-u-net-m4", *flags, KERAS_BACKEND="jax")
+def test_another_back_end_is_refused_before_anything_is_fetched(run, tmp_path):
+    flags = ["--saved-models", tmp_path / "models"]
+    nowhere = {"SEPNET_CACHE": str(tmp_path), "https_proxy": "http://127.0.0.1:1"}
+    outcome = run("sepnet.pretrained", "mdx23c-musdb", *flags, KERAS_BACKEND="jax", **nowhere)
     assert outcome.status == 2
     assert outcome.stderr == "error: models are exported by TensorFlow; leave out KERAS_BACKEND=jax\n"
-    assert not (tmp_path / "models").exists()
+    assert list(tmp_path.iterdir()) == []
