@@ -39,7 +39,6 @@ def test_spleeter_without_its_weights_is_refused_before_anything_is_measured(mon
         separate.main(["--spleeter", "python"])
 
 
-@pytest.mark.timeout(60)
 def test_a_command_is_over_when_it_ends_and_not_at_the_next_look(monkeypatch):
     monkeypatch.setattr(augment, "WATCH_SECONDS", 3600)
     watched = augment.watch(["pipelines.check", "--help"])
