@@ -15,7 +15,7 @@ SYSTEM_FOLDERS = ("__MACOSX", ".AppleDouble")
 
 
 def left_by_systems(*names: str) -> bool:
-    """Whether one of the names of a path's parts is that of a file or a folder that is no user's."""
+    """Says if one of the names of a path's parts is that of a file or a folder that is no user's."""
     return any(name.startswith(SYSTEM_PREFIXES) or name in SYSTEM_FOLDERS for name in names)
 
 

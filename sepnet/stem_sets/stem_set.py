@@ -182,7 +182,7 @@ class StemSet:
         return totals
 
     def has_summary(self) -> bool:
-        """Whether a run has written a summary."""
+        """Says if a run has written a summary."""
         return self.destination.exists(SUMMARY)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What benchmarks do before, around and after what they measure."""
+"""Benchmarks: their steps before, around and after what they measure."""
 
 import subprocess
 import sys

@@ -91,7 +91,7 @@ class ModelStore:
         self._tell("", "" if self.newest() else _why_none(self._options.saved_models))
 
     def _folders(self) -> dict[str, pathlib.Path]:
-        """What may be the folders of models, by name."""
+        """Entries that may be folders of models, by name."""
         try:
             return {path.name: path for path in self._options.saved_models.iterdir() if path.name[0] != "."}
         except GONE:
