@@ -1,6 +1,7 @@
 """`python -m benchmarks.train`: how fast models train and separate, beside the rate of the machine's own products.
 
-First the families as they are by default, and with `--open-unmix` its four networks; then depths 3 to 12.
+First the families as they are by default, with XLA, with `mixed_bfloat16` and with both, and with `--open-unmix` its
+four networks; then depths 3 to 12, which `--defaults` leaves out. With KERAS_BACKEND=jax, JAX trains them.
 
 The machine's own rate is that of a single-precision matrix product of 2048 x 2048 x 2048, measured in the same run.
 """
@@ -19,16 +20,22 @@ from pipelines.errors import CommandParser, run_command
 from pipelines.progress import progress_bar
 from sepnet.config.config import Config
 from sepnet.models import FAMILIES, family_class
-from sepnet.models.keras_settings import load_keras
+from sepnet.models.keras_settings import compiled, load_keras, precision
 from sepnet.reports.tables import print_table
 
 SAMPLE_RATE = 44_100
 MATRIX_SIZE, REPEATS = 2048, 3
 # A backward pass computes two products for every one of the forward pass.
 TRAINING_PASSES = 3
-# Without XLA and with it.
-WAYS = ("plain", "xla")
-RESULT = pathlib.Path("benchmarks/results/train.json")
+# Options of training and their headings.
+WAYS = {
+    "plain": {},
+    "xla": {"xla": True},
+    "bfloat16": {"precision": "mixed_bfloat16"},
+    "xla_bfloat16": {"xla": True, "precision": "mixed_bfloat16"},
+}
+HEADINGS = {"plain": "{}", "xla": "{} with XLA", "bfloat16": "{} in bfloat16", "xla_bfloat16": "{} with both"}
+RESULTS = pathlib.Path("benchmarks/results")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +47,7 @@ class Case:
     batch_size: int
     segment_samples: int
     options: dict
-    ways: tuple[str, ...] = WAYS
+    ways: tuple[str, ...] = ("plain", "xla")
 
 
 def cases() -> list[Case]:
@@ -62,9 +69,14 @@ def cases() -> list[Case]:
 
 def defaults() -> list[Case]:
     """Every family as `sepnet.train` trains it."""
+    import keras
+
     config = Config()
+    segment_samples = config.data.segment_samples(SAMPLE_RATE)
+    # JAX compiles with XLA in any case.
+    ways = ("plain", "bfloat16") if keras.config.backend() == "jax" else tuple(WAYS)
     return [
-        Case(name, family_class(name)().depth, config.training.batch_size, config.data.segment_samples(SAMPLE_RATE), {})
+        Case(name, family_class(name)().depth, config.training.batch_size, segment_samples, {}, ways)
         for name in FAMILIES
     ]
 
@@ -73,63 +85,68 @@ def main(argv=None) -> None:
     """Runs the benchmark."""
     arguments = _parser().parse_args(argv)
     load_keras()
-    own_rate = matrix_rate()
-    by_default = [measure(dataclasses.replace(case, ways=("plain",)), own_rate) for case in defaults()]
-    rows = [
-        (
-            figure["family"],
-            *(
-                f"{1 / figure['plain'][f'{name}_rate']:.4f} ({figure['plain'][f'{name}_share']:.0%})"
-                for name in ("training", "forward")
-            ),
-        )
-        for figure in by_default
-    ]
+    import keras
+
+    rates = {name: matrix_rate(name) for name in ("float32", "bfloat16")}
+    families = measure_all(defaults(), rates["float32"])
+    ways = families[0]["ways"]
+    for name in ("training", "forward"):
+        rows = [(figure["family"], *(shown(figure, way, name, seconds=True) for way in ways)) for figure in families]
+        title = f"{name}: seconds for a second of stereo at 44.1 kHz, as by default (share of the product's rate)"
+        print_table(("", *(HEADINGS[way].format(name) for way in ways)), rows, title=title)
     peer = {}
     if arguments.open_unmix:
         peers.OPEN_UNMIX.run("speed", SAMPLE_RATE)
         peer = json.loads((peers.OPEN_UNMIX.folder / "speed.json").read_text())
-        rows.append(("open-unmix", f"{peer['training']:.4f}", f"{peer['forward']:.4f}"))
-    title = "seconds that a second of stereo at 44.1 kHz takes, as by default (share of the product's rate)"
-    print_table(("", "training", "forward"), rows, title=title)
+        print(f"open-unmix: training {peer['training']:.4f}, forward {peer['forward']:.4f}")
+    depths = [] if arguments.defaults else measure_all(cases(), rates["float32"])
+    if depths:
+        columns = [(name, way) for name in ("training", "forward") for way in ("plain", "xla")]
+        rows = [
+            (f"{figure['family']} {figure['depth']}", *(shown(figure, way, name) for name, way in columns))
+            for figure in depths
+        ]
+        headings = ("", *(HEADINGS[way].format(name) for name, way in columns))
+        print_table(headings, rows, title="seconds of audio per second (share of the product's rate)")
+    for name, rate in rates.items():
+        print(f"a {MATRIX_SIZE}³ product of this machine in {name}: {rate / 1e9:.0f} GFLOP/s")
+    gflops = {name: rate / 1e9 for name, rate in rates.items()}
+    write_json(
+        RESULTS / f"train-{keras.config.backend()}.json",
+        {"matrix_gflops": gflops, "defaults": families, "open_unmix": peer, "cases": depths},
+    )
+
+
+def measure_all(measured: list[Case], own_rate: float) -> list[dict]:
+    """Times some cases, one after the other."""
     figures = []
-    with progress_bar("measuring", total=len(cases()), unit="models") as advance:
-        for case in cases():
+    with progress_bar("measuring", total=len(measured), unit="models") as advance:
+        for case in measured:
             figures.append(measure(case, own_rate))
             advance(1)
-    print(f"a {MATRIX_SIZE}³ product of this machine in float32: {own_rate / 1e9:.0f} GFLOP/s")
-    rows = [
-        (
-            f"{figure['family']} {figure['depth']}",
-            *(shown(figure, way, name) for name in ("training", "forward") for way in WAYS),
-        )
-        for figure in figures
-    ]
-    headings = ("", "training", "with XLA", "forward", "with XLA")
-    print_table(headings, rows, title="seconds of audio per second (share of the product's rate)")
-    write_json(RESULT, {"matrix_gflops": own_rate / 1e9, "defaults": by_default, "open_unmix": peer, "cases": figures})
+    return figures
 
 
-def shown(figure: dict, way: str, name: str) -> str:
+def shown(figure: dict, way: str, name: str, seconds: bool = False) -> str:
     """A cell of the table; empty where a case was not measured in that way."""
     if way not in figure["ways"]:
         return ""
-    return f"{figure[way][f'{name}_rate']:.3g} ({figure[way][f'{name}_share']:.0%})"
+    rate, share = (figure[way][f"{name}_{key}"] for key in ("rate", "share"))
+    return f"{1 / rate:.4f} ({share:.0%})" if seconds else f"{rate:.3g} ({share:.0%})"
 
 
-def matrix_rate() -> float:
+def matrix_rate(dtype: str) -> float:
     """FLOP/s of a matrix product; a multiply-add is two."""
     import tensorflow as tf
 
-    matrix = tf.random.normal((MATRIX_SIZE, MATRIX_SIZE))
+    matrix = tf.cast(tf.random.normal((MATRIX_SIZE, MATRIX_SIZE)), dtype)
     product = tf.function(lambda: tf.reduce_sum(matrix @ matrix))
     return 2 * MATRIX_SIZE**3 / median_seconds(lambda: product().numpy(), REPEATS)
 
 
 def measure(case: Case, own_rate: float) -> dict:
-    """Times a training step and a forward pass of one case, with XLA and without."""
+    """Times a training step and a forward pass of one case, in each of its ways."""
     import keras
-    import tensorflow as tf
 
     from sepnet.config.data import Data
     from sepnet.config.training import Training
@@ -138,21 +155,21 @@ def measure(case: Case, own_rate: float) -> dict:
 
     shape = (case.batch_size, len(Data().stems), case.segment_samples, Data().num_channels)
     batch = {"stems": np.random.default_rng(0).integers(-9999, 9999, shape).astype(np.int16)}
-    mixture = tf.constant(batch["stems"].sum(axis=1) / 2**15, tf.float32)
+    mixture = (batch["stems"].sum(axis=1) / 2**15).astype(np.float32)
     audio_seconds = case.batch_size * case.segment_samples / SAMPLE_RATE
     figure = dataclasses.asdict(case)
     for way in case.ways:
-        xla = way == "xla"
         keras.utils.clear_session()
         model = family_class(case.family)().changed({"depth": case.depth, **case.options})
-        config = Config(model=model, training=Training(batch_size=case.batch_size, xla=xla))
-        network = config.build(SAMPLE_RATE)
-        trainer = make_trainer(config, network)
-        forward = tf.function(lambda audio, model=network.model: model(audio, training=False), jit_compile=xla)
+        config = Config(model=model, training=Training(batch_size=case.batch_size, **WAYS[way]))
+        with precision(config.training.precision):
+            network = config.build(SAMPLE_RATE)
+            trainer = make_trainer(config, network)
+        network.model.compile(jit_compile=compiled(config.training.xla))
         operations = case.batch_size * flops(network, case.segment_samples)
         seconds = {
             "training": median_seconds(lambda trainer=trainer: trainer.train_on_batch(batch), REPEATS),
-            "forward": median_seconds(lambda forward=forward: next(iter(forward(mixture).values())).numpy(), REPEATS),
+            "forward": median_seconds(lambda model=network.model: model.predict_on_batch(mixture), REPEATS),
         }
         passes = {"training": TRAINING_PASSES, "forward": 1}
         figure[way] = {f"{name}_rate": audio_seconds / seconds[name] for name in seconds} | {
@@ -163,6 +180,7 @@ def measure(case: Case, own_rate: float) -> dict:
 
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(prog="python -m benchmarks.train", description=__doc__.partition(": ")[2])
+    parser.add_argument("--defaults", action="store_true", help="the families as by default alone")
     parser.add_argument("--open-unmix", action="store_true", help="time Open-Unmix as well; installs it on first use")
     return parser
 

@@ -61,7 +61,9 @@ class Optimisation(Section):
     accumulation: int = option(1, "batches whose gradients are added up for one update", at_least=1)
     devices: int = option(1, "GPUs of this host that every batch is split over", at_least=1)
     precision: str = option("float32", "precision of features", choices=("float32", "mixed_bfloat16", "mixed_float16"))
-    xla: bool = option(False, "compile the training step with XLA; on two CPU cores it is slower than TensorFlow alone")
+    xla: bool = option(
+        False, "compile the training step with XLA, as JAX always does; on two CPU cores TensorFlow alone is faster"
+    )
 
 
 AUGMENTATION_OPTIONS = {name: pkgutil.resolve_name(path).option for name, path in AUGMENTATIONS.items()}

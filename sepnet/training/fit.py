@@ -21,7 +21,7 @@ from sepnet.measures.baselines import BASELINES
 from sepnet.measures.energy import EnergyMeter
 from sepnet.measures.memory import available_bytes
 from sepnet.measures.provenance import provenance
-from sepnet.models.keras_settings import precision
+from sepnet.models.keras_settings import compiled, precision
 from sepnet.models.network import Network
 from sepnet.training.callbacks import Bar, Board, Budget, Halt, Recorder
 from sepnet.training.devices import several_devices
@@ -231,7 +231,7 @@ def make_trainer(config: Config, network: Network, snr_db: tuple[float, float] |
             global_clipnorm=training.clip_norm or None,
             gradient_accumulation_steps=training.accumulation if in_optimizer else None,
         ),
-        jit_compile=training.xla,
+        jit_compile=compiled(training.xla),
     )
     return trainer
 

@@ -13,7 +13,7 @@ from sepnet.config.config import Config
 from sepnet.config.run_folder import Run
 from sepnet.measures.energy import EnergyMeter
 from sepnet.measures.metrics import squared_errors
-from sepnet.models.keras_settings import precision
+from sepnet.models.keras_settings import compiled, precision
 from sepnet.training.trainer import Trainer
 
 # What is estimated from the load counts the processor's ticks, a hundred in a second.
@@ -38,7 +38,7 @@ def measure_run(run: Run, config: Config, validation: tf.data.Dataset, sample_ra
         network = config.build(sample_rate)
         trainer = Trainer(network, list(parts), num_parts=[len(stems) for stems in parts.values()])
     run.load_weights(network.model)
-    trainer.compile(jit_compile=config.training.xla)
+    trainer.compile(jit_compile=compiled(config.training.xla))
     batches = iter(validation)
     first = next(batches)
     # What is traced and compiled is no cost of separating.

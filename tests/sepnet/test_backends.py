@@ -5,9 +5,13 @@ import json
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 
+from sepnet.config.config import Config
+from sepnet.models.unet_1d import Unet1D
+from sepnet.training.fit import make_trainer
 from tests.conftest import REPOSITORY
 
 needs_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed: pip install jax")
@@ -52,6 +56,15 @@ def test_two_devices_train_the_weights_of_one(accumulation):
     np.testing.assert_allclose(one["loss"], two["loss"], rtol=1e-3)
     for expected, weights in zip(one["weights"], two["weights"], strict=True):
         np.testing.assert_allclose(weights, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("backend, compiles", [("tensorflow", False), ("jax", True)])
+def test_jax_trains_compiled(monkeypatch, backend, compiles):
+    """Without `jit_compile` Keras runs JAX operation by operation."""
+    config = Config(model=Unet1D(depth=1, base_filters=2))
+    network = config.build(8000)
+    monkeypatch.setattr(keras.config, "backend", lambda: backend)
+    assert make_trainer(config, network).jit_compile is compiles
 
 
 @needs_jax
