@@ -1,7 +1,8 @@
 """`python -m benchmarks.train`: how fast models train and separate, beside the rate of the machine's own products.
 
 First the families as they are by default, with XLA, with `mixed_bfloat16` and with both, and with `--open-unmix` its
-four networks; then depths 3 to 12, which `--defaults` leaves out. With KERAS_BACKEND=jax, JAX trains them.
+four networks, and what the time of a training step goes to; then depths 3 to 12, which `--defaults` leaves out. With
+KERAS_BACKEND=jax, JAX trains them.
 
 The machine's own rate is that of a single-precision matrix product of 2048 x 2048 x 2048, measured in the same run.
 """
@@ -10,6 +11,7 @@ import argparse
 import dataclasses
 import json
 import pathlib
+import tempfile
 
 import numpy as np
 
@@ -35,6 +37,14 @@ WAYS = {
     "xla_bfloat16": {"xla": True, "precision": "mixed_bfloat16"},
 }
 HEADINGS = {"plain": "{}", "xla": "{} with XLA", "bfloat16": "{} in bfloat16", "xla_bfloat16": "{} with both"}
+# Parts of the names of TensorFlow's operations; what has none of them is arithmetic.
+KINDS = {
+    "convolutions": ("Conv",),
+    "Fourier transforms": ("FFT",),
+    "moving": ("Transpose", "Slice", "Concat", "Split", "Pad", "Pack", "Tile", "Gather", "Select", "Reshape"),
+    "arithmetic": ("",),
+}
+PROFILED_STEPS = 3
 RESULTS = pathlib.Path("benchmarks/results")
 
 
@@ -94,6 +104,11 @@ def main(argv=None) -> None:
         rows = [(figure["family"], *(shown(figure, way, name, seconds=True) for way in ways)) for figure in families]
         title = f"{name}: seconds for a second of stereo at 44.1 kHz, as by default (share of the product's rate)"
         print_table(("", *(HEADINGS[way].format(name) for way in ways)), rows, title=title)
+    profiles = {}
+    if keras.config.backend() == "tensorflow":
+        profiles = {case.family: profile(case) for case in defaults()}
+        rows = [(kind, *(f"{shares[kind]:.0%}" for shares in profiles.values())) for kind in KINDS]
+        print_table(("", *profiles), rows, title="training, as by default: shares of the operations' time")
     peer = {}
     if arguments.open_unmix:
         peers.OPEN_UNMIX.run("speed", SAMPLE_RATE)
@@ -113,7 +128,7 @@ def main(argv=None) -> None:
     gflops = {name: rate / 1e9 for name, rate in rates.items()}
     write_json(
         RESULTS / f"train-{keras.config.backend()}.json",
-        {"matrix_gflops": gflops, "defaults": families, "open_unmix": peer, "cases": depths},
+        {"matrix_gflops": gflops, "defaults": families, "profiles": profiles, "open_unmix": peer, "cases": depths},
     )
 
 
@@ -146,36 +161,72 @@ def matrix_rate(dtype: str) -> float:
 
 def measure(case: Case, own_rate: float) -> dict:
     """Times a training step and a forward pass of one case, in each of its ways."""
-    import keras
-
-    from sepnet.config.data import Data
-    from sepnet.config.training import Training
     from sepnet.planning.costs import flops
-    from sepnet.training.fit import make_trainer
 
-    shape = (case.batch_size, len(Data().stems), case.segment_samples, Data().num_channels)
-    batch = {"stems": np.random.default_rng(0).integers(-9999, 9999, shape).astype(np.int16)}
-    mixture = (batch["stems"].sum(axis=1) / 2**15).astype(np.float32)
-    audio_seconds = case.batch_size * case.segment_samples / SAMPLE_RATE
     figure = dataclasses.asdict(case)
     for way in case.ways:
-        keras.utils.clear_session()
-        model = family_class(case.family)().changed({"depth": case.depth, **case.options})
-        config = Config(model=model, training=Training(batch_size=case.batch_size, **WAYS[way]))
-        with precision(config.training.precision):
-            network = config.build(SAMPLE_RATE)
-            trainer = make_trainer(config, network)
-        network.model.compile(jit_compile=compiled(config.training.xla))
+        network, trainer, batch = prepare(case, way)
+        network.model.compile(jit_compile=compiled(WAYS[way].get("xla", False)))
+        mixture = (batch["stems"].sum(axis=1) / 2**15).astype(np.float32)
+        audio_seconds = case.batch_size * case.segment_samples / SAMPLE_RATE
         operations = case.batch_size * flops(network, case.segment_samples)
         seconds = {
-            "training": median_seconds(lambda trainer=trainer: trainer.train_on_batch(batch), REPEATS),
-            "forward": median_seconds(lambda model=network.model: model.predict_on_batch(mixture), REPEATS),
+            "training": median_seconds(lambda trainer=trainer, batch=batch: trainer.train_on_batch(batch), REPEATS),
+            "forward": median_seconds(
+                lambda model=network.model, mixture=mixture: model.predict_on_batch(mixture), REPEATS
+            ),
         }
         passes = {"training": TRAINING_PASSES, "forward": 1}
         figure[way] = {f"{name}_rate": audio_seconds / seconds[name] for name in seconds} | {
             f"{name}_share": passes[name] * operations / seconds[name] / own_rate for name in seconds
         }
     return figure
+
+
+def profile(case: Case) -> dict[str, float]:
+    """Shares of the time of the operations of a training step, by `KINDS`, as TensorFlow's profiler sees them.
+
+    Those of the two cores are added up.
+    """
+    import tensorflow as tf
+    from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+    _, trainer, batch = prepare(case, "plain")
+    trainer.train_on_batch(batch)
+    with tempfile.TemporaryDirectory() as folder:
+        with tf.profiler.experimental.Profile(folder):
+            for _ in range(PROFILED_STEPS):
+                trainer.train_on_batch(batch)
+        (record,) = pathlib.Path(folder).rglob("*.xplane.pb")
+        space = xplane_pb2.XSpace.FromString(record.read_bytes())
+    times = dict.fromkeys(KINDS, 0)
+    for plane in space.planes:
+        for line in plane.lines:
+            for event in line.events:
+                # "place:Operation" are operations; the others are those that start them.
+                place, _, operation = plane.event_metadata[event.metadata_id].name.rpartition(":")
+                if place and ":" not in place and operation.lstrip("_").isalnum():
+                    kind = next(kind for kind, parts in KINDS.items() if any(part in operation for part in parts))
+                    times[kind] += event.duration_ps
+    return {kind: time / sum(times.values()) for kind, time in times.items()}
+
+
+def prepare(case: Case, way: str):
+    """Builds the network of a case, its trainer, and a batch of noise."""
+    import keras
+
+    from sepnet.config.data import Data
+    from sepnet.config.training import Training
+    from sepnet.training.fit import make_trainer
+
+    keras.utils.clear_session()
+    shape = (case.batch_size, len(Data().stems), case.segment_samples, Data().num_channels)
+    batch = {"stems": np.random.default_rng(0).integers(-9999, 9999, shape).astype(np.int16)}
+    model = family_class(case.family)().changed({"depth": case.depth, **case.options})
+    config = Config(model=model, training=Training(batch_size=case.batch_size, **WAYS[way]))
+    with precision(config.training.precision):
+        network = config.build(SAMPLE_RATE)
+        return network, make_trainer(config, network), batch
 
 
 def _parser() -> argparse.ArgumentParser:
