@@ -22,7 +22,7 @@ from pipelines.errors import CommandParser, run_command
 from pipelines.progress import progress_bar
 from sepnet.config.config import Config
 from sepnet.models import FAMILIES, family_class
-from sepnet.models.keras_settings import compiled, load_keras, precision
+from sepnet.models.keras_settings import load_keras, precision
 from sepnet.reports.tables import print_table
 
 SAMPLE_RATE = 44_100
@@ -166,7 +166,7 @@ def measure(case: Case, own_rate: float) -> dict:
     figure = dataclasses.asdict(case)
     for way in case.ways:
         network, trainer, batch = prepare(case, way)
-        network.model.compile(jit_compile=compiled(WAYS[way].get("xla", False)))
+        network.model.compile(jit_compile=trainer.jit_compile)
         mixture = (batch["stems"].sum(axis=1) / 2**15).astype(np.float32)
         audio_seconds = case.batch_size * case.segment_samples / SAMPLE_RATE
         operations = case.batch_size * flops(network, case.segment_samples)

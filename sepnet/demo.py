@@ -8,7 +8,7 @@ from pipelines.errors import CommandParser, run_command
 from sepnet.config.config import Config
 from sepnet.config.training import Training
 
-# With all that comes before and after, the demo takes less than six on two cores.
+# With all that comes before and after, the demo takes less than six minutes on two cores.
 MINUTES = 5.0
 PICTURE_SECONDS = 10
 

@@ -43,7 +43,7 @@ def load_keras() -> None:
 def compiled(xla: bool) -> bool:
     """The `jit_compile` of `keras.Model.compile`: as `xla` says, and always on JAX.
 
-    Uncompiled, JAX sends its operations off one by one, and trains 1.5 to 2.3 times as long.
+    Uncompiled, JAX sends its operations off one by one, which takes about twice as long.
     """
     import keras
 

@@ -214,9 +214,6 @@ class Budget(keras.callbacks.Callback):
         if not self.in_epochs:
             share = min(self.spent / self.total, 1.0)
             left = rate_left(self.training.schedule, share, self._num_steps, self.training.warmup_steps)
-            if keras.backend.backend() == "jax":
-                # Keras hands JAX the variables once an epoch, and again only after they were brought up to date.
-                self.model.jax_state_sync()
             self.model.optimizer.learning_rate = self.learning_rate * float(left)
 
     def on_train_batch_end(self, batch, logs=None):

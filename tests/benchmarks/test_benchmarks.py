@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from benchmarks import augment, data, peers, separate
+from benchmarks import augment, data, peers, separate, train
 from benchmarks.peers import Peer
 from pipelines.audio.reading import measure
 from pipelines.errors import UserError
@@ -53,3 +53,14 @@ def test_a_reader_that_this_python_does_not_have_is_not_measured(write_song, tmp
     rates = data.reading_rates([read_track(song, data.SOURCES, measure) for song in find_songs(tmp_path / "songs")])
     assert [name for name in rates if name.startswith("chain")] == ["chain, portable"] and min(rates.values()) > 0
     assert "not measured: the tensorflow-io reader cannot be used" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_training_step_is_timed_in_every_way_and_its_operations_are_told_apart():
+    case = train.Case("unet_1d", 1, 1, 2048, {"base_filters": 2}, tuple(train.WAYS))
+    figure = train.measure(case, own_rate=1e9)
+    assert all(train.shown(figure, way, "training") for way in train.WAYS)
+    shares = train.profile(case)
+    assert sum(shares.values()) == pytest.approx(1)
+    # It has no spectrum.
+    assert shares["convolutions"] > 0 == shares["Fourier transforms"]

@@ -2,8 +2,6 @@
 
 import importlib.util
 import json
-import math
-import os
 import subprocess
 import sys
 
@@ -67,46 +65,6 @@ def test_jax_trains_compiled(monkeypatch, backend, compiles):
     network = config.build(8000)
     monkeypatch.setattr(keras.config, "backend", lambda: backend)
     assert make_trainer(config, network).jit_compile is compiles
-
-
-RATES = """
-import keras
-import numpy as np
-from sepnet.config.config import Config
-from sepnet.config.training import Training
-from sepnet.training.callbacks import Budget
-
-class Clock:
-    num_epochs, seconds, spent = 0, 0.0, [(0.0, None)]
-
-class Tick(keras.callbacks.Callback):
-    def on_train_batch_end(self, batch, logs=None):
-        Clock.seconds += 15.0
-
-model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
-model.compile(keras.optimizers.SGD(1.0), "mse")
-config = Config(training=Training(minutes=1.0, learning_rate=1.0))
-one = np.ones((4, 1))
-model.fit(one, one, batch_size=1, shuffle=False, callbacks=[Tick(), Budget(Clock, config)], verbose=0)
-print(keras.backend.backend(), float(model.optimizer.learning_rate))
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=needs_jax)])
-def test_the_learning_rate_follows_the_clock_from_batch_to_batch(backend):
-    """The rate of the fourth of four batches, three quarters down the cosine."""
-    answer = subprocess.run(
-        [sys.executable, "-c", RATES],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "KERAS_BACKEND": backend},
-    )
-    name, rate = answer.stdout.split()
-    assert name == backend
-    assert float(rate) == pytest.approx(0.5 + 0.5 * math.cos(0.75 * math.pi), rel=1e-6)
 
 
 @needs_jax
