@@ -7,6 +7,7 @@ on the same songs and segments.
 """
 
 import argparse
+import functools
 import json
 import pathlib
 import shlex
@@ -38,15 +39,20 @@ def main(argv=None) -> None:
     config = Config(data=Data(data=arguments.data))
     tracks = config_tracks(config.data)
     validation = make_validation(config, tracks["valid"])
-    runs: dict[str, list[dict]] = {}
-    for seed in arguments.seeds:
-        for family in arguments.families:
-            runs.setdefault(family, []).append(_train(f"--family {family}", family, seed, arguments, tracks["test"]))
-        for number, flags in enumerate(arguments.tries):
-            runs.setdefault(flags, []).append(_train(flags, f"try{number}", seed, arguments, tracks["test"]))
-        if arguments.open_unmix:
-            runs.setdefault(OPEN_UNMIX, []).append(_train_open_unmix(seed, arguments, config, tracks, validation))
     baselines = {name: figures["val_mse"] for name, figures in measure_baselines(config, validation).items()}
+    trainings = {family: functools.partial(_train, f"--family {family}", family) for family in arguments.families}
+    trainings |= {
+        flags: functools.partial(_train, flags, f"try{number}") for number, flags in enumerate(arguments.tries)
+    }
+    if arguments.open_unmix:
+        trainings[OPEN_UNMIX] = functools.partial(_train_open_unmix, config, tracks, validation)
+    settings = {"minutes": arguments.minutes, "seeds": arguments.seeds, "data": arguments.data}
+    runs: dict[str, list[dict]] = {name: [] for name in trainings}
+    for seed in arguments.seeds:
+        for name, train in trainings.items():
+            runs[name].append(train(seed, arguments, tracks["test"]))
+            # After every run, because all of them take hours.
+            write_json(RESULTS / "learning.json", {**settings, "runs": runs, "baselines": baselines})
     rows = [
         (name, *(_spread(values, key, scale) for key, scale in (("val_mse", 1e3), ("sdr", 1.0), ("joules", 1e-3))))
         for name, values in runs.items()
@@ -60,8 +66,6 @@ def main(argv=None) -> None:
         print(f"{name}: val_mse {value:.5f}")
     _draw(RESULTS / "learning.png", runs, baselines)
     print(f"picture: {RESULTS / 'learning.png'}")
-    settings = {"minutes": arguments.minutes, "seeds": arguments.seeds, "data": arguments.data}
-    write_json(RESULTS / "learning.json", {**settings, "runs": runs, "baselines": baselines})
 
 
 def _train(flags: str, name: str, seed: int, arguments: argparse.Namespace, songs) -> dict:
@@ -85,7 +89,7 @@ def _train(flags: str, name: str, seed: int, arguments: argparse.Namespace, song
     return _figures(curve, songs, Separator(models / name))
 
 
-def _train_open_unmix(seed: int, arguments: argparse.Namespace, config, tracks, validation) -> dict:
+def _train_open_unmix(config, tracks, validation, seed: int, arguments: argparse.Namespace, songs) -> dict:
     """The same of Open-Unmix, whose program reads songs and segments from a file and writes stems."""
     from sepnet.config.songs import read_song
 
@@ -102,7 +106,7 @@ def _train_open_unmix(seed: int, arguments: argparse.Namespace, config, tracks, 
     peers.OPEN_UNMIX.run("learn", tracks["train"][0].sample_rate, seed, arguments.minutes)
     curve = json.loads((peers.OPEN_UNMIX.folder / "curve.json").read_text())
     estimates = iter(np.load(peers.OPEN_UNMIX.folder / "estimates.npz").values())
-    return _figures(curve, tracks["test"], lambda mixture, sample_rate: dict(zip(parts, next(estimates), strict=True)))
+    return _figures(curve, songs, lambda mixture, sample_rate: dict(zip(parts, next(estimates), strict=True)))
 
 
 def _figures(curve, songs, separate) -> dict:
