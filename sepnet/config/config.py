@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,9 +60,9 @@ class Config:
         known = set().union(*(section.names() for section in sections.values()))
         stray = sorted(set(values) - known)
         if stray:
-            body, owner = sections["model"].to_values()["body"]["name"], self.family
+            owner = self.family
             if stray[0] in sections["model"].any_options():
-                owner = f"{owner} with --body {body}"
+                owner = f"{owner} with --body {sections['model'].to_values()['body']['name']}"
             raise UserError(f"{flag(stray[0])} is no option of {owner}; see --help for the options of each family")
         return Config(**sections)
 
@@ -77,10 +78,21 @@ class Config:
         """
         largest, depth = self.largest_depth(sample_rate), depth or self.model.depth
         if depth > largest:
+            in_any_segment = self.model.largest_depth(sys.maxsize, sample_rate)
+            remedy = "raise --segment-seconds" if depth <= in_any_segment else "give the network more bins"
             raise UserError(
                 f"depth {depth} does not fit a segment of {self.data.segment_seconds} s at {sample_rate} Hz: the "
-                f"largest depth of {self.family} is {largest}; lower the depth or raise --segment-seconds"
+                f"largest depth of {self.family} is {largest}; lower the depth or {remedy}"
             )
+
+    def depths(self, sample_rate: int) -> list[int]:
+        """All depths that a training segment has room for, at a rate in Hz.
+
+        Raises:
+            UserError: it has room for none.
+        """
+        self.check_depth(sample_rate, 1)
+        return list(range(1, self.largest_depth(sample_rate) + 1))
 
     def to_values(self) -> dict[str, Any]:
         """Plain values of the whole config, for JSON."""

@@ -15,9 +15,15 @@ def are_sources(value: tuple) -> bool:
 vocals,accompaniment=drums+bass+other"""
     if not all(isinstance(source, str) for source in value):
         return False
-    names = [source.partition("=")[0] for source in value]
-    stems = [stem for source in value for stem in source.rpartition("=")[2].split("+")]
+    names, parts = zip(*map(named_parts, value), strict=True) if value else ((), ())
+    stems = [stem for part in parts for stem in part]
     return len(names) >= 2 and all((*names, *stems)) and len(set(names)) == len(names) and len(set(stems)) == len(stems)
+
+
+def named_parts(source: str) -> tuple[str, tuple[str, ...]]:
+    """The name of a source, and the stems whose sum it is."""
+    name, equals, stems = source.partition("=")
+    return name, tuple(stems.split("+")) if equals else (name,)
 
 
 def is_snr_range(value: str) -> bool:
@@ -61,8 +67,7 @@ class Data(Section):
     @property
     def parts(self) -> dict[str, tuple[str, ...]]:
         """The stems whose sum each source is, by the source's name, in the order of the sources."""
-        named = (source.partition("=") for source in self.sources)
-        return {name: tuple(stems.split("+")) if equals else (name,) for name, equals, stems in named}
+        return dict(map(named_parts, self.sources))
 
     @property
     def stems(self) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ def modern_model(family: type[Section], values: Any) -> Any:
     values = {OLD_NAMES.get(name, name): value for name, value in values.items()}
     if "frame_length" in values:
         values = OLD_SPECTRA | values
-    if "body" in values:
+    if "body" in values or not family.chosen_fields():
         return values
     own = {name: value for name, value in values.items() if name in family.options()}
     body = {name: value for name, value in values.items() if name not in own and name != OLD_BODY}

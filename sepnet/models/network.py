@@ -83,7 +83,11 @@ def finish(branches: Sequence[Branch], *, sources: Sequence[str], num_channels: 
         mixture = keras.Input((None, num_channels), name="mixture")
         pad = PadMargin(margin, first_samples, grid, name="pad") if valid else PadToGrid((1, grid, 1), name="pad")
         stems = core(pad(mixture))
-        stems = {source: CropLike(dtype="float32", name=f"crop_{source}")(stems[source], mixture) for source in sources}
+        # TensorFlow takes few characters in the names of layers, and sources may have any.
+        stems = {
+            source: CropLike(dtype="float32", name=f"crop_{index}")(stems[source], mixture)
+            for index, source in enumerate(sources)
+        }
         model = keras.Model(mixture, stems, name=name)
     found = reach(core, first_samples + 2 * margin, grid)
     field, before, after = found or (None, 0, 0)

@@ -12,7 +12,7 @@ OUTPUTS = ("direct", "difference", "mask", "softmax_mask")
 
 @dataclasses.dataclass(frozen=True)
 class Unet(Section):
-    """A U-Net of any family: front, body and head. Subclasses have a `body`, `largest_depth` and `build`."""
+    """A U-Net of any family: front, body and head. Subclasses have `largest_depth` and `build`, and most a `body`."""
 
     depth: int = option(6, "number of down/up levels", at_least=1)
     base_filters: int = option(24, "filters of the first level", at_least=1)

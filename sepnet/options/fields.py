@@ -158,8 +158,8 @@ def _exchanged(part: Section, field: dataclasses.Field, name: str) -> Section:
     section = load(registry, name, field.name)
     if type(part) is section:
         return part
-    kept = {name: field for name, field in part.options().items() if name in section.options()}
-    return section(**{key: getattr(part, key) for key, field in kept.items() if getattr(part, key) != field.default})
+    changed = {key: getattr(part, key) for key, own in part.options().items() if getattr(part, key) != own.default}
+    return section(**{key: value for key, value in changed.items() if key in section.options()})
 
 
 def _part_from(field: dataclasses.Field, values: Any) -> Section:

@@ -90,6 +90,8 @@ def _list_of(kind: type):
     def values(text: str) -> tuple:
         return tuple(kind(value.strip()) for value in text.split(","))
 
+    # As argparse calls what it cannot read.
+    values.__name__ = f"list of {kind.__name__}"
     return values
 
 

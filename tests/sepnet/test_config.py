@@ -88,6 +88,7 @@ def test_json_gives_the_config_back(config):
         ({"data": {"snr_db": "0:1:2"}}, "--snr-db is '0:1:2'; give"),
         ({"data": {"num_channels": 3}}, "--num-channels is 3; choose one of 1, 2"),
         ({"model": {"depth": 0}}, "--depth is 0"),
+        ({"family": "unet_hybrid", "model": {"depht": 3}}, "UnetHybrid has no 'depht'"),
         ({"model": {"output": "masks"}}, "--output is 'masks'; choose one of direct, difference, mask, softmax_mask"),
         ({"data": 3}, "Data is 3; expected a JSON object"),
         ({"family": []}, r"unknown family \[\]; choose one of unet_1d"),
@@ -127,6 +128,10 @@ def test_text_that_is_no_config_is_refused(text, tmp_path):
     [
         (["--family", "unet"], "unknown family 'unet'; choose one of unet_1d, unet_2d"),
         (["--frame-step", "64", "--family", "unet_1d"], "--frame-step is no option of unet_1d"),
+        (["--frame-step", "64", "--family", "unet_hybrid"], "--frame-step is no option of unet_hybrid"),
+        (["--body", "blocks", "--family", "unet_hybrid"], "--body is no option of unet_hybrid"),
+        (["--source-weights", "1,x"], "--source-weights: invalid list of float value: '1,x'"),
+        (["--sources", "a=x=b,c=x=b"], "--sources is 'a=x=b,c=x=b'"),
         (["--body", "jansson", "--upsampling", "learned"], "--upsampling is no option of unet_2d with --body jansson"),
         (["--body", "blox"], "--body is 'blox'; choose one of blocks, jansson, spleeter"),
         (["--family", "unet_1d", "--body", "spleeter"], "--body is 'spleeter'; choose one of blocks"),

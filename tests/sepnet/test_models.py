@@ -156,6 +156,14 @@ def test_any_depth_gives_back_any_length(family, depth):
         assert all(stem.shape == (2, num_samples, 1) for stem in stems.values())
 
 
+def test_sources_may_have_any_name():
+    """In a graph, TensorFlow takes few characters in the names of layers."""
+    sources = ["lead vocals", "gesäng", "a/b"]
+    with tf.Graph().as_default():
+        network = Unet1D(depth=1, base_filters=1).build(sources=sources, num_channels=1, sample_rate=8000)
+    assert list(network.model.output) == sources
+
+
 @pytest.mark.parametrize(("depth", "expected"), [(3, 272_040), (6, 1_554_432), (12, 10_263_552)])
 def test_unet_1d_has_the_parameters_of_wave_u_net(depth, expected):
     """24 filters more a level, kernels of 15 down and 5 up, then a kernel of 1 on features and mixture (stereo)."""
