@@ -16,9 +16,11 @@ from sepnet.export.saved_model import short_names
 from sepnet.export.write import newest_version
 from sepnet.measures.memory import UNITS, counted_device, parse_memory
 from sepnet.models.keras_settings import load_keras
+from sepnet.options.checks import flag
 from sepnet.reports.tables import make_console, print_table
 
 SAMPLE_RATE = 44_100
+MEMORY = "16GB"
 # Of the tables, in characters.
 WIDTH = 100
 
@@ -32,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     if arguments.models:
         refuse_config_flags(arguments, "--models tell themselves what they are")
+        for name in ("memory", "depths", "device"):
+            if getattr(arguments, name) is not None:
+                raise UserError(f"--{name} is of networks that are to be trained; leave it out, or --models")
         contracts = [read_contract(newest_version(folder)) for folder in arguments.models]
         models = dict(zip(short_names(arguments.models), contracts, strict=True))
         if arguments.json:
@@ -39,19 +44,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             print_models(models)
         return
-    load_keras()
-    config, memory_bytes = config_from_flags(arguments), parse_memory(arguments.memory)
+    memory = arguments.memory or MEMORY
+    config, memory_bytes = config_from_flags(arguments), parse_memory(memory)
     sample_rate = config.data.sample_rate or (SAMPLE_RATE if config.data.data is None else sample_rate_of(config.data))
     if arguments.depths and "depth" in arguments:
         raise UserError("--depth and --depths were given; leave out one of them")
-    every = f"1-{config.largest_depth(sample_rate)}"
-    depths = parse_depths(arguments.depths or str(vars(arguments).get("depth", every)))
+    if arguments.depths:
+        depths = parse_depths(arguments.depths)
+    else:
+        depths = [config.model.depth] if "depth" in arguments else config.depths(sample_rate)
     config.check_depth(sample_rate, depths[-1])
+    load_keras()
     plan = make_plan(config, depths, sample_rate, memory_bytes, arguments.device or counted_device())
     if arguments.json:
         print(json.dumps(plan, indent=2))
     else:
-        print_plan(plan, arguments.memory)
+        print_plan(plan, memory)
 
 
 def make_plan(config: Config, depths: Sequence[int], sample_rate: int, memory_bytes: int, device: str) -> dict:
@@ -73,10 +81,9 @@ def make_plan(config: Config, depths: Sequence[int], sample_rate: int, memory_by
     from sepnet.planning.untrained import untrained
 
     rows = []
-    plain, *_ = ways = savings(config)
     best = {
-        name: {"name": name, "flags": _flags(way, ways[plain]), "depth": None, "training_bytes": None}
-        for name, way in ways.items()
+        name: {"name": name, "flags": _flags(way, config), "depth": None, "training_bytes": None}
+        for name, way in savings(config).items()
     }
     for depth in depths:
         at_depth = config.changed({"depth": depth})
@@ -199,17 +206,19 @@ def _shown(parameters: int) -> str:
     return f"{parameters / 1e6:,.2f} M"
 
 
-def _flags(config: Config, plain: Config) -> str:
-    """The flags that lead from the plain config to this one."""
+def _flags(way: Config, given: Config) -> str:
+    """The flags that lead from the given config to one that saves memory."""
     names = ("batch_size", "accumulation", "precision")
-    changed = [name for name in names if getattr(config.training, name) != getattr(plain.training, name)]
-    flags = [f"--{name.replace('_', '-')} {getattr(config.training, name)}" for name in changed]
-    return " ".join([*flags, *["--recompute"] * config.model.recompute])
+    changed = [name for name in names if getattr(way.training, name) != getattr(given.training, name)]
+    flags = [f"{flag(name)} {getattr(way.training, name)}" for name in changed]
+    if way.model.recompute != given.model.recompute:
+        flags.append("--recompute" if way.model.recompute else "--no-recompute")
+    return " ".join(flags)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(prog="python -m sepnet.plan", description=__doc__.partition(": ")[2], allow_abbrev=False)
-    parser.add_argument("--memory", default="16GB", help=f"that a training step may take, in {', '.join(UNITS)} [16GB]")
+    parser.add_argument("--memory", help=f"that a training step may take, in {', '.join(UNITS)} [{MEMORY}]")
     parser.add_argument(
         "--depths", metavar="A-B,C", help="depths of the table (default: 1 to the largest of the segment)"
     )

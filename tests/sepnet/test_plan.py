@@ -61,6 +61,20 @@ def test_json_says_all_that_the_tables_say(capsys):
     assert plan["savings"][-1]["flags"] == "--batch-size 1 --accumulation 4 --precision mixed_bfloat16 --recompute"
 
 
+def test_flags_are_those_that_the_given_ones_lack(capsys):
+    """Behind the same command, they give the network and the batches of their row."""
+    network = "--family unet_1d --depths 1 --base-filters 2 --segment-seconds 0.1 --batch-size 2 --accumulation 2"
+    plan = planned(capsys, *network.split(), "--precision", "mixed_bfloat16", "--recompute")
+    whole, fewer = "--batch-size 4 --accumulation 1", "--batch-size 1 --accumulation 4"
+    assert {way["name"]: way["flags"] for way in plan["savings"]} == {
+        "float32": f"{whole} --precision float32 --no-recompute",
+        "mixed precision": f"{whole} --no-recompute",
+        "recomputation": f"{whole} --precision float32",
+        "accumulation": f"{fewer} --precision float32 --no-recompute",
+        "all three": fewer,
+    }
+
+
 def test_the_rate_is_that_of_the_songs(capsys, tmp_path, write_song):
     song = write_song(tmp_path / "songs" / "train" / "a song")
     small = ["--data", str(song.parents[1]), "--family", "unet_1d", "--depth", "1"]
@@ -145,6 +159,10 @@ MISTAKES = [
     (["--depths", "deep"], "--depths is 'deep'"),
     (["--depths", "1-30"], "depth 30 does not fit a segment of 2.0 s at 44100 Hz: the largest depth of unet_2d is 6"),
     (["--depth", "9"], "depth 9 does not fit a segment"),
+    (["--depth", "100"], "depth 100 does not fit a segment"),
+    (["--num-bins", "64", "--depth", "5"], "is 4; lower the depth or give the network more bins"),
+    (["--num-bins", "2"], "depth 1 does not fit a segment of 2.0 s at 44100 Hz: the largest depth of unet_2d is 0"),
+    (["--family", "unet_hybrid", "--shared-levels", "20"], "is 0; lower the depth or raise --segment-seconds"),
     (["--depth", "3", "--depths", "1-3"], "leave out one"),
     (["--device", "tpu"], "--device: invalid choice: 'tpu'"),
     (["--family", "unet_3d"], "unknown family 'unet_3d'"),
@@ -178,6 +196,8 @@ def test_help_answers_without_tensorflow(run):
 def test_models_and_options_of_networks_do_not_go_together():
     with pytest.raises(UserError, match="--models tell themselves what they are; leave out --depth"):
         main(["--models", "saved_models/demo", "--depth", "3"])
+    with pytest.raises(UserError, match="--memory is of networks that are to be trained; leave it out, or --models"):
+        main(["--models", "saved_models/demo", "--memory", "16GB"])
 
 
 def test_models_of_one_name_have_a_row_each(capsys, tmp_path):
