@@ -75,7 +75,7 @@ def _train(config: Config, run: Run, saved_model: pathlib.Path, resume: bool) ->
     what = "songs" if are_songs else "recordings, and mixtures of those held out,"
     print(f"{run}: {what} from {root} ({counts})", flush=True)
 
-    # TensorFlow takes seconds to load: only after everything that can be refused without it.
+    # TensorFlow takes seconds to load: songs that cannot be used are refused before.
     load_keras()
     from sepnet.export.write import export_run
     from sepnet.training.fit import fit
@@ -118,7 +118,7 @@ def comparison_text(name: str, baseline: float, model: float) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(prog="python -m sepnet.train", description=__doc__.partition(": ")[2], allow_abbrev=False)
     parser.add_argument("--name", type=folder_name, help="of the run and the model (default: family and depth)")
-    parser.add_argument("--runs", type=user_path, default=pathlib.Path("runs"), help="folder of runs [runs]")
+    parser.add_argument("--runs", type=user_path, default=pathlib.Path("runs"), help="folder of new runs [runs]")
     add_saved_models(parser)
     parser.add_argument("--resume", type=user_path, metavar="RUN", help="go on with runs/NAME, whatever ended it")
     add_flags(parser)

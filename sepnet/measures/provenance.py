@@ -9,7 +9,7 @@ import platform
 import subprocess
 from collections.abc import Mapping
 
-PACKAGES = ("sepnet", "tensorflow", "keras", "tensorflow-io", "numpy", "musdb", "keras-tuner")
+PACKAGES = ("sepnet", "tensorflow", "keras", "tensorflow-io", "numpy", "musdb", "keras-tuner", "jax")
 HASHED_BYTES = 1 << 20
 
 

@@ -43,17 +43,21 @@ class Recorder(keras.callbacks.Callback):
         self.spent: list[tuple[float, float]] = []
         self.meter = meter
         self._before = {"seconds": 0.0, "joules": 0.0, "peak_bytes": 0}
-        self._begin = self._now()
+        # Of the time and the energy, from the moment at which training begins.
+        self._begin: dict[str, float] | None = None
 
     @property
     def seconds(self) -> float:
         """Seconds of training and validation, in all sittings of the run up to their last checkpoints."""
-        return self._before["seconds"] + time.monotonic() - self._begin["seconds"]
+        return self._before["seconds"] + self._since_begin("seconds")
 
     @property
     def joules(self) -> float:
         """Joules of CPU and GPUs in that time."""
-        return self._before["joules"] + self.meter.joules - self._begin["joules"]
+        return self._before["joules"] + self._since_begin("joules")
+
+    def _since_begin(self, name: str) -> float:
+        return self._now()[name] - self._begin[name] if self._begin else 0.0
 
     @property
     def peak_bytes(self) -> int:
@@ -207,8 +211,8 @@ class Budget(keras.callbacks.Callback):
         """The epoch, counted from 1, after which the run ends at the latest."""
         if self.in_epochs:
             return self.training.epochs
-        # Where the songs alone have taken all there was, one step and its validation still make a run of it.
-        return sys.maxsize if self.spent < self.total else max(self.recorder.num_epochs, 1)
+        # Earlier sittings may have spent it all.
+        return sys.maxsize if self.spent < self.total else self.recorder.num_epochs
 
     def on_train_batch_begin(self, batch, logs=None):
         if not self.in_epochs:

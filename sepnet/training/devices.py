@@ -1,38 +1,47 @@
 """One model on several GPUs of a host: every batch is split over them, and their gradients are averaged."""
 
 import contextlib
+from collections.abc import Callable, Iterator
 
 import keras
 
 from pipelines.errors import UserError
 
 
-def several_devices(num_devices: int):
-    """Makes the block in which models are built and compiled for the first `num_devices` GPUs of this host.
+def several_devices(num_devices: int) -> Callable:
+    """Makes the scope of the first `num_devices` GPUs of this host, in which models are built, compiled and trained.
 
     Args:
         num_devices: 1 leaves everything as it is.
 
     Returns:
-        A context manager.
+        A function that gives a context manager, each time another one for the same devices.
 
     Raises:
-        UserError: this host has fewer devices, or the backend cannot use several.
+        UserError: this host has fewer devices.
     """
     if num_devices == 1:
-        return contextlib.nullcontext()
-    backend = keras.backend.backend()
-    if backend not in ("tensorflow", "jax"):
-        raise UserError(f"--devices {num_devices} needs tensorflow or jax as the backend, not {backend}")
+        return contextlib.nullcontext
     devices = _devices("gpu") or _devices("cpu")
     if len(devices) < num_devices:
         raise UserError(f"--devices is {num_devices}, and this host has {len(devices)} ({', '.join(devices)})")
-    if backend == "jax":
-        return keras.distribution.DataParallel(devices=devices[:num_devices], auto_shard_dataset=False).scope()
+    if keras.backend.backend() == "jax":
+        return keras.distribution.DataParallel(devices=devices[:num_devices], auto_shard_dataset=False).scope
 
     import tensorflow as tf
 
-    return tf.distribute.MirroredStrategy(devices[:num_devices]).scope()
+    return tf.distribute.MirroredStrategy(devices[:num_devices]).scope
+
+
+@contextlib.contextmanager
+def whole_batches() -> Iterator[None]:
+    """While the block runs, JAX splits no batches, so that they may have any size."""
+    distribution = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(distribution)
 
 
 def _devices(kind: str) -> list[str]:

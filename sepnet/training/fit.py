@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import keras
@@ -69,15 +70,16 @@ def fit(
             or a weight is no number, or there is not enough memory.
     """
     check_fit(config, tracks)
-    with _enough_memory(), precision(config.training.precision):
+    with _explained(), precision(config.training.precision):
         return _fit(config, tracks, run, resume)
 
 
 def _fit(config: Config, tracks: Mapping[str, Sequence[Track]], run: Run, resume: bool) -> Result:
     training, sample_rate = config.training, tracks["train"][0].sample_rate
     keras.utils.set_random_seed(training.seed)
+    scope = several_devices(training.devices)
     with EnergyMeter() as meter:
-        with several_devices(training.devices):
+        with scope():
             network = config.build(sample_rate)
             snr_db = config.data.snr_range or (SNR_DB if tracks["train"][0].is_recording else None)
             trainer = make_trainer(config, network, snr_db)
@@ -89,7 +91,8 @@ def _fit(config: Config, tracks: Mapping[str, Sequence[Track]], run: Run, resume
             recorder.restore(trainer)
         else:
             run.write_config(config)
-        _train(config, network, trainer, recorder, tracks["train"], validation)
+        with scope():
+            _train(config, network, trainer, recorder, tracks["train"], validation)
         costs = {
             "parameters": network.model.count_params(),
             "training_seconds": recorder.seconds,
@@ -108,6 +111,7 @@ def _fit(config: Config, tracks: Mapping[str, Sequence[Track]], run: Run, resume
         "costs": costs,
         "meter": measured_by,
         "seed": training.seed,
+        "backend": keras.backend.backend(),
         **provenance(),
     }
     run.write_summary(summary)
@@ -152,10 +156,15 @@ def _train(config: Config, network: Network, trainer: Trainer, recorder: Recorde
 
 
 @contextlib.contextmanager
-def _enough_memory() -> Iterator[None]:
-    """Turns the back ends' errors of memory into a `UserError`."""
+def _explained() -> Iterator[None]:
+    """Turns the back ends' errors of memory, and those that tf.data wraps around a `UserError`, into a `UserError`."""
     try:
         yield
+    except tf.errors.UnknownError as error:
+        told = re.search(rf"{UserError.__name__}: (.+)", str(error))
+        if not told:
+            raise
+        raise UserError(told[1]) from error
     except (MemoryError, tf.errors.ResourceExhaustedError, RuntimeError) as error:
         # JAX has no class for it.
         if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
@@ -221,15 +230,17 @@ def make_trainer(config: Config, network: Network, snr_db: tuple[float, float] |
         # JAX sees one batch whole, wherever its parts lie.
         num_replicas = training.devices if keras.backend.backend() == "tensorflow" else 1
         trainer = Trainer(*arguments, **options, num_replicas=num_replicas)
-    in_optimizer = training.accumulation > 1 and not _adds_up_itself(training)
+    adds_up = _adds_up_itself(training)
     trainer.compile(
         optimizer=keras.optimizers.AdamW(
             _learning_rate(config),
             weight_decay=training.weight_decay,
             use_ema=training.ema > 0,
-            ema_momentum=training.ema or None,
-            global_clipnorm=training.clip_norm or None,
-            gradient_accumulation_steps=training.accumulation if in_optimizer else None,
+            # Keras averages at every batch, also where the optimizer adds gradients up.
+            ema_momentum=training.ema ** (training.accumulation if adds_up else 1) if training.ema else None,
+            # Each replica shortens its own gradient, and the shortened ones are added up.
+            global_clipnorm=training.clip_norm / trainer.num_replicas if training.clip_norm else None,
+            gradient_accumulation_steps=training.accumulation if training.accumulation > 1 and not adds_up else None,
         ),
         jit_compile=compiled(training.xla),
     )

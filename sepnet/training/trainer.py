@@ -8,6 +8,7 @@ from keras import ops
 
 from sepnet.measures.metrics import is_heard, si_sdr_db, squared_errors
 from sepnet.models.network import Network
+from sepnet.training.devices import whole_batches
 from sepnet.training.losses import make_loss
 
 FULL_SCALE = 32_768.0
@@ -74,6 +75,11 @@ class Trainer(keras.Model):
         if training and self.margin_samples:
             sources = sources[:, self.margin_samples : -self.margin_samples]
         return {"sources": sources, "estimates": estimates}
+
+    def evaluate(self, *arguments, **keywords):
+        # The last batch may have fewer segments than there are devices.
+        with whole_batches():
+            return super().evaluate(*arguments, **keywords)
 
     def _add_parts(self, stems):
         """Adds stems up to sources: `[batch, num_samples, num_stems, num_channels]` to `[..., num_sources, ...]`."""

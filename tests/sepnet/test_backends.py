@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 
@@ -34,10 +35,10 @@ answer = {}
 accumulation = int(sys.argv[1])
 for devices in (1, 2):
     off = dict(remix=False, random_gain_db=0.0, channel_swap=False, polarity=False)
-    training = Training(devices=devices, accumulation=accumulation, **off)
+    training = Training(devices=devices, accumulation=accumulation, **off, **json.loads(sys.argv[2]))
     config = Config(model=Unet1D(depth=2, base_filters=3), training=training)
     keras.utils.set_random_seed(0)
-    with several_devices(devices):
+    with several_devices(devices)():
         network = config.build(8000)
         trainer = make_trainer(config, network)
     history = trainer.fit(tf.data.Dataset.from_tensor_slices({"stems": batch}), shuffle=False, verbose=0).history
@@ -48,14 +49,56 @@ print(json.dumps(answer))
 
 @pytest.mark.slow
 @pytest.mark.parametrize("accumulation", ["1", "3"])
-def test_two_devices_train_the_weights_of_one(accumulation):
-    answer = subprocess.run(
-        [sys.executable, "-c", TWO_DEVICES, accumulation], cwd=REPOSITORY, capture_output=True, text=True, check=True
-    )
+@pytest.mark.parametrize("options", [{}, {"ema": 0.5}, {"clip_norm": 1e-3}])
+def test_two_devices_train_the_weights_of_one(accumulation, options):
+    command = [sys.executable, "-c", TWO_DEVICES, accumulation, json.dumps(options)]
+    answer = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     one, two = json.loads(answer.stdout.splitlines()[-1]).values()
     np.testing.assert_allclose(one["loss"], two["loss"], rtol=1e-3)
     for expected, weights in zip(one["weights"], two["weights"], strict=True):
         np.testing.assert_allclose(weights, expected, atol=1e-4)
+
+
+SPLIT_BATCHES = """
+import sys
+import jax
+from sepnet import train
+
+split, make = set(), jax.make_array_from_process_local_data
+
+def made(*arguments):
+    array = make(*arguments)
+    split.add((array.shape[0], tuple(part.data.shape[0] for part in array.addressable_shards)))
+    return array
+
+jax.make_array_from_process_local_data = made
+train.main(sys.argv[1:])
+print(sorted(split))
+"""
+
+
+@needs_jax
+@pytest.mark.slow
+def test_jax_splits_every_batch_over_devices(tmp_path, write_song):
+    """Validation, whose last batch may be short, is left whole."""
+    for number, split in enumerate(("train", "valid")):
+        write_song(tmp_path / "songs" / split / f"song {number}", seed=number)
+    options = "--family unet_1d --depth 1 --base-filters 2 --epochs 1 --steps-per-epoch 2 --segment-seconds 0.1"
+    options += " --validation-seconds 0.1 --validation-segments 3 --batch-size 4 --devices 2 --data songs"
+    split = subprocess.run(
+        [sys.executable, "-c", SPLIT_BATCHES, *options.split()],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(REPOSITORY),
+            "KERAS_BACKEND": "jax",
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert split.stdout.splitlines()[-1] == "[(4, (2, 2))]"
 
 
 @pytest.mark.parametrize("backend, compiles", [("tensorflow", False), ("jax", True)])

@@ -13,7 +13,7 @@ from sepnet.config.config import Config
 from sepnet.export.write import export_model
 from sepnet.train import comparison_text
 from sepnet.train import main as train
-from sepnet.training.fit import _enough_memory
+from sepnet.training.fit import _explained
 from tests.sepnet.helpers import contract_of, small_network
 
 TINY = [
@@ -140,10 +140,18 @@ def test_a_batch_that_no_memory_holds_is_refused(place):
     ],
 )
 def test_too_little_memory_is_one_line(error):
-    with pytest.raises(UserError, match="not enough memory for this training; lower --batch-size"), _enough_memory():
+    with pytest.raises(UserError, match="not enough memory for this training; lower --batch-size"), _explained():
         raise error
-    with pytest.raises(RuntimeError, match="something else"), _enough_memory():
+    with pytest.raises(RuntimeError, match="something else"), _explained():
         raise RuntimeError("something else")
+
+
+def test_what_tf_data_wraps_is_one_line():
+    told = "cannot decode a.flac: lost sync; expected a complete audio file"
+    with pytest.raises(UserError, match=f"^{told}$"), _explained():
+        raise tf.errors.UnknownError(None, None, f"UserError: {told}\nTraceback (most recent call last)")
+    with pytest.raises(tf.errors.UnknownError), _explained():
+        raise tf.errors.UnknownError(None, None, "ValueError: else")
 
 
 def settings(folder, **values):
