@@ -12,7 +12,8 @@ CHECKED_FILES = ("saved_model.pb", "variables/variables.index")
 
 def write_checksums(version: pathlib.Path) -> None:
     """Writes the checksums of a SavedModel beside its contract."""
-    (version / CHECKSUMS_FILE).write_text(_checksums(version))
+    # As bytes: Windows would end lines of text otherwise.
+    (version / CHECKSUMS_FILE).write_bytes(_checksums(version).encode())
 
 
 def check_checksums(version: pathlib.Path) -> None:

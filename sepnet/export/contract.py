@@ -50,7 +50,7 @@ def make_contract(
         **details,
     }
     if fault := _fault(contract):
-        raise UserError(f"{one_line(name)} cannot be exported: {fault}; train anew")
+        raise UserError(f"{one_line(name)} cannot be exported: {fault}; mend that, and make it anew")
     return contract
 
 

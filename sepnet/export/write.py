@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pipelines.errors import UserError, one_line
-from pipelines.files import whole_folder
+from pipelines.files import folder_lock, whole_folder
 from sepnet.config.run_folder import Run
 from sepnet.export.checksums import write_checksums
 from sepnet.export.contract import CONTRACT_FILE, make_contract
@@ -135,24 +135,27 @@ def export_function(
     functions = serving_functions(
         run, sources, num_channels=num_channels, sample_rate=rate, contract_text=json.dumps(contract)
     )
-    version = folder / str(max(versions(folder), default=0) + 1)
-    with whole_folder(version) as folder_of_version, plain_path(folder_of_version) as temporary:
-        # Not Keras' archive, which traces every layer on its own to look for tables of words: half of an export's time.
-        module = tf.Module()
-        module.kept = keep
-        tf.saved_model.save(module, str(temporary), signatures=functions)
-        path = temporary / CONTRACT_FILE
-        path.parent.mkdir()
-        path.write_text(json.dumps(contract, indent=2))
-        write_warmup(temporary / WARMUP_FILE, one_line(folder.name), _warmup_requests(rate, num_channels))
-        write_checksums(temporary)
+    # Of exports at once, each has a number of its own.
+    with folder_lock(folder):
+        version = folder / str(max(versions(folder), default=0) + 1)
+        with whole_folder(version) as folder_of_version, plain_path(folder_of_version) as temporary:
+            # Not Keras' archive, which traces every layer on its own to look for tables of words: half of an export's
+            # time.
+            module = tf.Module()
+            module.kept = keep
+            tf.saved_model.save(module, str(temporary), signatures=functions)
+            path = temporary / CONTRACT_FILE
+            path.parent.mkdir()
+            path.write_text(json.dumps(contract, indent=2))
+            write_warmup(temporary / WARMUP_FILE, one_line(folder.name), _warmup_requests(rate, num_channels))
+            write_checksums(temporary)
     return version
 
 
 @contextlib.contextmanager
 def plain_path(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     """Gives a path to a folder that TensorFlow takes literally: it reads `[a]*?` as patterns, and names as UTF-8."""
-    if re.fullmatch(r"[^\[\]*?{}\\\udc80-\udcff]*", str(folder.absolute())):
+    if re.fullmatch(r"[^\[\]*?{}\\\udc80-\udcff]*", folder.absolute().as_posix()):
         yield folder
         return
     with tempfile.TemporaryDirectory() as place:
@@ -204,7 +207,9 @@ def newest_model(saved_models: pathlib.Path) -> pathlib.Path:
     Raises:
         UserError: no model lies under it.
     """
-    contracts = list(saved_models.glob(f"*/*/{CONTRACT_FILE}"))
+    models = saved_models.iterdir() if saved_models.is_dir() else ()
+    every = (model / str(number) / CONTRACT_FILE for model in models for number in versions(model))
+    contracts = [path for path in every if path.is_file()]
     if not contracts:
         raise UserError(
             f"no model under {saved_models}; make one with `python -m sepnet.train`, or name one by --model"

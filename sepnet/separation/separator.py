@@ -57,10 +57,11 @@ def block_and_context(
 
     Returns:
         Samples of a block, a multiple of the grid if it is not `block_samples`, and of the context on either side of
-        it: None where the model looks further than a block can be large.
+        it, another multiple: None where the model looks further than a block can be large.
     """
     is_exact = context_samples is not None and context_samples <= MOST_CONTEXT_SECONDS * sample_rate
-    context = context_samples if is_exact else None
+    # Of models of several networks, the context need not be one of the grid. Windows begin on the grid.
+    context = -(-context_samples // grid_samples) * grid_samples if is_exact else None
     if block_seconds is None:
         if block_samples and not is_exact:
             return block_samples, None

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -104,6 +105,32 @@ def test_every_export_is_a_new_version(networks, tmp_path):
     assert newest_version(folder / "2") == folder / "2"
     assert read_contract(folder / "2") == {"format": 1, **contract}
     assert sorted(path.name for path in folder.iterdir()) == ["10", "2"]
+
+
+def test_folders_that_are_no_versions_are_no_models(networks, tmp_path):
+    network = networks["unet_1d"]
+    version = export_model(network.model, tmp_path / "model", contract_of(network))
+    for name in ("a copy", ".sepnet-unfinished-1-x"):
+        shutil.copytree(version, tmp_path / "model" / name)
+    assert newest_model(tmp_path) == version
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no file locks")
+def test_of_exports_at_once_each_waits_for_its_number(networks, tmp_path, monkeypatch):
+    import fcntl
+
+    network, folder = networks["unet_1d"], tmp_path / "model"
+    save = tf.saved_model.save
+
+    def refused(*arguments, **options):
+        other = os.open(folder, os.O_RDONLY)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(other)
+        save(*arguments, **options)
+
+    monkeypatch.setattr(tf.saved_model, "save", refused)
+    assert export_model(network.model, folder, contract_of(network)) == folder / "1"
 
 
 def test_an_export_that_fails_leaves_nothing(networks, tmp_path, monkeypatch):

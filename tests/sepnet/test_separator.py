@@ -36,6 +36,23 @@ def test_blocks_give_what_the_whole_gives(separators, networks, family, chunk_sa
     np.testing.assert_allclose(stacked(joined), whole, rtol=0, atol=1e-5)
 
 
+class TwoGrids:
+    """Two networks in one: of every two samples the first, and of every three; the contexts are theirs."""
+
+    name = "two grids"
+    contract = {"sources": ["sum"], "sample_rate": 100, "num_channels": 1, "grid_samples": 6, "context_samples": 4}
+
+    def __call__(self, mixture):
+        places = np.arange(mixture.shape[1])
+        return {"sum": mixture[:, places // 2 * 2] + mixture[:, places // 3 * 3]}
+
+
+def test_blocks_of_a_model_of_several_networks_lie_on_the_grid_of_each():
+    song = noise(100, 1)
+    [whole] = TwoGrids()(song[None])["sum"]
+    np.testing.assert_array_equal(Separator(TwoGrids(), block_seconds=0.12)(song, 100)["sum"], whole)
+
+
 @pytest.mark.parametrize("seconds", [3, 10, 10.0001, 19.5, 28.3])
 def test_blocks_without_an_end_to_their_context_fade_into_each_other(gain_model, seconds):
     """Group normalisation looks at all of its input; whatever blocks give, the weights of their fades add up to one."""
