@@ -17,6 +17,7 @@ from sepnet.serving.engine.options import ServeOptions
 
 # Time that a refused client may go on sending before it is cut off, so that it can read the reason.
 LINGER_SECONDS = 2.0
+MACOS_FILES = 10_240
 
 
 def patient_protocol(stall_seconds: float) -> type[H11Protocol]:
@@ -84,7 +85,7 @@ class DrainingServer(uvicorn.Server):
     def handle_exit(self, sig: int, frame) -> None:
         """The handler of SIGTERM and SIGINT; the second SIGINT ends at once."""
         if self._drain_until is not None and sig == 2:
-            super().handle_exit(sig, frame)
+            self.should_exit = self.force_exit = True
         self.drain()
 
     def drain(self) -> None:
@@ -146,4 +147,6 @@ def raise_limit_of_files() -> None:
     except ImportError:
         return
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    # macOS says that there is no limit, and takes no more than this.
+    wanted = MACOS_FILES if hard == resource.RLIM_INFINITY else hard
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -4,12 +4,15 @@ import ctypes
 import functools
 import multiprocessing
 import os
+import pathlib
+import shutil
 import signal
 import socket
 import sys
+import tempfile
 
 from pipelines.errors import UserError
-from sepnet.serving.engine.options import ServeOptions
+from sepnet.serving.engine.options import ServeOptions, folder_prefix
 
 
 def supervise(options: ServeOptions) -> int:
@@ -48,6 +51,7 @@ def supervise(options: ServeOptions) -> int:
         if stopping:
             stop()
         process.join()
+        _remove_songs_of(process.pid)
         if stopping or process.exitcode == 0:
             return 0
         ended = f"the serving process ended with {process.exitcode}"
@@ -56,6 +60,12 @@ def supervise(options: ServeOptions) -> int:
             print(f"{ended} before it could serve; giving up", file=sys.stderr, flush=True)
             return 1
         print(f"{ended}; starting another", file=sys.stderr, flush=True)
+
+
+def _remove_songs_of(process: int) -> None:
+    """Removes what a process that was killed has left of the songs in it."""
+    for folder in pathlib.Path(tempfile.gettempdir()).glob(f"{folder_prefix(process)}*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _listen(options: ServeOptions) -> socket.socket:

@@ -56,6 +56,11 @@ class ServeOptions:
     drain_seconds: float = 120.0
 
 
+def folder_prefix(process: int) -> str:
+    """The beginning of the names of temporary folders in which a serving process keeps songs."""
+    return f"sepnet-songs-of-{process}-"
+
+
 def parse_version(text: str) -> int:
     """The number of a version, as TensorFlow Serving's API takes it.
 

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import os
 import pathlib
 import struct
 import tempfile
@@ -17,7 +18,7 @@ from pipelines.errors import UserError, one_line
 from sepnet.export.signatures import SERVING_DEFAULT
 from sepnet.separation.separator import Separator, Sound
 from sepnet.serving.engine.errors import BAD_REQUEST, INTERNAL, TOO_LARGE, UNSUPPORTED, ApiError
-from sepnet.serving.engine.options import ServeOptions
+from sepnet.serving.engine.options import ServeOptions, folder_prefix
 from sepnet.serving.engine.runner import Runner
 from sepnet.serving.engine.versions import LoadedVersion
 
@@ -52,7 +53,7 @@ class Song:
         self._version: LoadedVersion | None = version
         self._model, self._notify = {"model": version.name, "version": version.number}, notify
         self.sources, self.encoding = sources, encoding
-        self._folder = tempfile.TemporaryDirectory(prefix="sepnet-song-")
+        self._folder = tempfile.TemporaryDirectory(prefix=folder_prefix(os.getpid()))
         self.upload = pathlib.Path(self._folder.name, "upload")
         self.state = WAITING
         self.error: ApiError | None = None

@@ -28,7 +28,7 @@ class _Entry:
     """The state of one version, in memory or not."""
 
     state: str = LOADING
-    seen: tuple = ()
+    seen: tuple | None = None
     loaded: LoadedVersion | None = None
     error: str = ""
 
@@ -179,9 +179,9 @@ class ModelStore:
         with self._lock:
             entry = self._models[name][number]
             if entry.loaded is None:
-                # Damaged, or gone already: what the status says stays, as long as the folder is there.
+                # Damaged, or gone already: what the status says stays.
                 return
-            loaded, entry.loaded, entry.seen = entry.loaded, None, ()
+            loaded, entry.loaded, entry.seen = entry.loaded, None, None
             self._has_garbage = True
             entry.state = UNLOADING if loaded.leases else END
             if loaded.leases:

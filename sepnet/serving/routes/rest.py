@@ -63,7 +63,6 @@ def rest_routes(store: ModelStore, runner: Runner, options: ServeOptions) -> API
         with store.lease(name, number, label) as version:
             # Parsing and writing megabytes of JSON would hold up everybody else.
             signature, inputs, is_row = await anyio.to_thread.run_sync(parse_request, body, version.signatures)
-            del body
             limit = version.most_samples(options.max_predict_seconds)
             num_samples = await anyio.to_thread.run_sync(_count_samples, version, signature, inputs)
             if num_samples > limit:

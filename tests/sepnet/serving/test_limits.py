@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import json
 import re
+import resource
 import socket
 import threading
 import time
@@ -110,6 +111,14 @@ def test_predictions_longer_than_may_run_at_once_are_refused(server, lengths):
     answer = server.predict("unet_1d", {"signature_name": "wav", "instances": files})
     assert answer.status_code == 413
     assert answer.json()["error"].startswith("245000 samples in one request; expected at most 240000")
+
+
+def test_where_the_limit_of_files_is_said_to_be_none_macos_takes_a_number(monkeypatch):
+    asked = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, resource.RLIM_INFINITY))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked.append(limits))
+    raise_limit_of_files()
+    assert asked == [(10_240, resource.RLIM_INFINITY)]
 
 
 def test_a_thousand_silent_connections_stop_nobody(server):

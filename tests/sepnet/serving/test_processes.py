@@ -1,11 +1,13 @@
 """The command as users start it: two processes, one of which may be killed; and what it says when it cannot start."""
 
 import os
+import pathlib
 import re
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 
 import psutil
@@ -17,7 +19,7 @@ from sepnet import serve as command_module
 from sepnet.separation.remote_model import TOKEN_VARIABLE
 from sepnet.serve import main as serve
 from sepnet.serving import supervisor
-from sepnet.serving.engine.options import ServeOptions
+from sepnet.serving.engine.options import ServeOptions, folder_prefix
 from tests.conftest import REPOSITORY
 from tests.sepnet.helpers import noise
 from tests.sepnet.serving.conftest import eventually
@@ -61,9 +63,11 @@ def test_a_killed_process_is_replaced_and_connections_wait_for_it(command):
     # Asked while it starts: the port is there already.
     assert predict(url).status_code == 200
     first = serving_process(process)
+    song = pathlib.Path(tempfile.mkdtemp(prefix=folder_prefix(first.pid)))
     first.kill()
     first.wait(60)
     eventually(lambda: serving_process(process))
+    eventually(lambda: not song.exists())
     second = serving_process(process)
     # A process that fails by itself before it is ready would be the last.
     second.kill()
@@ -116,6 +120,30 @@ def test_sigterm_lets_running_requests_finish(command):
     said = process.stderr.read()
     # Twice: the process that was killed when it had loaded its models, and the one that serves now.
     assert said.count("loaded unet_1d, version 1\n") == 2 and "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_the_second_interrupt_ends_at_once(saved_models):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sepnet.serve", str(saved_models), "--port", "0"],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Ctrl-C goes to all processes of a terminal.
+        start_new_session=True,
+    )
+    with process:
+        url = process.stdout.readline().strip()
+        song = encoded(noise(25 * 60 * 8000, 2), 8000)
+        with requests.post(f"{url}/separate?model=unet_2d&stem=drums", data=song, stream=True, timeout=600) as answer:
+            assert answer.status_code == 200
+            os.killpg(process.pid, signal.SIGINT)
+            eventually(lambda: requests.get(f"{url}/readyz", timeout=10).status_code == 503)
+            os.killpg(process.pid, signal.SIGINT)
+            # Without taking any of the stem: otherwise the server would wait until all of it is sent.
+            assert process.wait(60) == 0
+        assert "Traceback" not in process.stderr.read()
 
 
 def test_what_hinders_the_start_is_said_in_one_line(run, tmp_path):

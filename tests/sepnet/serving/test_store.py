@@ -108,6 +108,12 @@ def test_a_damaged_version_changes_nothing_but_the_status(server, place, damage)
     eventually(lambda: gain(server) == 5)
 
 
+def test_an_empty_version_is_damaged(server, place):
+    (place[0] / "model" / "2").mkdir()
+    eventually(lambda: states(server).get(2, ("",))[0] == "END")
+    assert gain(server) == 2.0 and "no SavedModel in" in states(server)[2][1]
+
+
 def test_a_version_that_is_replaced_or_removed_is_drained(server, place, monkeypatch):
     """A request that has begun ends with the model that it began with."""
     from sepnet.serving.engine import runner
