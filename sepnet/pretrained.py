@@ -30,6 +30,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     arguments = _parser().parse_args(argv)
     catalog = read_catalog()
+    if arguments.name is None and arguments.weights is not None:
+        raise UserError("--weights is of one model; give its NAME as well")
+    if arguments.name is not None and arguments.json:
+        raise UserError("--json is for the list; leave out NAME, or --json")
     if arguments.list or arguments.name is None:
         _list(catalog, arguments.saved_models, arguments.json)
         return

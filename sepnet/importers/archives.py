@@ -48,7 +48,7 @@ def unpacked(path: pathlib.Path, wanted: Sequence[str]) -> Iterator[pathlib.Path
         is_part = path.suffix == ".index" or path.suffix.startswith(".data-")
         place, beside = path.parent, path.parent.glob(f"{glob.escape(path.stem)}.*") if is_part else [path]
         files = [file for file in beside if _is_wanted(file.name, wanted)]
-    elif not (tarfile.is_tarfile(path) or zipfile.is_zipfile(path)):
+    elif not _is_archive(path):
         raise UserError(f"{path} is no archive and no file of {' or '.join(wanted)}")
     with _working_folder(place) as folder:
         if files is None:
@@ -79,6 +79,13 @@ def _working_folder(place: pathlib.Path) -> Iterator[pathlib.Path]:
             yield pathlib.Path(name)
         except UserError as error:
             raise UserError(str(error).replace(name, str(place))) from error
+
+
+def _is_archive(path: pathlib.Path) -> bool:
+    try:
+        return tarfile.is_tarfile(path) or zipfile.is_zipfile(path)
+    except EOFError as error:
+        raise UserError(f"{path} is damaged ({one_line(error)}); fetch it again") from error
 
 
 def _unpack(path: pathlib.Path, folder: pathlib.Path, wanted: Sequence[str]) -> None:

@@ -36,12 +36,14 @@ def fetch(url: str, path: pathlib.Path, sha256: str | None) -> None:
             _download(url, part)
         except urllib.error.HTTPError as error:
             error.close()
-            if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                raise UserError(
+                    f"{url} answers {error.code} {error.reason}; give --weights a file that you have"
+                ) from error
+            # All of it was there, or too much.
+            if not sha256 or _sha256(part) != sha256:
                 part.unlink()
                 raise UserError(f"{url} is shorter than what was fetched of it before; start again") from error
-            raise UserError(
-                f"{url} answers {error.code} {error.reason}; give --weights a file that you have"
-            ) from error
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
             reason = one_line(getattr(error, "reason", error))
             raise UserError(
@@ -70,12 +72,20 @@ def _download(url: str, part: pathlib.Path) -> None:
         ):
             advance(have * goes_on / 1e6)
             came = 0
-            while chunk := answer.read(CHUNK_BYTES):
+            while chunk := _read(answer):
                 file.write(chunk)
                 came += len(chunk)
                 advance(len(chunk) / 1e6)
         if expected is not None and came < expected:
             raise ConnectionError(f"it broke off after {came} of {expected} bytes")
+
+
+def _read(answer: http.client.HTTPResponse) -> bytes:
+    try:
+        return answer.read(CHUNK_BYTES)
+    except OSError as error:
+        # Such as "No route to host"; those of the disk are of the same class.
+        raise ConnectionError(error.strerror or error) from error
 
 
 def _sha256(path: pathlib.Path) -> str:

@@ -1,6 +1,8 @@
 """Downloads and archives, from a server on this machine that breaks off, redirects and lies."""
 
+import errno
 import hashlib
+import http.client
 import http.server
 import io
 import os
@@ -93,6 +95,22 @@ def test_a_part_that_is_too_long_is_thrown_away(server, tmp_path):
     with pytest.raises(UserError, match="is shorter than what was fetched of it before; start again"):
         fetch(f"{server.url}/whole", tmp_path / "file", SHA256)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_part_that_is_whole_is_taken(server, tmp_path):
+    """A kill may come between the last byte and the check."""
+    (tmp_path / "file.part").write_bytes(CONTENT)
+    fetch(f"{server.url}/whole", tmp_path / "file", SHA256)
+    assert (tmp_path / "file").read_bytes() == CONTENT and os.listdir(tmp_path) == ["file"]
+
+
+def test_a_network_that_fails_is_no_full_disk(server, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.EHOSTUNREACH, "No route to host")
+
+    monkeypatch.setattr(http.client.HTTPResponse, "read", fail)
+    with pytest.raises(UserError, match=r"cannot be fetched \(No route to host\); start again to go on with it"):
+        fetch(f"{server.url}/whole", tmp_path / "file", SHA256)
 
 
 @pytest.mark.parametrize(
@@ -232,6 +250,14 @@ def test_archives_with_a_wrong_byte_are_refused(tmp_path, mode, options):
     content[len(content) // 2] ^= 255
     path.write_bytes(content)
     with pytest.raises(UserError, match="is damaged"), unpacked(path, ["*.index"]):
+        pass
+
+
+@pytest.mark.parametrize("num_bytes", [12, 20, 60])
+def test_archives_of_which_little_came_are_refused(tmp_path, num_bytes):
+    path = write_tar(tmp_path / "archive", {"model.index": CONTENT}, "w:gz")
+    path.write_bytes(path.read_bytes()[:num_bytes])
+    with pytest.raises(UserError, match="is damaged|is no archive"), unpacked(path, ["*.index"]):
         pass
 
 

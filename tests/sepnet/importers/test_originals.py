@@ -345,6 +345,10 @@ def test_the_list_says_what_is_here(install, capsys, tmp_path):
 
 
 def test_names_that_cannot_be_had():
+    with pytest.raises(UserError, match="--weights is of one model; give its NAME as well"):
+        pretrained.main(["--weights", "model.onnx"])
+    with pytest.raises(UserError, match="--json is for the list"):
+        pretrained.main(["spleeter-2stems", "--json"])
     with pytest.raises(UserError, match="no pretrained model demucs; there are spleeter-2stems"):
         pretrained.main(["demucs"])
     with pytest.raises(UserError, match="no weights of wave-u-net-m1 are published; give --weights"):
