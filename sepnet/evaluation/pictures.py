@@ -64,7 +64,7 @@ def _draw_system(axes, place: int, system: Mapping[str, Any], source: str, color
             medianprops={"color": color, "linewidth": 2},
             flierprops={"marker": ".", "markersize": 3, "markeredgecolor": color},
         )
-    elif source in system["sdr"]:
+    elif system["sdr"].get(source) is not None:
         axes.plot(system["sdr"][source], place, "D", color=color, markersize=5)
 
 

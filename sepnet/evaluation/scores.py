@@ -30,6 +30,8 @@ LONGEST_NAME, LONGEST_BEGINNING = 250, 200
 RATIO_MASK = "ideal ratio mask"
 # Floors, of which mixture/num_sources is SiSEC's MIX, and a ceiling.
 REFERENCES = (*BASELINES, RATIO_MASK)
+# Measured where it is asked for; named as what the figures depend on.
+ASKED_FOR = {"museval", "speech"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,11 +63,11 @@ class Job:
 
     def figures_file(self, method: str) -> pathlib.Path:
         """The file of a method's figures."""
-        return self.output / "songs" / folder_name(method) / file_name(self.track.name)
+        return self.output / "songs" / method_folder(method) / file_name(self.track.name)
 
     def museval_file(self, method: str) -> pathlib.Path:
         """The file of museval's figures, which `museval.EvalStore.add_eval_dir` finds for songs of a test split."""
-        return self.output / "museval" / folder_name(method) / self.track.split / file_name(self.track.name)
+        return self.output / "museval" / method_folder(method) / self.track.split / file_name(self.track.name)
 
 
 def file_name(song: str) -> str:
@@ -77,15 +79,15 @@ def file_name(song: str) -> str:
     return f"{beginning}-{hashlib.sha256(name).hexdigest()[:8]}.json"
 
 
-def folder_name(method: str) -> str:
+def method_folder(method: str) -> str:
     """A method's name without slashes."""
     return method.replace("/", "_")
 
 
 def check_names(models: Iterable[str]) -> None:
     """Raises a `UserError` if a model is called like a baseline."""
-    taken = {folder_name(name) for name in REFERENCES}
-    if taken & set(map(folder_name, models)):
+    taken = {method_folder(name) for name in REFERENCES}
+    if taken & set(map(method_folder, models)):
         raise UserError(f"a model has the name of a baseline ({', '.join(sorted(taken))}); rename its folder")
 
 
@@ -112,29 +114,39 @@ def score_song(job: Job, advance: Advance) -> dict[str, dict[str, Any]]:
             depends_on["museval"] = importlib.metadata.version("museval")
         if job.speech:
             depends_on["speech"] = {"sources": list(job.speech), **versions()}
-        scores[method] = _stored(job, method, depends_on)
-        if scores[method] is None:
-            scores[method] = _measure(job, method, depends_on, *read())
+        stored = _stored(job, method, depends_on)
+        if stored is None:
+            _measure(job, method, depends_on, *read())
+            stored = _stored(job, method, depends_on)
+        scores[method] = stored
         advance(job.track.num_samples / job.track.sample_rate)
     return scores
 
 
 def _stored(job: Job, method: str, depends_on: Mapping[str, Any]) -> dict[str, Any] | None:
     """Reads the figures of a method; None if there are none, or they depend on something else."""
+    figures = _kept(job, method, depends_on)
+    if figures is None or {name: figures["depends_on"].get(name) for name in depends_on} != depends_on:
+        return None
+    # What was measured besides is left out, so that the figures do not depend on what was there before.
+    return {
+        **figures,
+        "depends_on": depends_on,
+        "speech": figures["speech"] if job.speech else {},
+        "frames": {} if job.quick else figures["frames"],
+        "left_out": {} if job.quick else figures["left_out"],
+    }
+
+
+def _kept(job: Job, method: str, depends_on: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Reads the figures of the same song and model, whatever was measured of them; None if there are none."""
     try:
         figures = json.loads(job.figures_file(method).read_text())
         kept = figures["depends_on"]
-        if {name: kept.get(name) for name in depends_on} != depends_on:
+        if any(kept.get(name) != value for name, value in depends_on.items() if name not in ASKED_FOR):
             return None
-        # What was measured besides is left out, so that the figures do not depend on what was there before.
-        has_frames = figures["has_frames"] and not job.quick
-        return {
-            **figures,
-            "depends_on": depends_on,
-            "speech": figures["speech"] if job.speech else {},
-            "frames": _read_frames(job.museval_file(method)) if has_frames else {},
-            "left_out": {} if job.quick else figures["left_out"],
-        }
+        frames = _read_frames(job.museval_file(method)) if figures["has_frames"] else {}
+        return {**figures, "frames": frames, "left_out": figures["left_out"], "speech": figures["speech"]}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         # Not there yet, or damaged: it is measured anew.
         return None
@@ -142,24 +154,35 @@ def _stored(job: Job, method: str, depends_on: Mapping[str, Any]) -> dict[str, A
 
 def _measure(
     job: Job, method: str, depends_on: Mapping[str, Any], mixture: np.ndarray, sources: Mapping[str, np.ndarray]
-) -> dict[str, Any]:
+) -> None:
+    """Writes the figures of a method. What is there already and still true is kept, also where it is not asked for."""
+    kept = _kept(job, method, depends_on) or {"depends_on": {}}
+    still = {name: value for name, value in kept["depends_on"].items() if name in ASKED_FOR}
+    still = {name: value for name, value in still.items() if depends_on.get(name, value) == value}
+    missing = set() if method == SILENCE else depends_on.keys() & ASKED_FOR - still.keys()
     estimates = _estimate(job, method, mixture, sources)
-    figures = {"depends_on": depends_on, "num_samples": job.track.num_samples, **_whole_song(sources, estimates)}
-    frames, left_out, speech = {}, {}, {}
-    if method != SILENCE:
-        if not job.quick:
-            frames, left_out = bss_eval.frame_scores(sources, estimates, job.track.sample_rate)
+    frames, left_out = (kept["frames"], kept["left_out"]) if "museval" in still else ({}, {})
+    speech = kept["speech"] if "speech" in still else {}
+    if "museval" in missing:
+        frames, left_out = bss_eval.frame_scores(sources, estimates, job.track.sample_rate)
+        if frames:
+            _write(job.museval_file(method), bss_eval.track_json(job.track.name, frames))
+    if "speech" in missing:
         speech = {
             source: speech_scores(sources[source], estimates[source], job.track.sample_rate) for source in job.speech
         }
-    if frames:
-        _write(job.museval_file(method), bss_eval.track_json(job.track.name, frames))
-    else:
+    if not frames:
         # museval would find that of the song as it was before.
         job.museval_file(method).unlink(missing_ok=True)
-    figures |= {"has_frames": bool(frames), "left_out": left_out, "speech": speech}
+    figures = {
+        "depends_on": {**depends_on, **still},
+        "num_samples": job.track.num_samples,
+        **_whole_song(sources, estimates),
+        "has_frames": bool(frames),
+        "left_out": left_out,
+        "speech": speech,
+    }
     _write(job.figures_file(method), json.dumps(figures, indent=2))
-    return {**figures, "frames": _read_frames(job.museval_file(method)) if frames else {}}
 
 
 def _estimate(

@@ -19,8 +19,9 @@ from sepnet.config.config import Config
 from sepnet.config.data import Data
 from sepnet.evaluate import main
 from sepnet.evaluation import bss_eval
-from sepnet.evaluation.aggregates import AGGREGATES, aggregate
+from sepnet.evaluation.aggregates import AGGREGATES, HEADLINE, aggregate
 from sepnet.evaluation.oracle_masks import ideal_ratio_mask
+from sepnet.evaluation.pictures import draw_comparison
 from sepnet.evaluation.published import read_published, why_not_comparable
 from tests.conftest import REPOSITORY
 
@@ -271,6 +272,13 @@ def test_beside_published_figures(evaluate, tmp_path):
     assert "Not to be compared: these are not the 50 test songs of MUSDB18." in printed
     assert max(map(len, printed.splitlines())) <= 100
     assert (tmp_path / "out" / "comparison.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_source_that_is_silent_in_every_song_has_no_place_in_the_picture(tmp_path):
+    figures = {"museval": {HEADLINE: {"SDR": {"vocals": 3.0, "drums": None}}}}
+    row = figures | {"song_medians": {"vocals": [3.0], "drums": []}}
+    draw_comparison(tmp_path / "comparison.png", {"gains": row}, ["vocals", "drums"], "")
+    assert (tmp_path / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_published_figures_hold_together():

@@ -11,7 +11,7 @@ from benchmarks.speech import main as benchmark
 from pipelines.audio.reading import read_streams
 from pipelines.errors import UserError
 from sepnet.evaluate import main
-from sepnet.evaluation import speech
+from sepnet.evaluation import bss_eval, speech
 from sepnet.evaluation.speech import speech_scores
 
 # Not every machine can build it.
@@ -57,8 +57,9 @@ def songs(tmp_path, mono):
 def evaluate(model, songs, tmp_path, capsys):
     """Runs the command on the songs and returns the figures of all methods and what it prints."""
 
-    def run(*flags):
-        main([str(model), "--data", str(songs), "-o", str(tmp_path / "out"), "--workers", "1", "--quick", *flags])
+    def run(*flags, quick=True):
+        flags = [*flags, *["--quick"] * quick]
+        main([str(model), "--data", str(songs), "-o", str(tmp_path / "out"), "--workers", "1", *flags])
         return json.loads((tmp_path / "out" / "figures.json").read_text())["methods"], capsys.readouterr().out
 
     return run
@@ -85,6 +86,18 @@ def test_figures_are_those_of_the_packages(evaluate, songs):
             assert row[metric] == pytest.approx(np.mean(values), abs=1e-3)
     assert "speech" not in figures["silence"]
     assert "PESQ (wide band)" in printed and "noisy input" in printed and "left out" not in printed
+
+
+def test_what_is_not_asked_for_is_kept(evaluate, monkeypatch):
+    full, _ = evaluate("--speech", "speech", quick=False)
+    evaluate("--speech", "noise,speech")
+
+    def refuse(*_):
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(bss_eval, "frame_scores", refuse)
+    assert evaluate("--speech", "speech", quick=False)[0] == full
+    assert full["gains"]["museval"] and full["gains"]["speech"]
 
 
 def test_it_is_measured_where_it_is_asked_for(evaluate, songs, tmp_path, monkeypatch):
