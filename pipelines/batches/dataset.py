@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipelines.audio.channels import match_channels
+from pipelines.audio.decoding import decoding
 from pipelines.audio.wav import is_plain_wav, wav_data_offset
 from pipelines.errors import UserError
 from pipelines.songs.layouts import MIXTURE, Track
@@ -285,7 +286,9 @@ def _portable_reader(
                     file.seek(offsets[row][column] + first * target.strides[0])
                     file.readinto(target)
             else:
-                samples, _ = soundfile.read(path, start=first, stop=last, dtype="int16", always_2d=True)
+                # Damage in its middle shows here first.
+                with decoding(os.fsdecode(path)):
+                    samples, _ = soundfile.read(path, start=first, stop=last, dtype="int16", always_2d=True)
                 target[: len(samples)] = match_channels(samples, num_channels)
         return batch
 

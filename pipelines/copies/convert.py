@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import pathlib
 import wave
@@ -55,14 +56,9 @@ def probe_song(song: Song, probe: Probe) -> dict[str, reading.AudioInfo]:
         SongError: a file cannot be read, stems differ in rate or length, or some are missing that should be there.
     """
     if not song.made_stems:
-        infos: dict[pathlib.Path, reading.AudioInfo] = {}
-
-        def keep(path: pathlib.Path) -> reading.AudioInfo:
-            infos[path] = probe(path)
-            return infos[path]
-
-        track = read_track(song, [stem for stem in song.files() if stem != MIXTURE], keep)
-        return {stem: infos[path] for stem, path in track.files.items()}
+        probe = functools.cache(probe)
+        track = read_track(song, [stem for stem in song.files() if stem != MIXTURE], probe)
+        return {stem: probe(path) for stem, path in track.files.items()}
     return song.headers(probe)
 
 

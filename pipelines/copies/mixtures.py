@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from pipelines.audio.channels import match_channels
+from pipelines.audio.decoding import decoding
 from pipelines.cache import MOST_CHARACTERS, cache_path
 from pipelines.copies.convert import FORMAT_VERSION, FULL_SCALE
 from pipelines.files import folder_lock, remove_leftovers, stamp, whole_folder
@@ -109,7 +110,8 @@ def _in_turn(tracks: Sequence[Track], num_samples: int, num_channels: int) -> It
     waiting = np.zeros((0, num_channels), np.float32)
     for start, index in itertools.cycle(turns):
         [path] = tracks[index].files.values()
-        samples, _ = soundfile.read(os.fsencode(path), num_samples, start, dtype="float32", always_2d=True)
+        with decoding(str(path)):
+            samples, _ = soundfile.read(os.fsencode(path), num_samples, start, dtype="float32", always_2d=True)
         waiting = np.concatenate([waiting, match_channels(samples, num_channels)])
         if len(waiting) >= num_samples:
             yield waiting[:num_samples]

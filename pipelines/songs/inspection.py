@@ -148,7 +148,7 @@ def _report_recordings(root: pathlib.Path, found: list[SongReport], readable: Se
         suggestions.append(
             f"choose one rate to train at: --sample-rate {rates.most_common(1)[0][0]} is that of the most"
         )
-    is_given = (root / "valid").is_dir() or (root / "validation").is_dir()
+    is_given = any(report.name.partition("/")[0] in ("valid", "validation") for report in found)
     validation = "those in the folder valid" if is_given else "chosen by a hash of their paths"
     return Report(found, validation, problems, suggestions, SourceFile.noun)
 
@@ -239,7 +239,7 @@ def _listen(job: _Listening, advance: Advance) -> SongReport:
 def count_clipped(magnitudes: np.ndarray) -> int:
     """Counts samples that end a run of `CLIPPED_RUN` at full scale, in `[num_samples, num_channels]`."""
     full = magnitudes >= LARGEST_16_BIT
-    if not full.any():
+    if len(full) < CLIPPED_RUN or not full.any():
         return 0
     return int(np.lib.stride_tricks.sliding_window_view(full, CLIPPED_RUN, axis=0).all(axis=-1).sum())
 

@@ -98,6 +98,12 @@ def test_bad_song(tmp_path, write_song, real_track, check_json, damage):
     assert not any(str(tmp_path) in problem for problem in song["problems"])
 
 
+@pytest.mark.parametrize("num_samples", [1, 2, 3])
+def test_a_song_may_end_at_full_scale(num_samples):
+    """Songs come in blocks, the last of which may be shorter than a run."""
+    assert inspection.count_clipped(np.ones((num_samples, 2))) == 2 * (num_samples == inspection.CLIPPED_RUN)
+
+
 def test_what_only_the_samples_tell(tmp_path, write_song, check_json):
     song = write_song(tmp_path / "a")
     write_song(tmp_path / "b", seed=1)

@@ -155,6 +155,20 @@ def test_flac_gives_what_wav_gives(write_tracks):
         take(1, flac, reader="tensorflow-io")
 
 
+def test_a_flac_that_is_damaged_in_the_middle_is_named(tmp_path):
+    for name in SOURCES:
+        path = tmp_path / "song" / f"{name}.flac"
+        path.parent.mkdir(exist_ok=True)
+        soundfile.write(path, np.random.default_rng(0).integers(-9999, 9999, (60_000, 2), np.int16), 8000, "PCM_16")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3 : len(content) // 3 * 2] = bytes(len(content) // 3)
+    path.write_bytes(content)
+    [song] = find_songs(tmp_path)
+    track = read_track(song, SOURCES, measure)
+    with pytest.raises(tf.errors.UnknownError, match=r"UserError: cannot decode .*noise\.flac: .*; expected"):
+        take(100, [track])
+
+
 @pytest.mark.parametrize("reader", ["auto", *READERS])
 @pytest.mark.parametrize(
     ("container", "before_format", "before_samples", "behind_samples"),

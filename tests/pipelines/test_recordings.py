@@ -304,6 +304,8 @@ def test_check_says_what_there_is_and_what_is_wrong(data, capsys):
         status = check.main([str(data), "--sources", "speech,noise", "--json"])
         return status, json.loads(capsys.readouterr().out)
 
+    # One without recordings says nothing.
+    (data / "valid").mkdir()
     status, document = check_json()
     assert status == 0 and document["is_good"] and document["validation"] == "chosen by a hash of their paths"
     recordings = find_recordings(data, SOURCES)
