@@ -55,15 +55,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         from sepnet.augmentation.engine import make_shards, start_ray, threads_per_worker
         from sepnet.augmentation.worker import Job
 
-        workers = start_ray(arguments.ray_address, arguments.workers, sum(map(len, model.values())))
+        # More than shards would only take cores from those that have one.
+        workers = min(start_ray(arguments.ray_address, arguments.workers, sum(map(len, model.values()))), len(shards))
         val_mse = contract.get("metrics", {}).get("val_mse")
         threads = threads_per_worker(workers)
         job = Job(stem_set, songs, recipe, arguments.hook, threads, val_mse, run=uuid.uuid4().hex)
-        begin = time.perf_counter()
+        begin = None
         with progress_bar("separating", total=len(songs), unit="songs") as advance:
             advance(len(songs) - sum(len(job.songs_of(shard)) for shard in shards))
             for row in make_shards(job, model, shards, workers):
                 spent.add(row, len(job.songs_of(row["shard"])))
+                # Workers load the model before their first shard begins.
+                begin = begin or time.perf_counter() - row["seconds"]
                 spent.seconds = time.perf_counter() - begin
                 advance(len(job.songs_of(row["shard"])))
     else:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipelines.errors import UserError, one_line
+from pipelines.workers import num_cores
 from sepnet.augmentation.worker import Job, Worker
 from sepnet.stem_sets.attempts import Attempts
 
@@ -40,7 +41,7 @@ def start_ray(address: str | None, workers: int | None, model_bytes: int) -> int
 
     settings = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
-        store, cores = STORE_BYTES + 2 * model_bytes, max(os.cpu_count() or 1, workers or 1)
+        store, cores = STORE_BYTES + 2 * model_bytes, max(num_cores(), workers or 1)
         try:
             with _without_greeting():
                 ray.init("local", num_cpus=cores, include_dashboard=False, object_store_memory=store, **settings)
@@ -134,9 +135,7 @@ def make_shards(job: Job, model: Mapping[str, bytes], shards: Sequence[int], wor
     made = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards)).map_batches(
         ShardWorker,
         batch_size=1,
-        compute=ray.data.ActorPoolStrategy(
-            size=min(workers, len(shards)), max_tasks_in_flight_per_actor=SHARDS_AT_WORKER
-        ),
+        compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=SHARDS_AT_WORKER),
         fn_constructor_args=shared,
         **resources,
     )

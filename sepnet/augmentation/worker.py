@@ -57,7 +57,7 @@ class Job:
 
 
 class Worker:
-    """Makes shards, one after the other, with a model that it loads at the first.
+    """Makes shards, one after the other, with a model that it loads.
 
     Args:
         job: of the run.
