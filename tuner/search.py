@@ -26,7 +26,7 @@ STRATEGIES = ("grid", "random", "bayesian", "hyperband")
 LARGEST_SEED = 2**32 - 1
 EXPORTS = ("best", "front", "all", "blend")
 MEL = "num_mel_bands"
-# Of what each budget is counted in; the config has it as well.
+# Minutes or joules; `sepnet.config.training` has the same limit.
 SMALLEST_BUDGET = 0.01
 BUDGETS = {"epochs": "epochs", "min": "minutes", "J": "joules"}
 
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = given_settings(arguments, bases, space, memory_bytes)
 
     if workers.is_worker():
-        tuner = _make_tuner(arguments, bases, space, sample_rate, memory_bytes)
+        tuner = _make_tuner(arguments, bases, space, settings, sample_rate, memory_bytes)
         with workers.signs_of_life(folder):
             tuner.search(verbose=0)
         return
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with sole_lock(folder):
         begins = is_new(folder, settings, _report)
         # KerasTuner loads TensorFlow: only after everything that can be refused without it.
-        tuner = _make_tuner(arguments, bases, space, sample_rate, memory_bytes)
+        tuner = _make_tuner(arguments, bases, space, settings, sample_rate, memory_bytes)
         if arguments.max_trials is not None and arguments.strategy not in DRAWING:
             _report(
                 f"--max-trials has no effect: --strategy {arguments.strategy} knows by itself how many models to try"
@@ -75,7 +75,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _make_tuner(
-    arguments: argparse.Namespace, bases: Mapping[str, Config], space: Space, sample_rate: int, memory_bytes: int | None
+    arguments: argparse.Namespace,
+    bases: Mapping[str, Config],
+    space: Space,
+    settings: Mapping[str, Any],
+    sample_rate: int,
+    memory_bytes: int | None,
 ):
     """The KerasTuner tuner of a search, which goes on where the search has stopped."""
     load_keras()
@@ -95,6 +100,7 @@ def _make_tuner(
             seed=arguments.search_seed,
         ),
         bases=bases,
+        settings=settings,
         sample_rate=sample_rate,
         seeds=range(arguments.seeds),
         memory_bytes=memory_bytes,
@@ -239,7 +245,7 @@ def _depths(text: str | None, bases: Mapping[str, Config], sample_rate: int) -> 
     """The depths of each representation: those asked for, or all that the segment has room for."""
     depths = {}
     for name, base in bases.items():
-        depths[name] = parse_depths(f"1-{base.largest_depth(sample_rate)}" if text is None else text)
+        depths[name] = base.depths(sample_rate) if text is None else parse_depths(text)
         base.check_depth(sample_rate, depths[name][0])
     return depths
 
@@ -279,7 +285,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--max-trials", type=positive, metavar="N", help=f"models that random and bayesian try [{NUM_TRIALS}]")
     add("--search-seed", type=_seed, default=1, metavar="N", help="seed of what they draw [1]")
     add("--workers", type=positive, default=1, metavar="N", help="runs at a time on this machine [1]")
-    add("--memory", metavar="SIZE", help="that a run may take, such as 16GB (default: the GPU's, else this machine's)")
+    add(
+        "--memory",
+        metavar="SIZE",
+        help="that a run may take, such as 16GB (default: the GPU's, else this machine's by the workers)",
+    )
     add("--try-anyway", action="store_true", help="start also what does not fit the memory by its plan")
     add("--cost", choices=tuple(COSTS), default=DEFAULT_COST, help=f"what val_mse is weighed against [{DEFAULT_COST}]")
     add(

@@ -111,6 +111,7 @@ def go_on(folder: pathlib.Path, given) -> None:
     tuner = DepthTuner(
         oracle,
         bases={},
+        settings=given,
         sample_rate=8000,
         seeds=range(1),
         memory_bytes=2 * 10**9,

@@ -7,15 +7,22 @@ import resource
 import signal
 import subprocess
 import sys
+import types
 
 import pytest
+import tensorflow as tf
 
 from pipelines.errors import UserError
 from pipelines.files import folder_lock
+from sepnet.config.config import Config
+from sepnet.config.data import Data
 from tests.conftest import REPOSITORY
 from tests.tuner.searching import SECONDS_TO_WAIT, start, status_of, trials_of, wait_for
 from tuner.search import main
+from tuner.searching.depth_tuner import DepthTuner
 from tuner.searching.records import COMPLETED, FAILED, NOT_FITTING, RUNNING, read_search
+from tuner.searching.settings import check_as_begun
+from tuner.searching.workers import _own_gpu
 
 ALL = [(1, COMPLETED), (2, COMPLETED)]
 
@@ -56,6 +63,10 @@ def test_a_search_that_goes_on_elsewhere_is_left_alone(flags, tmp_path, capsys):
     [
         ({"KERASTUNER_ORACLE_IP": "127.0.0.1"}, "KERASTUNER_ORACLE_PORT is not set; set all of KERASTUNER_ORACLE_IP, "),
         ({"KERASTUNER_TUNER_ID": "chief"}, "KERASTUNER_ORACLE_IP is not set; set all of "),
+        (
+            {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": "x", "KERASTUNER_TUNER_ID": "chief"},
+            "KERASTUNER_ORACLE_PORT is 'x', which is no port; give that of the chief",
+        ),
         ({"SEPNET_WORKER_SECONDS": "x"}, "SEPNET_WORKER_SECONDS is 'x'; give seconds, such as 30"),
     ],
 )
@@ -135,6 +146,39 @@ def test_workers_and_chiefs_may_die(run, flags, tmp_path, victim):
         outcome = run("tuner.search", *several, timeout=SECONDS_TO_WAIT, **quick)
         assert outcome.status == 0, outcome.stderr
     assert sorted(trials_of(folder)) == ALL
+
+
+def test_songs_are_found_as_they_were_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "search" / "trial_0").mkdir(parents=True)
+    settings = {"strategy": "grid", "depths": {"stft": [1]}}
+    (tmp_path / "search" / "search.json").write_text(json.dumps(settings))
+    search = types.SimpleNamespace(bases={"stft": Config(data=Data(data="~/songs"))}, settings=settings)
+
+    def look():
+        DepthTuner._refuse_to_go_on_without(search, tmp_path / "search" / "trial_0", {"representation": "stft"})
+
+    with pytest.raises(UserError, match="the songs ~/songs are no longer there; put them back"):
+        look()
+    (tmp_path / "songs").mkdir()
+    look()
+
+
+def test_workers_have_the_options_of_their_chief(tmp_path):
+    settings = {"strategy": "grid", "depths": {"stft": [1, 2]}, "seeds": 3, "memory": None}
+    (tmp_path / "search.json").write_text(json.dumps(settings))
+    # Each machine has its own.
+    check_as_begun(tmp_path, {**settings, "memory": 10**9})
+    with pytest.raises(UserError, match="seeds is 1, and 3 there; give its workers those of its chief"):
+        check_as_begun(tmp_path, {**settings, "seeds": 1})
+
+
+def test_each_worker_has_one_of_the_gpus_that_were_given(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: ["gpu", "gpu"])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert [_own_gpu(index)["CUDA_VISIBLE_DEVICES"] for index in range(3)] == ["0", "1", "0"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    assert [_own_gpu(index)["CUDA_VISIBLE_DEVICES"] for index in range(3)] == ["2", "3", "2"]
 
 
 @pytest.mark.slow

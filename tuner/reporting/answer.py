@@ -84,7 +84,7 @@ def print_answer(search: Search, cost: str) -> None:
 
 def search_name(answer: Answer) -> str:
     """The name of the search as it can be shown."""
-    return one_line(answer.search.folder.name)
+    return one_line(answer.search.folder.resolve().name)
 
 
 def table_headings(answer: Answer) -> tuple[str, ...]:

@@ -85,5 +85,5 @@ def model_name(search: Search, trial: Trial) -> str:
 
 
 def _named(search: Search, ending: str) -> str:
-    beginning = one_line(search.folder.name).encode()[: max(MOST_BYTES - len(ending.encode()), 1)]
+    beginning = one_line(search.folder.resolve().name).encode()[: max(MOST_BYTES - len(ending.encode()), 1)]
     return beginning.decode(errors="ignore") + ending

@@ -15,8 +15,10 @@ import psutil
 
 from pipelines.errors import UserError, unforeseen
 from pipelines.files import remove_leftovers, remove_leftovers_of, whole_folder
+from pipelines.songs.layouts import data_folder
 from sepnet.config.config import Config
 from sepnet.config.run_folder import Run
+from sepnet.config.songs import data_root
 from tuner.searching.oracles import SearchStopped
 from tuner.searching.records import (
     CONTINUED,
@@ -31,6 +33,7 @@ from tuner.searching.records import (
     write_json,
 )
 from tuner.searching.search_space import with_values
+from tuner.searching.settings import check_as_begun
 from tuner.searching.workers import NO_SPACE_STATUS, PARENT, last_error
 
 SECONDS_BETWEEN_LOOKS = 0.2
@@ -49,9 +52,11 @@ class DepthTuner(keras_tuner.Tuner):
     Args:
         oracle: of `tuner.searching.oracles`.
         bases: the config of each representation, whose other fields stay.
+        settings: of the search, by which a worker that was started with others is refused.
         sample_rate: of the songs, Hz.
         seeds: of the runs of each trial.
-        memory_bytes: limit; a trial whose plan exceeds it is not started, and a run that exceeds it is killed.
+        memory_bytes: limit; a trial whose plan exceeds it is not started, and on a CPU
+            a run that exceeds it is killed.
         try_anyway: starts also trials whose plans exceed the limit.
         device: owner of the memory that is planned, "cpu" or "gpu".
         report: called with a line for people whenever something begins or ends.
@@ -63,6 +68,7 @@ class DepthTuner(keras_tuner.Tuner):
         oracle,
         *,
         bases: Mapping[str, Config],
+        settings: Mapping[str, Any],
         sample_rate: int,
         seeds: Sequence[int],
         memory_bytes: int,
@@ -72,6 +78,7 @@ class DepthTuner(keras_tuner.Tuner):
         **options,
     ):
         self.bases = bases
+        self.settings = settings
         self.sample_rate = sample_rate
         self.seeds = list(seeds)
         self.memory_bytes = memory_bytes
@@ -165,9 +172,10 @@ class DepthTuner(keras_tuner.Tuner):
         raise keras_tuner.errors.FailedTrialError(str(error)) from error
 
     def _refuse_to_go_on_without(self, folder: pathlib.Path, values: Mapping[str, Any]) -> None:
-        songs = self.bases[values[REPRESENTATION]].data.data
-        if songs is not None and not pathlib.Path(songs).exists():
-            raise SearchStopped(f"the songs {songs} are no longer there; put them back, and type the command again")
+        check_as_begun(folder.parent, self.settings)
+        data = self.bases[values[REPRESENTATION]].data
+        if data.data is not None and not data_folder(data_root(data)).exists():
+            raise SearchStopped(f"the songs {data.data} are no longer there; put them back, and type the command again")
         free = shutil.disk_usage(folder).free
         if free < SMALLEST_FREE_BYTES:
             raise SearchStopped(
@@ -247,14 +255,17 @@ class DepthTuner(keras_tuner.Tuner):
             )
 
     def _watch(self, process: subprocess.Popen) -> int | None:
-        """Waits for a process, and kills it where it takes more memory than it may; returns what it took then."""
+        """Waits for a process; where it takes more of a CPU's memory than it may, returns what it takes."""
+        if self.device != "cpu":
+            process.wait()
+            return None
         while process.poll() is None:
             time.sleep(SECONDS_BETWEEN_LOOKS)
             try:
                 taken = psutil.Process(process.pid).memory_info().rss
             except psutil.NoSuchProcess:
                 continue
-            if self.device == "cpu" and taken > self.memory_bytes:
+            if taken > self.memory_bytes:
                 return taken
         return None
 

@@ -1,12 +1,13 @@
 """KerasTuner's oracles, mended: they survive being killed at any moment, and workers that die.
 
 What is wrong with them (KerasTuner 1.4.8): `GridSearch` forgets its order in a restart and stops early; state is
-written in place, so that a kill can leave half a file; a trial whose file is there but not its entry in the oracle's
-is never run; the lock stays closed after an exception; a search ends for workers that ask while another one's trial
-may still be given back; a space of few models is taken for exhausted while some are left, or (`BayesianOptimization`)
-one of them is tried again and again; `Hyperband` has no later rounds where a trial of an earlier one failed, or where
-there are fewer models than that should have; what was written is believed, whatever it is, and so is the space that it
-was drawn from, which may have grown; trials under a name with brackets are not found, and one that is no UTF-8 is none.
+written in place, so that a kill can leave half a file; a trial whose file is there but not its entry in the oracle's is
+never run; the lock stays closed after an exception; a search ends for workers that ask while another one's trial may
+still be given back; a space of few models is taken for exhausted while some are left, or (`BayesianOptimization`) one
+of them is tried again and again; a representation is drawn with depths of another; `Hyperband` has no later rounds
+where a trial of an earlier one failed, or where there are fewer models than that should have; what was written is
+believed, whatever it is, and so is the space that it was drawn from, which may have grown; trials under a name with
+brackets are not found, and one that is no UTF-8 is none.
 """
 
 import math
@@ -19,14 +20,17 @@ from typing import Any
 
 import keras_tuner
 from keras_tuner.src.engine import oracle as kt_oracle
+from keras_tuner.src.engine.hyperparameters.hp_types.choice_hp import Choice
 from keras_tuner.src.engine.hyperparameters.hp_types.numerical import Numerical
 from keras_tuner.src.engine.trial import Trial, TrialStatus
 
 from pipelines.errors import UserError
 from tuner.searching.records import (
     CONTINUED,
+    DEPTH,
     HYPERBAND,
     ORACLE,
+    REPRESENTATION,
     TRIAL,
     read_oracle_state,
     read_trial_state,
@@ -47,11 +51,18 @@ class SearchStopped(UserError, keras_tuner.errors.FatalError):
 
 
 class RecoveringOracle:
-    """Base before an oracle of KerasTuner: workers may die, and exceptions leave no lock closed."""
+    """Base before an oracle of KerasTuner: workers may die, and exceptions leave no lock closed.
 
-    def __init__(self, *arguments, **options):
+    Args:
+        *arguments: of the oracle.
+        depths: by representation.
+        **options: of the oracle.
+    """
+
+    def __init__(self, *arguments, depths: Mapping[str, Sequence[int]], **options):
         super().__init__(*arguments, **options)
         self._max_collisions = MOST_COLLISIONS
+        self._depths = depths
 
     def create_trial(self, tuner_id):
         with _ReleasedLock(self):
@@ -143,13 +154,24 @@ class RecoveringOracle:
     def _read_trial(self, folder: pathlib.Path, trial_id: str, begun: Sequence[str]) -> Trial:
         state = read_trial_state(folder, trial_id)
         hyperparameters = self.hyperparameters.copy()
-        hyperparameters.values = state["hyperparameters"]["values"]
+        hyperparameters.values = self._as_told(state["hyperparameters"]["values"])
         trial = Trial(hyperparameters, trial_id, state["status"], state.get("message"))
         trial.score = state.get("score")
         has_score = trial.score is not None and math.isfinite(trial.score)
         if not self._has(hyperparameters.values, begun) or (trial.status == TrialStatus.COMPLETED and not has_score):
             raise UserError(f"trial {trial_id} of {folder} is none of this search; search anew under another --name")
         return trial
+
+    def _duplicate(self, values):
+        # KerasTuner knows one list of depths for all representations, and asks this before it takes what it has drawn.
+        return values[DEPTH] not in self._depths[values[REPRESENTATION]] or super()._duplicate(values)
+
+    def _as_told(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Values as this space has them: numbers are text where a choice has got "none" beside them."""
+        texts = {
+            hp.name for hp in self.hyperparameters.space if isinstance(hp, Choice) and isinstance(hp.values[0], str)
+        }
+        return {name: str(value) if name in texts else value for name, value in values.items()}
 
     def _has(self, values: Mapping[str, Any], begun: Sequence[str]) -> bool:
         """True if a trial may have these values."""
@@ -267,6 +289,7 @@ def make_oracle(strategy: str, space, *, max_trials: int, max_epochs: int, seed:
     options = {
         "objective": OBJECTIVE,
         "hyperparameters": hp,
+        "depths": space.depths,
         "tune_new_entries": True,
         "allow_new_entries": True,
         "seed": seed,

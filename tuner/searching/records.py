@@ -51,7 +51,8 @@ class Trial:
 
     Attributes:
         trial_id: KerasTuner's.
-        values: hyperparameters: "representation" ("waveform", "stft", "mel"), "depth", and fields of the config.
+        values: hyperparameters: "representation" ("waveform", "stft", "mel", "complex" or "hybrid"), "depth", and
+            fields of the config.
         status: "completed", "failed", "not fitting" (not started, since its plan exceeds the memory) or "running" (or
             waiting to go on).
         reason: one line, of a trial that failed or does not fit.

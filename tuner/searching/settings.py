@@ -10,7 +10,7 @@ from typing import Any
 
 from pipelines.errors import UserError
 from sepnet.config.config import Config
-from tuner.searching.records import read_search, read_settings
+from tuner.searching.records import SETTINGS, read_search, read_settings
 from tuner.searching.search_space import Space, families_of, parse_knobs
 
 # The strategies that draw as many models as they are told.
@@ -80,6 +80,28 @@ def is_new(folder: pathlib.Path, settings: Mapping[str, Any], report: Callable[[
         )
     report(f"{folder}: going on" + (f" with more: {'; '.join(texts)}" if texts else ""))
     return bool(grown)
+
+
+def check_as_begun(folder: pathlib.Path, settings: Mapping[str, Any]) -> None:
+    """Checks the settings of a process that works at a search against those of the search, but for their memory.
+
+    Args:
+        folder: of the search.
+        settings: as `given_settings` makes them.
+
+    Raises:
+        UserError: they differ, or those of the search are gone.
+    """
+    before = read_settings(folder)
+    if before is None:
+        raise UserError(f"{folder / SETTINGS} is gone; put it back, or search anew under another --name")
+    begun, given = ({**_comparable(each, settings), "memory": None} for each in (before, settings))
+    differences = _differences(begun, given).items()
+    if differences:
+        texts = [f"{name} is {json.dumps(mine)}, and {json.dumps(its)} there" for name, (its, mine) in differences]
+        raise UserError(
+            f"{folder} was begun with other settings: {'; '.join(texts)}; give its workers those of its chief"
+        )
 
 
 def _comparable(settings: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

@@ -37,11 +37,13 @@ def check_environment() -> None:
     """Checks the variables that this module reads.
 
     Raises:
-        UserError: one is missing, or is no number.
+        UserError: one of KerasTuner's is missing, its port is none, or `SEPNET_WORKER_SECONDS` is no time.
     """
     missing = [name for name in VARIABLES if name not in os.environ]
     if 0 < len(missing) < len(VARIABLES):
         raise UserError(f"{missing[0]} is not set; set all of {', '.join(VARIABLES)}, or none")
+    if not missing and not re.fullmatch("[0-9]{1,5}", port := os.environ["KERASTUNER_ORACLE_PORT"]):
+        raise UserError(f"KERASTUNER_ORACLE_PORT is {port!r}, which is no port; give that of the chief")
     seconds_without_sign()
 
 
@@ -213,6 +215,8 @@ class LocalWorkers:
             "KERASTUNER_TUNER_ID": name,
             PARENT: str(os.getpid()),
             **_own_gpu(index),
+            # Several share a GPU if none takes all of its memory at once.
+            "TF_FORCE_GPU_ALLOW_GROWTH": "true",
         }
         with self._log(index).open("a") as log:
             return subprocess.Popen(
@@ -235,8 +239,11 @@ def last_error(log: pathlib.Path) -> str:
 
 
 def _own_gpu(index: int) -> dict[str, str]:
-    """Environment that gives each worker a GPU of its own, if there are several."""
+    """Environment that gives each worker one of the GPUs that this process sees, if they are several."""
     import tensorflow as tf
 
     number = len(tf.config.list_physical_devices("GPU"))
-    return {"CUDA_VISIBLE_DEVICES": str(index % number)} if number > 1 else {}
+    if number < 2:
+        return {}
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(number)))).split(",")
+    return {"CUDA_VISIBLE_DEVICES": seen[index % number]}
