@@ -48,8 +48,8 @@ def _check_comparable(summaries: Mapping[Run, Mapping[str, Any]]) -> None:
         # Both are 0 where validation songs are silent.
         if not math.isclose(silence, other_silence, rel_tol=1e-5):
             raise UserError(
-                f"{run} and {first} were judged on different segments; train them with the same --data, "
-                "--sample-rate, --validation-seconds and --validation-segments"
+                f"{run} and {first} were judged on different segments; train them with the same --data, --sources, "
+                "--num-channels, --sample-rate, --validation-seconds and --validation-segments"
             )
 
 

@@ -64,20 +64,23 @@ def compare_models(
 def _find_track(song: str, data: Data) -> Track:
     """Finds a song by the path of its folder, or by its name in a data folder."""
     folder = pathlib.Path(song).expanduser()
-    if data.data is None and folder.is_dir():
-        if data.sample_rate is not None:
-            raise UserError(f"--sample-rate is for songs of --data, and {song} is read as it is; leave it out")
-        return read_track(Song(folder.resolve().name, "test", folder), data.stems, reading.measure)
-    root = data_root(data)
-    tracks = [track for split in config_tracks(data).values() for track in split if not track.is_recording]
-    found = [track for track in tracks if track.name == song]
-    if not found:
-        names = ", ".join(repr(track.name) for track in tracks[:3])
-        raise UserError(
-            f"no folder {song}, and no song of that name under {root}, which has {names}, ...; "
-            "give --song a folder of stems, or --data and a name"
-        )
-    return found[-1]
+    if data.data is not None or not folder.is_dir():
+        tracks = [track for split in config_tracks(data).values() for track in split if not track.is_recording]
+        found = [track for track in tracks if track.name == song]
+        if found:
+            return found[-1]
+        if not folder.is_dir():
+            names = ", ".join(repr(track.name) for track in tracks[:3])
+            raise UserError(
+                f"no folder {song}, and no song of that name under {data_root(data)}, which has {names}, ...; "
+                "give --song a folder of stems, or --data and a name"
+            )
+    for name in ("sample_rate", "snr_db", "skip_bad"):
+        if getattr(data, name) != getattr(Data(), name):
+            raise UserError(
+                f"--{name.replace('_', '-')} is for songs of --data, and {song} is read as it is; leave it out"
+            )
+    return read_track(Song(folder.resolve().name, "test", folder), data.stems, reading.measure)
 
 
 def _compare(

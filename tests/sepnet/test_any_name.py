@@ -47,6 +47,14 @@ def test_a_model_of_any_name_is_written_and_loaded(tmp_path, model, name):
     assert SavedModel(version)(mixture).keys() == expected.keys()
 
 
+def test_a_song_may_be_named_by_its_folder_beside_data(tmp_path, model, songs, capsys):
+    command = [str(model), "--data", str(songs), "--song", str(songs / "test" / "song 1")]
+    compare([*command, "-o", str(tmp_path / "picture.png")])
+    assert "song 1" in capsys.readouterr().out
+    with pytest.raises(UserError, match="--skip-bad is for songs of --data, and .* is read as it is; leave it out"):
+        compare([*command, "--skip-bad", "-o", str(tmp_path / "picture.png")])
+
+
 def test_names_are_drawn_listed_and_linked_as_they_are(tmp_path, model, write_song, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")
     models = [tmp_path / "models" / name for name in NAMES[:4]]
