@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from pipelines.files import whole_file
 from sepnet.measures.provenance import provenance
 
 # What `unet_2d` was when most tables were made, beside which later ones can be set: unfolded, under a short window.
@@ -20,6 +21,6 @@ SHORT_WINDOW = {
 
 def write_json(path: pathlib.Path, figures: Mapping[str, Any]) -> None:
     """Writes figures with versions, revision and machine beside them."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({**figures, "provenance": provenance()}, indent=2))
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps({**figures, "provenance": provenance()}, indent=2))
     print(f"figures: {path}")

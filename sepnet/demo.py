@@ -4,7 +4,7 @@ import argparse
 import pathlib
 from collections.abc import Sequence
 
-from pipelines.errors import CommandParser, run_command
+from pipelines.errors import CommandParser, run_command, user_path
 from sepnet.config.config import Config
 from sepnet.config.training import Training
 
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(prog="python -m sepnet.demo", description=__doc__.partition(": ")[2], allow_abbrev=False)
-    parser.add_argument("folder", type=pathlib.Path, nargs="?", default="demo", help="folder for run and stems [demo]")
+    parser.add_argument("folder", type=user_path, nargs="?", default="demo", help="folder for run and stems [demo]")
     return parser
 
 
