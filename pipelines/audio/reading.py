@@ -128,7 +128,7 @@ class Recording:
 
     def _num_missing(self) -> int:
         """Samples that the header states, and that did not come."""
-        if self.info.is_guess or not self.decoder:
+        if self.info.is_guess:
             return 0
         missing = self.info.num_samples - self.decoder.num_samples
         return missing if missing > PADDING_SAMPLES else 0

@@ -44,7 +44,7 @@ class Pair(Song):
         return [self.folder / _renamed(self.path.parent.name, kind) for kind in (NOISY, CLEAN, NOISE)]
 
     def paths(self) -> list[pathlib.Path]:
-        return [self.path, *[self.clean] * bool(self.clean)]
+        return [path for path in (self.path, self.clean) if path]
 
     def files(self) -> dict[str, pathlib.Path]:
         return {}

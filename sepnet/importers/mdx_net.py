@@ -65,7 +65,7 @@ def _estimates(mixture, weights: MdxWeights, options: Mapping[str, Any]):
     from sepnet.models.layers.sources import Remainder
 
     n_fft, hop = options["n_fft"], options["hop"]
-    spectra = make_spectra(frame_length=n_fft, frame_step=hop, sample_rate=SAMPLE_RATE)
+    spectra = make_spectra(frame_length=n_fft, frame_step=hop)
     # The programs put half a window of zeros before the song, and their first frame half a window before these. So
     # many zeros bring this STFT's first frame to the same place.
     overlap = -(-n_fft // hop)

@@ -67,7 +67,7 @@ def _estimates(mixture, num_sources: int, options: Mapping[str, Any]):
         activation=options["activation"],
         up_activation=options["up_activation"],
     )
-    spectra = make_spectra(frame_length=FRAME_LENGTH, frame_step=FRAME_STEP, sample_rate=SAMPLE_RATE)
+    spectra = make_spectra(frame_length=FRAME_LENGTH, frame_step=FRAME_STEP)
     # The program puts a window of zeros before the song. The STFT does so but for one step, and where a frame lies
     # among those that convolutions take together changes what they give.
     delayed = Delay(FRAME_STEP, dtype="float32", name="delay")(mixture)

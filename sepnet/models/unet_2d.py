@@ -67,7 +67,7 @@ class Unet2D(Unet):
         return self._at_rate(sample_rate)._largest_depth(num_samples)
 
     def _largest_depth(self, num_samples: int) -> int:
-        num_rows = (self.num_mel_bands or self.num_bins or self.frame_length // 2) // self._num_bands
+        num_rows = (self.num_mel_bands or self._num_bins) // self._num_bands
         deepest = max(num_rows, 1).bit_length() - 1
         # As `STFT.num_frames`, which would load Keras.
         num_frames = -(-num_samples // self.frame_step) - (-self.frame_length // self.frame_step) - 1

@@ -137,7 +137,7 @@ class _Levels:
         """The outputs of each branch, from its inputs."""
         import keras
 
-        from sepnet.models.layers.hybrid import BlocksToFrames, FramesToBlocks
+        from sepnet.models.layers.hybrid import BlocksToFrames, FramesToBlocks, FrequencyEmbedding
 
         *filters, deepest = self.options.level_filters
         features, skips = {}, {}
@@ -146,7 +146,7 @@ class _Levels:
             for level, count in enumerate(filters):
                 values = self._down(values, count, f"{branch}_encoder_{level}", self._factor(branch, level))
                 if branch == "spectrum" and level == 0:
-                    values = self._embedded(values)
+                    values = FrequencyEmbedding(name=f"{self.prefix}spectrum_embedding")(values)
                 skips[branch].append(values)
             features[branch] = values
         if "spectrum" in features:
@@ -278,11 +278,6 @@ class _Levels:
             recompute=self.options.recompute,
             name=f"{self.prefix}{name}",
         )(values)
-
-    def _embedded(self, values):
-        from sepnet.models.layers.hybrid import FrequencyEmbedding
-
-        return FrequencyEmbedding(name=f"{self.prefix}spectrum_embedding")(values)
 
 
 def _kernel(values) -> int | tuple[int, int]:

@@ -119,31 +119,25 @@ def _overview(manifest: Any, num_sampled: int, seed: int) -> Overview:
 
     num_rows = manifest.metadata.num_rows
     chosen = np.sort(random.Random(seed).sample(range(num_rows), min(num_sampled, num_rows)))
-    overview = Overview(
-        num_clips=collections.Counter(),
-        seconds=0.0,
-        reasons=collections.Counter(),
-        histograms={name: np.zeros((2, len(edges) - 1), np.int64) for name, edges in EDGES.items()},
-        num_unknown=collections.Counter(),
-        sample=[],
-    )
-    begin, seconds = 0, 0.0
+    num_clips, reasons, num_unknown = collections.Counter(), collections.Counter(), collections.Counter()
+    histograms = {name: np.zeros((2, len(edges) - 1), np.int64) for name, edges in EDGES.items()}
+    begin, seconds, sample = 0, 0.0, []
     for batch in manifest.iter_batches(columns=list(COLUMNS)):
         passes = batch["passes"].to_numpy(zero_copy_only=False)
-        overview.num_clips.update(zip(batch["kind"].to_pylist(), passes.tolist(), strict=True))
-        overview.reasons.update(batch["reasons"].flatten().to_pylist())
+        num_clips.update(zip(batch["kind"].to_pylist(), passes.tolist(), strict=True))
+        reasons.update(batch["reasons"].flatten().to_pylist())
         seconds += pyarrow.compute.sum(batch["duration_seconds"]).as_py()
         for name, edges in EDGES.items():
             values = batch[name].to_numpy(zero_copy_only=False)
             is_known = ~np.isnan(values)
-            overview.num_unknown[name] += int(np.sum(~is_known))
+            num_unknown[name] += int(np.sum(~is_known))
             for place in (False, True):
                 known = values[is_known & (passes == place)].clip(edges[0], edges[-1])
-                overview.histograms[name][int(place)] += np.histogram(known, edges)[0]
+                histograms[name][int(place)] += np.histogram(known, edges)[0]
         end = begin + batch.num_rows
-        overview.sample.extend(batch.take(chosen[(chosen >= begin) & (chosen < end)] - begin).to_pylist())
+        sample.extend(batch.take(chosen[(chosen >= begin) & (chosen < end)] - begin).to_pylist())
         begin = end
-    return dataclasses.replace(overview, seconds=seconds)
+    return Overview(num_clips, seconds, reasons, histograms, num_unknown, sample)
 
 
 def _contents(

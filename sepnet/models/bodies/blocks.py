@@ -126,7 +126,7 @@ class Blocks(Body):
             strides=strides,
             padding="valid" if self._is_valid() else "same",
             normalization=self.normalization,
-            activation=self.up_activation or self.activation if is_up else self.activation,
+            activation=self._activation(is_up),
             recompute=recompute,
             name=name,
         )(features)

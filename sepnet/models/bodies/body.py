@@ -65,6 +65,9 @@ class Body(Section):
         """
         return None
 
+    def _activation(self, is_up: bool) -> str:
+        return self.up_activation or self.activation if is_up else self.activation
+
     def _normalized(self, features, name: str, recompute: bool, activation: str, activation_first: bool = False):
         """Features with the normalisation and an activation, in this order or the other."""
         from sepnet.models.layers.convolution import NormalizedActivation

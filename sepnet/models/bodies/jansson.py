@@ -15,7 +15,7 @@ class Jansson(Strided):
         self, features, filters: Sequence[int], num_outputs: int, *, recompute: bool, starts_at_zero: bool = False
     ):
         """See `Body.apply`."""
-        from sepnet.models.layers.convolution import TRANSPOSED_CONVOLUTIONS
+        import keras
 
         filters, skips = filters[:-1], []
         for level, count in enumerate(filters):
@@ -23,7 +23,7 @@ class Jansson(Strided):
             features = self._normalized(features, f"encoder_{level}_norm", recompute, self.activation)
             skips.append(features)
         features = self._way_up(features, skips[:-1], filters, recompute, activation_first=False)
-        return TRANSPOSED_CONVOLUTIONS[len(features.shape) - 2](
+        return keras.layers.Conv2DTranspose(
             num_outputs,
             self.up_kernel_size,
             strides=2,

@@ -23,7 +23,7 @@ class Spleeter(Strided):
         self, features, filters: Sequence[int], num_outputs: int, *, recompute: bool, starts_at_zero: bool = False
     ):
         """See `Body.apply`."""
-        from sepnet.models.layers.convolution import CONVOLUTIONS
+        import keras
 
         filters, skips = filters[:-1], []
         for level, count in enumerate(filters):
@@ -33,7 +33,7 @@ class Spleeter(Strided):
             skips.append(features)
         features = self._way_up(features, skips[:-1], filters, recompute, activation_first=True)
         features = self._transposed(features, 1, 0, recompute, activation_first=True)
-        return CONVOLUTIONS[len(features.shape) - 2](
+        return keras.layers.Conv2D(
             num_outputs,
             LAST_KERNEL_SIZE,
             dilation_rate=LAST_DILATION,

@@ -29,17 +29,17 @@ class Strided(Body):
         return features
 
     def _strided(self, features, filters: int, level: int):
-        from sepnet.models.layers.convolution import CONVOLUTIONS
+        import keras
 
-        return CONVOLUTIONS[len(features.shape) - 2](
-            filters, self.down_kernel_size, strides=2, padding="same", name=f"encoder_{level}"
-        )(features)
+        return keras.layers.Conv2D(filters, self.down_kernel_size, strides=2, padding="same", name=f"encoder_{level}")(
+            features
+        )
 
     def _transposed(self, features, filters: int, level: int, recompute: bool, activation_first: bool):
-        from sepnet.models.layers.convolution import TRANSPOSED_CONVOLUTIONS
+        import keras
 
-        features = TRANSPOSED_CONVOLUTIONS[len(features.shape) - 2](
+        features = keras.layers.Conv2DTranspose(
             filters, self.up_kernel_size, strides=2, padding="same", name=f"decoder_{level}"
         )(features)
-        activation = self.up_activation or self.activation
-        return self._normalized(features, f"decoder_{level}_norm", recompute, activation, activation_first)
+        name = f"decoder_{level}_norm"
+        return self._normalized(features, name, recompute, self._activation(True), activation_first)

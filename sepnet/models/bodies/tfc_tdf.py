@@ -92,7 +92,7 @@ class TfcTdf(Body):
         transposed = keras.layers.Conv2DTranspose(
             filters, strides, strides=strides, use_bias=self.normalization == "none", name=f"{name}_upsample"
         )
-        activation = self.up_activation or self.activation
+        activation = self._activation(True)
         if self.block == "residual":
             features = transposed(self._normalized(features, f"{name}_norm", recompute, activation))
         else:
@@ -129,7 +129,7 @@ class TfcTdf(Body):
         from sepnet.models.layers.frequency import FrequencyDense
 
         num_bins = features.shape[2]
-        activation = self.up_activation or self.activation if is_up else self.activation
+        activation = self._activation(is_up)
         inner = max(num_bins // self.bottleneck_factor, self.smallest_bottleneck)
         for index, count in enumerate((inner, num_bins)):
             if self.block == "residual":
@@ -148,7 +148,7 @@ class TfcTdf(Body):
         from sepnet.models.layers.convolution import Convolution
 
         kernel_size = kernel_size or (self.up_kernel_size if is_up else self.down_kernel_size)
-        activation = self.up_activation or self.activation if is_up else self.activation
+        activation = self._activation(is_up)
         if self.block == "residual":
             features = self._normalized(features, f"{name}_norm", recompute, activation)
             return keras.layers.Conv2D(
