@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.report import write_json
 from benchmarks.timing import median_seconds
-from pipelines.errors import UserError, run_command
+from pipelines.errors import CommandParser, UserError, run_command
 from sepnet.reports.tables import print_table
 
 SOURCES = ("vocals", "drums", "bass", "other")
@@ -20,6 +20,7 @@ RESULT = pathlib.Path("benchmarks/results/data.json")
 
 def main(argv=None) -> None:
     """Runs the benchmark."""
+    CommandParser(prog="python -m benchmarks.data", description=__doc__.partition(": ")[2]).parse_args(argv)
     from pipelines.cache import cache_path
     from pipelines.copies.tracks import load_tracks
     from pipelines.demo_songs.synthesis import demo_songs_path, synthesize_songs

@@ -10,7 +10,7 @@ import tempfile
 import time
 
 from benchmarks.report import write_json
-from pipelines.errors import run_command
+from pipelines.errors import CommandParser, run_command
 from sepnet.reports.tables import print_table
 
 SEARCH = ("--depths", "2-3", "--segment-seconds", "0.5", "--validation-seconds", "2")
@@ -24,6 +24,7 @@ RESULT = pathlib.Path("benchmarks/results/search.json")
 
 def main(argv=None) -> None:
     """Runs the benchmark, on the demo songs."""
+    CommandParser(prog="python -m benchmarks.search", description=__doc__.partition(": ")[2]).parse_args(argv)
     from tuner.searching.records import read_search
 
     start = statistics.median(_seconds([sys.executable, "-c", IMPORTS]) for _ in range(REPEATS))

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 
 from pipelines.errors import CommandParser, one_line, run_command, user_path
-from tuner.reporting.analysis import COSTS, DEFAULT_COST
+from tuner.reporting.analysis import COSTS, DEFAULT_COST, analyse
 from tuner.searching.records import read_search
 
 
@@ -22,8 +22,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     from tuner.reporting.answer import print_answer
     from tuner.reporting.publish import write_report
 
-    print_answer(read_search(arguments.folder), arguments.cost)
-    print(f"report: {one_line(write_report(arguments.folder, arguments.cost, audio=not arguments.no_audio))}")
+    answer = analyse(read_search(arguments.folder), arguments.cost)
+    print_answer(answer)
+    print(f"report: {one_line(write_report(answer, audio=not arguments.no_audio))}")
 
 
 def _parser() -> argparse.ArgumentParser:

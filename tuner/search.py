@@ -16,7 +16,7 @@ from sepnet.config.flags import add_flags, add_saved_models, config_from_flags
 from sepnet.measures.memory import available_bytes, counted_device, parse_memory
 from sepnet.models import FAMILIES, family_class
 from sepnet.models.keras_settings import load_keras
-from tuner.reporting.analysis import COSTS, DEFAULT_COST
+from tuner.reporting.analysis import COSTS, DEFAULT_COST, analyse
 from tuner.searching import workers
 from tuner.searching.records import FAILED, SETTINGS, read_search, read_settings, write_json
 from tuner.searching.search_space import CHOSEN, DEFAULTS, REPRESENTATIONS, Knob, Space, families_of, parse_knobs
@@ -143,13 +143,14 @@ def _finish(folder: pathlib.Path, arguments: argparse.Namespace) -> None:
             f"{first.label}, since {first.reason}; `python -m tuner.report {folder}` lists them all: change what they "
             "fail of, and search under another --name"
         )
-    print_answer(search, arguments.cost)
-    print(f"report: {one_line(write_report(folder, arguments.cost, audio=not arguments.no_audio))}")
+    answer = analyse(search, arguments.cost)
+    print_answer(answer)
+    print(f"report: {one_line(write_report(answer, audio=not arguments.no_audio))}")
     if arguments.export:
         from tuner.reporting.export import export_blend, export_trials
 
         which = "front" if arguments.export == "blend" else arguments.export
-        exported = export_trials(search, which, arguments.cost, arguments.saved_models)
+        exported = export_trials(answer, which, arguments.saved_models)
         for trial, version in exported:
             print(f"exported: {trial.label}: {one_line(version)}")
         if arguments.export == "blend":

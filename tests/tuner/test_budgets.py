@@ -57,7 +57,7 @@ def searched(request, tmp_path_factory):
 
 def test_the_table_is_counted_again(searched):
     folder, limit = searched
-    write_report(folder, audio=False)
+    write_report(analyse(read_search(folder)), audio=False)
     with (folder / "budgets.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * len(SHARES) * len(DEPTHS)
@@ -118,9 +118,9 @@ def test_the_best_depth_moves_and_the_report_shows_how(tmp_path, capsys):
     # The last validation ends behind the budget, which it is no part of.
     write(folder, "stft", 5, [[(1.5, 0.005), (3, 0.0028), (4.7, 0.0010)]] * 2, 4.0)
     write(folder, "mel", 2, [[(4, 0.002)]] * 2, 4.0)
-    print_answer(read_search(folder), "joules")
+    print_answer(analyse(read_search(folder), "joules"))
     said = capsys.readouterr().out
-    page = read_page(write_report(folder, audio=False))
+    page = read_page(write_report(analyse(read_search(folder)), audio=False))
     rows = [
         ["stft", "0.5", "2 or 3", "0.00400", "0.00400–0.00400", "5"],
         ["stft", "1", "3 or 2", "0.00280", "0.00153–0.00407", "5"],
@@ -157,7 +157,7 @@ def test_histories_without_times_are_one_line(tmp_path, spent):
         write(folder, "stft", depth, [[(1, 0.003), (2, 0.002)]])
     path = folder / "trial_0001" / "seed_0" / "spent.csv"
     path.unlink() if spent is None else path.write_text(spent)
-    page = read_page(write_report(folder, audio=False))
+    page = read_page(write_report(analyse(read_search(folder)), audio=False))
     [text] = [text for text in answer_text(analyse(read_search(folder))) if "budget" in text]
     assert text.startswith("How the best depth moves with the budget is not known: ") and str(path) in text
     assert len(page.named("img")) == 4 and list(BUDGET_HEADINGS) not in page.rows

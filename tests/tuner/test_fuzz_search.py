@@ -97,11 +97,11 @@ def read(folder: pathlib.Path, *, draws: bool) -> None:
     json.dumps(summary(answer))
     page.report_page(answer, {}, [])
     assert all("\n" not in text for text in answer_text(answer))
-    print_answer(found, "gflop")
+    print_answer(analyse(found, "gflop"))
     assert all(Run(run.folder).config.to_json() for trial in found.trials for run in trial.runs)
     assert all(len(model_name(found, trial).encode()) < 9999 for trial in found.trials)
     if draws:
-        write_report(folder, audio=False)
+        write_report(analyse(read_search(folder)), audio=False)
 
 
 def go_on(folder: pathlib.Path, given) -> None:

@@ -66,7 +66,7 @@ def test_the_command_says_and_writes_the_answer(run, whole_search):
 
 
 def test_csv_and_json_hold_the_answer(whole_search):
-    write_report(whole_search, "gflop", audio=False)
+    write_report(analyse(read_search(whole_search), "gflop"), audio=False)
     answer = analyse(read_search(whole_search), "gflop")
     written = json.loads((whole_search / "trials.json").read_text())
     with (whole_search / "trials.csv").open(newline="") as file:
@@ -93,17 +93,17 @@ def test_csv_and_json_hold_the_answer(whole_search):
 
 def test_a_search_that_has_only_begun(run, tmp_path, capsys):
     folder = write_search(tmp_path / "search")
-    read_page(write_report(folder))
+    read_page(write_report(analyse(read_search(folder))))
     write_trial(folder, "stft", 3, errors_of(0.003, num_seeds=1), status="RUNNING")
     # KerasTuner is about to write the next one.
     half = folder / "trial_0001"
     half.mkdir()
-    page = read_page(write_report(folder))
+    page = read_page(write_report(analyse(read_search(folder))))
     assert ["stft 3", "0000", "still running, 1 run done"] in page.rows and not page.named("img")
-    print_answer(read_search(folder), "joules")
+    print_answer(analyse(read_search(folder), "joules"))
     assert "No trial is completed (1 running)" in capsys.readouterr().out
     write_trial(folder, "stft", 4, errors_of(0.002, num_seeds=1))
-    assert len(read_page(write_report(folder, audio=False)).named("img")) == 4
+    assert len(read_page(write_report(analyse(read_search(folder)), audio=False)).named("img")) == 4
     write_trial(folder, "stft", 5, status="FAILED", message="Traceback (most recent call last):\nTypeError: never\n")
     assert read_search(folder).trials[-1].reason == "TypeError: never"
     (half / "trial.json").write_text('{"trial_id": "00')
@@ -143,7 +143,7 @@ def listened(tmp_path_factory):
 
 def test_the_page_plays_what_a_model_makes_of_a_song(listened):
     folder = listened / "search"
-    page = read_page(write_report(folder))
+    page = read_page(write_report(analyse(read_search(folder))))
     clips = {attributes["aria-label"]: attributes["src"] for attributes in page.named("audio")}
     names = ["mixture", "speech, true", "speech, predicted", "noise, true", "noise, predicted"]
     assert list(clips) == [f"{name}, waveform 2" for name in names]
@@ -167,7 +167,7 @@ def test_the_page_plays_what_a_model_makes_of_a_song(listened):
 def test_what_cannot_be_heard_costs_nothing_else(listened, capsys):
     folder = listened / "search"
     (listened / "songs").rename(listened / "gone")
-    page = read_page(write_report(folder))
+    page = read_page(write_report(analyse(read_search(folder))))
     (listened / "gone").rename(listened / "songs")
     text = (folder / "report.html").read_text(encoding="utf-8")
     assert "No audio of waveform 2: no such folder" in text and len(page.named("img")) == 4
@@ -266,12 +266,12 @@ def test_nothing_is_divided_by_zero(tmp_path):
     for depth in (1, 2):
         write_trial(folder, "stft", depth, np.zeros((1, 3, 4)), costs=costs, silence=0.0)
     for cost in COSTS:
-        page = read_page(write_report(folder, cost, audio=False))
+        page = read_page(write_report(analyse(read_search(folder), cost), audio=False))
         assert len(page.named("img")) == 5
     text = answer_text(analyse(read_search(folder)))[0]
     assert text.startswith("Best: stft 1, val_mse 0.00000, as silence and below mixture/num_sources. No model has")
     write_trial(folder, "stft", 3, np.full((1, 3, 4), 0.01), silence=0.0)
-    write_report(folder, audio=False)
+    write_report(analyse(read_search(folder)), audio=False)
     shutil.rmtree(folder / "trial_0000")
     shutil.rmtree(folder / "trial_0001")
     assert "0.01000, ABOVE silence and 3.0 dB ABOVE mixture" in answer_text(analyse(read_search(folder)))[0]
@@ -287,7 +287,7 @@ def test_errors_that_are_no_numbers_are_failures(tmp_path, capsys):
     assert [trial.status for trial in read_search(folder).trials] == ["failed"] * 4
     assert reasons[0].startswith("seed 0: its val_mse is nan") and reasons[1].startswith("seed 0: its val_mse is inf")
     assert reasons[2] == reasons[3] == "no reason was kept; see log.txt of its runs"
-    write_report(folder)
+    write_report(analyse(read_search(folder)))
     # JSON knows no such numbers.
     json.loads((folder / "trials.json").read_text(), parse_constant=pytest.fail)
 
@@ -298,10 +298,10 @@ def test_values_with_markup_are_shown_as_they_are(tmp_path, capsys):
     write_trial(folder, "stft", 1, errors_of(0.002), knobs={"learning_rate": shown.partition("=")[2]})
     reason = "a [b] $c\nnext\x1b[31m"
     write_trial(folder, "stft", 2, status="FAILED", outcome={"status": "failed", "reason": reason})
-    page = read_page(write_report(folder, audio=False))
+    page = read_page(write_report(analyse(read_search(folder)), audio=False))
     assert len(page.named("img")) == 4
     assert ["stft 2", "0001", r"failed: a [b] $c\nnext\x1b[31m"] in page.rows
-    print_answer(read_search(folder), "joules")
+    print_answer(analyse(read_search(folder), "joules"))
     said = "".join(capsys.readouterr().out.split())
     for text in ("a [red] $x$ :100:", shown, r"a [b] $c\nnext\x1b[31m"):
         assert "".join(text.split()) in said
@@ -314,7 +314,7 @@ def test_a_damaged_history_is_one_line(tmp_path, content):
     path = folder / "trial_0000" / "seed_1" / "history.csv"
     path.unlink() if content is None else path.write_text(content)
     with pytest.raises(UserError, match="history.csv"):
-        write_report(folder, audio=False)
+        write_report(analyse(read_search(folder)), audio=False)
 
 
 @pytest.mark.parametrize("silence", [2**70, -1.0, True, "0.008", None, float("nan")])
@@ -323,4 +323,4 @@ def test_figures_that_are_none_are_named(tmp_path, silence):
     for depth in (1, 2):
         write_trial(folder, "stft", depth, errors_of(0.002), silence=silence)
     with pytest.raises(UserError, match=r"record.json is damaged \(at baselines.silence.val_mse\)"):
-        write_report(folder, audio=False)
+        write_report(analyse(read_search(folder)), audio=False)

@@ -5,10 +5,10 @@ from typing import Any
 
 from pipelines.errors import one_line
 from sepnet.reports.tables import make_console, print_table
-from tuner.reporting.analysis import COSTS, Answer, Candidate, Comparison, Depths, analyse
+from tuner.reporting.analysis import COSTS, Answer, Candidate, Comparison, Depths
 from tuner.reporting.budgets import SHARES, Budget
 from tuner.reporting.intervals import LEVEL, NUM_RESAMPLES, Estimate
-from tuner.searching.records import COMPLETED, RUNNING, Search, Trial
+from tuner.searching.records import COMPLETED, RUNNING, Trial
 
 HEADINGS = ("model", "val_mse", "95% interval", "behind the best")
 OWN_INTERVAL = HEADINGS.index("95% interval")
@@ -38,15 +38,10 @@ def answer_text(answer: Answer) -> list[str]:
     return texts
 
 
-def print_answer(search: Search, cost: str) -> None:
-    """Prints the answer of a search: its trials in tables, and the sentences.
-
-    Raises:
-        UserError: the trials cannot be compared, or the cost was not measured; see `tuner.reporting.analysis.analyse`.
-    """
+def print_answer(answer: Answer) -> None:
+    """Prints the answer of a search: its trials in tables, and the sentences."""
     from rich.text import Text
 
-    answer = analyse(search, cost)
     console = make_console(FULL_WIDTH)
     if answer.candidates:
         # A narrow terminal has no room for the intervals of models by themselves, which the report shows.

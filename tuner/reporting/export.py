@@ -11,21 +11,18 @@ from sepnet.combination.weights import fit_weights
 from sepnet.config.run_folder import Run
 from sepnet.config.songs import config_tracks, data_root
 from sepnet.export.write import export_run
-from tuner.reporting.analysis import analyse
+from tuner.reporting.analysis import Answer
 from tuner.searching.records import Search, Trial
 
 MOST_BYTES = 255
 
 
-def export_trials(
-    search: Search, which: str, cost: str, saved_models: pathlib.Path
-) -> list[tuple[Trial, pathlib.Path]]:
+def export_trials(answer: Answer, which: str, saved_models: pathlib.Path) -> list[tuple[Trial, pathlib.Path]]:
     """Exports models as `saved_models/<search>_<representation>_depth<depth>/<version>`, with their records inside.
 
     Args:
-        search: with completed trials.
+        answer: of the search.
         which: "best" (the lowest `val_mse`, and the near-optimal model), "front" (the Pareto front) or "all".
-        cost: a key of `tuner.reporting.analysis.COSTS`.
         saved_models: folder of models.
 
     Returns:
@@ -34,7 +31,7 @@ def export_trials(
     Raises:
         UserError: there is nothing to export.
     """
-    answer = analyse(search, cost)
+    search = answer.search
     if not answer.candidates:
         raise UserError(f"{search.folder} has no trial that is done; there is nothing to export")
     chosen = {

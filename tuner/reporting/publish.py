@@ -16,30 +16,28 @@ from pipelines.files import whole_file
 from sepnet.config.run_folder import Run
 from sepnet.reports.pages import audio_uri, picture_uri
 from tuner.reporting import page, pictures
-from tuner.reporting.analysis import DEFAULT_COST, Answer, analyse
+from tuner.reporting.analysis import Answer
 from tuner.reporting.answer import budget_records, records, summary
 from tuner.reporting.budgets import Budgets
-from tuner.searching.records import read_search
 
 REPORT, CSV, BUDGETS_CSV, JSON = "report.html", "trials.csv", "budgets.csv", "trials.json"
 EXAMPLE_SECONDS = 8
 
 
-def write_report(folder: pathlib.Path, cost: str = DEFAULT_COST, audio: bool = True) -> pathlib.Path:
-    """Writes the report of a search, done or not; what the last report left is replaced.
+def write_report(answer: Answer, audio: bool = True) -> pathlib.Path:
+    """Writes the report of a search, done or not, into its folder; what the last report left is replaced.
 
     Args:
-        folder: `searches/<name>`.
-        cost: a key of `tuner.reporting.analysis.COSTS`.
+        answer: of the search.
         audio: lets the page play what the best and the near-optimal model make of a validation song.
 
     Returns:
         Path of the page.
 
     Raises:
-        UserError: the folder is no search, damaged, or cannot be written; or as of `tuner.reporting.analysis.analyse`.
+        UserError: the folder cannot be written.
     """
-    answer = analyse(read_search(folder), cost)
+    folder = answer.search.folder
     _write(folder / CSV, _csv_text(records(answer)))
     _write(folder / BUDGETS_CSV, _csv_text(budget_records(answer)))
     _write(folder / JSON, json.dumps(summary(answer), indent=2))
