@@ -2,7 +2,7 @@
 
 import argparse
 import hashlib
-import time
+import math
 import uuid
 from collections.abc import Mapping, Sequence
 
@@ -60,14 +60,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         val_mse = contract.get("metrics", {}).get("val_mse")
         threads = threads_per_worker(workers)
         job = Job(stem_set, songs, recipe, arguments.hook, threads, val_mse, run=uuid.uuid4().hex)
-        begin = None
+        begin, end = math.inf, 0.0
         with progress_bar("separating", total=len(songs), unit="songs") as advance:
             advance(len(songs) - sum(len(job.songs_of(shard)) for shard in shards))
             for row in make_shards(job, model, shards, workers):
                 spent.add(row, len(job.songs_of(row["shard"])))
-                # Workers load the model before their first shard begins.
-                begin = begin or time.perf_counter() - row["seconds"]
-                spent.seconds = time.perf_counter() - begin
+                # Workers load the model before their first shard begins, and rows come here some time after its end.
+                begin, end = min(begin, row["ended"] - row["seconds"]), max(end, row["ended"])
+                spent.seconds = end - begin
                 advance(len(job.songs_of(row["shard"])))
     else:
         print(f"nothing to do: all {settings.num_shards} shards are there")

@@ -174,5 +174,5 @@ class ShardWorker:
             error = ""
         except UserError as mistake:
             error = str(mistake)
-        empty = {"audio_seconds": 0.0, "joules": 0.0, "seconds": 0.0, "model_seconds": 0.0}
+        empty = {"audio_seconds": 0.0, "joules": 0.0, "seconds": 0.0, "model_seconds": 0.0, "ended": 0.0}
         return {name: [value] for name, value in {"shard": shard, "error": error, **empty, **row}.items()}

@@ -108,6 +108,8 @@ class Worker:
             "joules": self.meter.joules - joules,
             "seconds": time.perf_counter() - begin,
             "model_seconds": self.model.seconds - ran,
+            # By the machine's clock: of several workers, the shards of one begin before those of another end.
+            "ended": time.time(),
         }
 
 
