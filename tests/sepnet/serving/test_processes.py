@@ -29,16 +29,22 @@ from tests.sepnet.serving.test_separate_route import encoded
 GOOD = {"instances": [[[0.25, -0.25]] * 100]}
 
 
-@pytest.fixture(scope="module")
-def command(saved_models):
-    """`python -m sepnet.serve`, and its address."""
-    process = subprocess.Popen(
+def start(saved_models, **options):
+    """Starts the command at a free port."""
+    return subprocess.Popen(
         [sys.executable, "-m", "sepnet.serve", str(saved_models), "--port", "0"],
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        **options,
     )
+
+
+@pytest.fixture(scope="module")
+def command(saved_models):
+    """`python -m sepnet.serve`, and its address."""
+    process = start(saved_models)
     url = process.stdout.readline().strip()
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+", url), process.stderr.read()
     yield process, url
@@ -124,16 +130,8 @@ def test_sigterm_lets_running_requests_finish(command):
 
 @pytest.mark.slow
 def test_the_second_interrupt_ends_at_once(saved_models):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sepnet.serve", str(saved_models), "--port", "0"],
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # Ctrl-C goes to all processes of a terminal.
-        start_new_session=True,
-    )
-    with process:
+    # Ctrl-C goes to all processes of a terminal.
+    with start(saved_models, start_new_session=True) as process:
         url = process.stdout.readline().strip()
         song = encoded(noise(25 * 60 * 8000, 2), 8000)
         with requests.post(f"{url}/separate?model=unet_2d&stem=drums", data=song, stream=True, timeout=600) as answer:
