@@ -282,7 +282,8 @@ class StemSet:
 
         for shard in range(self.settings.num_shards):
             with self.destination.open(_part(shard, suffix)) as file:
-                yield pyarrow.parquet.read_table(file)
+                # A thread of Arrow's may let go of a Python file only when Python has ended: the process aborts.
+                yield pyarrow.parquet.ParquetFile(file).read(use_threads=False)
 
 
 def _check_settings(destination: Destination, settings: StemSetSettings) -> None:

@@ -18,7 +18,7 @@ from sepnet.stem_sets.destination import Destination
 from sepnet.stem_sets.overview import EDGES, read_overview
 from sepnet.stem_sets.stem_set import StemSet
 from tests.page_reader import Page, content, read_page
-from tests.sepnet.stem_sets.clips import clips, failures, samples, settings, tree, write
+from tests.sepnet.stem_sets.clips import clips, failures, rows_of, samples, settings, tree, write
 
 HOSTILE = '</h3><script>alert("1")</script>\n&amp; 🎻 \' onerror=x'
 MEDIA_TYPES = {"flac": "audio/flac", "opus": "audio/ogg"}
@@ -29,7 +29,7 @@ def make_set(address, audio_format="flac", layout="webdataset", **changes) -> li
     stem_set = StemSet.create_or_continue(str(address), settings(audio_format=audio_format, layout=layout))
     write(stem_set, **changes)
     with stem_set.destination.open("manifest.parquet") as file:
-        return pyarrow.parquet.read_table(file).to_pylist()
+        return rows_of(file.read())
 
 
 class Texts(Page):

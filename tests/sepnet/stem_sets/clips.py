@@ -1,5 +1,6 @@
 """Clips that are made up, and programs that write them in processes of their own."""
 
+import io
 import pathlib
 import signal
 import subprocess
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet
 
 from sepnet.stem_sets.settings import StemSetSettings
 from sepnet.stem_sets.stem_set import StemSet
@@ -103,15 +105,29 @@ def write(stem_set: StemSet, **changes) -> StemSet:
     return stem_set
 
 
+def rows_of(parquet: bytes) -> list[dict[str, Any]]:
+    # Other threads would let go of the bytes at a time of their own.
+    return pyarrow.parquet.ParquetFile(io.BytesIO(parquet)).read(use_threads=False).to_pylist()
+
+
 def run_python(program: str, *arguments: str) -> subprocess.CompletedProcess:
     """Runs a program that begins with the names of this file."""
+    return subprocess.run(_python(program, *arguments), cwd=REPOSITORY, capture_output=True, encoding="utf-8")
+
+
+def start_python(program: str, *arguments: str) -> subprocess.Popen:
+    """Starts such a program; its output and what it is told go through pipes."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "encoding": "utf-8"}
+    return subprocess.Popen(_python(program, *arguments), cwd=REPOSITORY, **pipes)
+
+
+def _python(program: str, *arguments: str) -> list[str]:
     imports = (
-        "import os, signal, sys\nfrom sepnet.stem_sets.stem_set import StemSet\n"
+        "import os, signal, sys\nfrom sepnet.stem_sets.destination import Destination\n"
+        "from sepnet.stem_sets.stem_set import StemSet\n"
         "from tests.sepnet.stem_sets.clips import clips, failures, settings, write\n"
     )
-    return subprocess.run(
-        [sys.executable, "-c", imports + program, *arguments], cwd=REPOSITORY, capture_output=True, encoding="utf-8"
-    )
+    return [sys.executable, "-c", imports + program, *arguments]
 
 
 def tree(folder: pathlib.Path) -> dict[str, bytes]:

@@ -17,13 +17,28 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import soundfile
+from fsspec.implementations.local import LocalFileOpener
 
 from pipelines.captioned.collection import read_collection
 from pipelines.captioned.songs import CaptionedSong
 from pipelines.errors import UserError
+from sepnet.stem_sets.destination import Destination
+from sepnet.stem_sets.overview import read_overview
 from sepnet.stem_sets.settings import StemSetSettings, songs_digest
 from sepnet.stem_sets.stem_set import StemSet
-from tests.sepnet.stem_sets.clips import CAPTION, clips, failures, row, run_python, samples, settings, tree, write
+from tests.sepnet.stem_sets.clips import (
+    CAPTION,
+    clips,
+    failures,
+    row,
+    rows_of,
+    run_python,
+    samples,
+    settings,
+    start_python,
+    tree,
+    write,
+)
 
 NUM_CLIPS = 15
 
@@ -46,7 +61,7 @@ def read_files(address: str) -> dict[str, bytes]:
 
 def test_audio_and_manifest_agree(whole):
     chosen, files = whole
-    table = pyarrow.parquet.read_table(io.BytesIO(files["manifest.parquet"])).to_pylist()
+    table = rows_of(files["manifest.parquet"])
     assert len({clip["id"] for clip in table}) == NUM_CLIPS
     expected = [row(song, clip)["id"] for song in range(5) for clip in range(3)]
     assert [clip["id"] for clip in table] == expected
@@ -84,8 +99,7 @@ def test_audio_and_manifest_agree(whole):
 
 
 def test_failed_songs_are_listed(whole):
-    table = pyarrow.parquet.read_table(io.BytesIO(whole[1]["failed.parquet"])).to_pylist()
-    assert table == [{**failures(shard)[0], "shard": shard} for shard in range(3)]
+    assert rows_of(whole[1]["failed.parquet"]) == [{**failures(shard)[0], "shard": shard} for shard in range(3)]
 
 
 def test_a_set_is_the_same_wherever_it_is_written(whole, anywhere):
@@ -179,24 +193,45 @@ def test_processes_that_write_one_set_at_once_write_it_as_one_does(whole, tmp_pa
     assert tree(tmp_path / "set") == files
 
 
+def test_parquet_is_read_by_the_thread_that_asks(tmp_path, monkeypatch):
+    # Of threads of Arrow's, one may hold a Python file when Python has ended, and then the process aborts.
+    readers, read = set(), LocalFileOpener.read
+
+    def noted(*arguments):
+        readers.add(threading.get_ident())
+        return read(*arguments)
+
+    monkeypatch.setattr(LocalFileOpener, "read", noted)
+    write(StemSet.create_or_continue(str(tmp_path / "set"), settings()))
+    overview = read_overview(Destination(str(tmp_path / "set")), 2, 0)
+    assert len(overview.sample) == 2
+    (tmp_path / "song.flac").write_bytes(b"a song")
+    songs = {"path": ["song.flac"], "caption": [CAPTION]}
+    pyarrow.parquet.write_table(pyarrow.table(songs), tmp_path / "songs.parquet")
+    assert [song.caption for song in read_collection(str(tmp_path / "songs.parquet"))] == [CAPTION]
+    assert readers == {threading.get_ident()}
+
+
 @pytest.mark.parametrize("layout", ["webdataset", "folder"])
 def test_of_two_writers_of_one_shard_one_alone_counts(tmp_path, layout):
-    stem_set = StemSet.create_or_continue(str(tmp_path / "set"), settings(layout=layout))
-    meet = threading.Barrier(2)
-
-    def write_with(gain):
-        def scaled():
-            for given, audio in clips(0):
-                meet.wait()
-                yield {**given, "gain_db": gain}, audio * gain
-            meet.wait()
-
-        stem_set.write_shard(0, scaled(), [])
-
-    with concurrent.futures.ThreadPoolExecutor(2) as threads:
-        list(threads.map(write_with, [0.25, 0.5]))
+    address = str(tmp_path / "set")
+    StemSet.create_or_continue(address, settings(layout=layout))
+    program = (
+        f"stem_set = StemSet.create_or_continue(sys.argv[1], settings(layout={layout!r}))\n"
+        "stem_set.write_shard(0, clips(0, gain_db=int(sys.argv[2])), [])"
+    )
+    stop_before_each_file = (
+        "put = Destination.put\n"
+        "Destination.put = lambda *file: (print('at a file', flush=True), sys.stdin.readline(), put(*file))\n"
+    )
+    with start_python(stop_before_each_file + program, address, "1") as first:
+        assert first.stdout.readline() == "at a file\n"
+        with start_python(program, address, "2") as second:
+            assert second.stdout.readline().startswith("waiting for another process")
+            first.communicate()
+    assert (first.returncode, second.returncode) == (0, 0)
     rows = pyarrow.parquet.read_table(tmp_path / "set" / "parts" / "shard-00000.parquet").to_pylist()
-    assert len({clip["gain_db"] for clip in rows}) == 1 and len(rows) == 6
+    assert [clip["gain_db"] for clip in rows] == [1] * 6
     for clip in rows:
         content = (tmp_path / "set" / clip["file"]).read_bytes()
         if clip["member"]:
