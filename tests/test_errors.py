@@ -62,7 +62,7 @@ def test_too_little_memory_is_one_line():
 @pytest.mark.parametrize(("encoding", "shown"), [("ascii", rb"\xfc\udce9"), ("utf-8", "ü".encode() + rb"\udce9")])
 def test_names_that_a_stream_cannot_show_are_escaped(encoding, shown):
     outcome = ending(
-        r"name = 'ü\udce9'; print(name); print(name, file=sys.stderr); raise UserError(name)",
+        r"name = '\xfc\udce9'; print(name); print(name, file=sys.stderr); raise UserError(name)",
         PYTHONIOENCODING=encoding,
         PYTHONUTF8="0",
     )

@@ -24,6 +24,7 @@ from tuner.searching.settings import DRAWING, NUM_TRIALS, given_settings, is_new
 
 STRATEGIES = ("grid", "random", "bayesian", "hyperband")
 LARGEST_SEED = 2**32 - 1
+MOST_SEEDS = 1000
 EXPORTS = ("best", "front", "all", "blend")
 MEL = "num_mel_bands"
 # Minutes or joules; `sepnet.config.training` has the same limit.
@@ -261,6 +262,13 @@ def _seed(text: str) -> int:
     return seed
 
 
+def _num_seeds(text: str) -> int:
+    """The type of `--seeds`."""
+    if positive(text) > MOST_SEEDS:
+        raise argparse.ArgumentTypeError(f"{text!r} is above {MOST_SEEDS:,}; give fewer")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(prog="python -m tuner.search", description=__doc__.partition(": ")[2], allow_abbrev=False)
     add = parser.add_argument
@@ -273,7 +281,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="A-B,C",
         help="depths to try, such as 1-6 or 3,6,12 (default: 1 to the largest that the segment has room for)",
     )
-    add("--seeds", type=positive, default=1, metavar="N", help="runs of each model, which differ by their seed [1]")
+    add("--seeds", type=_num_seeds, default=1, metavar="N", help="runs of each model, which differ by their seed [1]")
     add("--budget", default="2min", help="what each run may spend, such as 10epochs, 2min or 500J [2min]")
     add("--strategy", choices=STRATEGIES, default="grid", help="which models are tried [grid: all of them]")
     add(

@@ -79,7 +79,7 @@ def load_hook(name: str) -> Hook:
     try:
         module = importlib.import_module(module_name)
     # It is the user's code: whatever happens in it is theirs to mend.
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(
             f"{module_name}, which should hold the function for captions, cannot be imported "
             f"({named(error)}); mend it, or run from its folder"
@@ -94,7 +94,7 @@ def load_hook(name: str) -> Hook:
         try:
             with one_at_a_time:
                 text = function(facts)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise RunError(f"{name} fails for song {facts['song']!r} ({named(error)}); mend the function") from error
         if not isinstance(text, str) or not text.strip() or not is_unicode(text):
             raise RunError(

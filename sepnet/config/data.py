@@ -2,22 +2,28 @@
 
 import dataclasses
 
+from pipelines.errors import one_line
 from sepnet.options.fields import Section, option
 
 # No song is longer than a day, and no sound card is faster than this.
-MOST_SECONDS, MOST_HZ = 86_400.0, 1_536_000
+MOST_SECONDS, MOST_HZ = 86_400.0, 768_000
 # 16 bits have no room for more.
 MOST_DB = 60.0
 
 
 def are_sources(value: tuple) -> bool:
-    """name two or more different sources, with commas; each may be a sum of stems, as in \
+    """name two or more different sources, with commas, and not the mixture; each may be a sum of stems, as in \
 vocals,accompaniment=drums+bass+other"""
+    from pipelines.songs.layouts import MIXTURE
+
     if not all(isinstance(source, str) for source in value):
         return False
     names, parts = zip(*map(named_parts, value), strict=True) if value else ((), ())
     stems = [stem for part in parts for stem in part]
-    return len(names) >= 2 and all((*names, *stems)) and len(set(names)) == len(names) and len(set(stems)) == len(stems)
+    is_each_once = len(set(names)) == len(names) and len(set(stems)) == len(stems)
+    # A contract takes names of one line, and `mixture` is what sources are separated from.
+    can_be_names = all(name and one_line(name) == name for name in (*names, *stems)) and MIXTURE not in stems
+    return len(names) >= 2 and is_each_once and can_be_names
 
 
 def named_parts(source: str) -> tuple[str, tuple[str, ...]]:

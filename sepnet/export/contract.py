@@ -100,7 +100,7 @@ def _fault(contract: Any) -> str:
         return f"block_samples is {block!r:.40}; expected a whole number, or null"
     sources = contract.get("sources")
     if not (isinstance(sources, list) and sources and all(map(_is_name, sources)) and len({*sources}) == len(sources)):
-        return f"sources is {sources!r:.40}; expected a list of names that differ"
+        return f"sources is {sources!r:.40}; expected a list of names that differ, each of one line"
     parts = contract.get("parts", dict.fromkeys(sources, sources))
     if not (isinstance(parts, dict) and set(parts) == set(sources) and all(map(_are_names, parts.values()))):
         return f"parts is {parts!r:.40}; expected a list of stems for each of the sources"
@@ -117,5 +117,5 @@ def _are_names(value: Any) -> bool:
 
 
 def _is_name(value: Any) -> bool:
-    # JSON may hold halves of characters, which no file can be called after.
-    return isinstance(value, str) and bool(value) and value.isprintable()
+    # JSON may hold halves of characters, which no file can be called after, and names stand in lines of text.
+    return isinstance(value, str) and bool(value) and one_line(value) == value

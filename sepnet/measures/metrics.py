@@ -8,11 +8,20 @@ from keras import ops
 SILENCE_POWER = 1e-8
 # What the Music Demixing Challenge adds to both energies, so that silence has a figure.
 SDR_ENERGY = 1e-7
+BLOCK_SAMPLES = 1 << 16
 
 
 def average(values):
-    """The mean over samples and channels, `[batch, num_sources]`; over the samples first, which takes far less time."""
-    return ops.mean(ops.mean(values, axis=1), axis=-1)
+    """The mean over samples and channels, `[batch, num_sources]`; over the samples first, which takes far less time.
+
+    It is summed in blocks: beside the sum of a whole song in float32, single samples would be lost.
+    """
+    num_samples = values.shape[1]
+    if num_samples <= BLOCK_SAMPLES:
+        return ops.mean(ops.mean(values, axis=1), axis=-1)
+    values = ops.pad(values, ((0, 0), (0, -num_samples % BLOCK_SAMPLES), (0, 0), (0, 0)))
+    blocks = ops.reshape(values, (-1, values.shape[1] // BLOCK_SAMPLES, BLOCK_SAMPLES, *values.shape[2:]))
+    return ops.mean(ops.sum(ops.sum(blocks, axis=2), axis=1), axis=-1) / num_samples
 
 
 def squared_errors(sources, estimates):
@@ -40,9 +49,8 @@ def sdr_db(sources, estimates):
     The energy of the source over that of the error, of all samples and channels, without BSSEval's filters; silence as
     an estimate gives 0 dB. Reference: Mitsufuji et al. 2022, "Music Demixing Challenge 2021".
     """
-    energy = ops.sum(ops.square(sources), axis=(1, 3)) + SDR_ENERGY
-    error_energy = ops.sum(ops.square(estimates - sources), axis=(1, 3)) + SDR_ENERGY
-    return 10.0 * ops.log10(energy / error_energy)
+    added = SDR_ENERGY / (sources.shape[1] * sources.shape[3])
+    return 10.0 * ops.log10((average(ops.square(sources)) + added) / (squared_errors(sources, estimates) + added))
 
 
 def is_heard(sources):

@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import multiprocessing
 import os
 import socket
 import time
@@ -74,7 +75,9 @@ class DrainingServer(uvicorn.Server):
         super().__init__(config)
         self._gate, self._drain_seconds, self._tell_ready = service.gate, drain_seconds, tell_ready
         self._drain_until: float | None = None
-        self._parent = os.getppid()
+        # (It may have died while TensorFlow was loaded, and `getppid` be somebody else's by now.)
+        parent = multiprocessing.parent_process()
+        self._parent = parent.pid if parent else os.getppid()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Called once, before the first request is answered."""

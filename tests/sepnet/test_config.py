@@ -140,6 +140,11 @@ def test_text_that_is_no_config_is_refused(text, tmp_path):
         (["--depth", "three"], "--depth: invalid int value: 'three'"),
         (["--depth", "0"], "--depth is 0; it must be at least 1"),
         (["--sources", "vocals"], "--sources is 'vocals'"),
+        (["--sources", "vocals,two\nlines"], r"--sources is 'vocals,two\\nlines'"),
+        (
+            ["--sources", "vocals,rest=mixture"],
+            "--sources is 'vocals,rest=mixture'; .* not the mixture",
+        ),
         (["--batch-size", "6", "--devices", "4"], "--batch-size 6 cannot be split over --devices 4; give a multiple"),
         (["--minutes", "1", "--joules", "9"], "--minutes and --joules were given; leave out one of them"),
     ],

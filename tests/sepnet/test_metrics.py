@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sepnet.measures.metrics import is_heard, si_sdr_db, squared_errors
+from sepnet.measures.metrics import is_heard, sdr_db, si_sdr_db, squared_errors
 from tests.sepnet.helpers import noise
 
 SOURCES = noise(3, 500, 2, 2, seed=1)
@@ -19,6 +19,16 @@ def expected_si_sdr_db(source, estimate):
 
 def each_stem(function):
     return [[function(SOURCES[row, :, stem], ESTIMATES[row, :, stem]) for stem in range(2)] for row in range(3)]
+
+
+def test_figures_of_long_songs_are_those_of_double_precision():
+    generator = np.random.default_rng(0)
+    sources = generator.normal(0, 0.1, (1, 12_000_001, 1, 1)).astype(np.float32)
+    estimates = sources + generator.normal(0, 0.02, sources.shape).astype(np.float32)
+    error = np.square((estimates - sources).astype(np.float64)).mean()
+    power = np.square(sources.astype(np.float64)).mean()
+    np.testing.assert_allclose(squared_errors(sources, estimates), [[error]], rtol=1e-5)
+    np.testing.assert_allclose(sdr_db(sources, estimates), [[10 * np.log10(power / error)]], atol=1e-4)
 
 
 def test_squared_errors_are_means_over_samples_and_channels():

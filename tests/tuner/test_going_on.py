@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -107,6 +109,16 @@ def test_what_cannot_grow_is_one_line(again, changed, more, message):
     with pytest.raises(UserError) as caught:
         search([*flags, "--depths", "1-2", "--strategy", changed.get("strategy", "grid"), *more])
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_run_that_fails_is_recorded_with_its_reason(tmp_path, write_songs, monkeypatch):
+    def fail(command, **options):
+        return start([sys.executable, "-c", "import sys; sys.exit('error: it broke')"], **options)
+
+    start = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", fail)
+    with pytest.raises(UserError, match="has a result, so there is no report: 1 failed, the first, .*it broke"):
+        search(tiny_search(write_songs(tmp_path / "songs"), tmp_path, "1"))
 
 
 @pytest.mark.slow

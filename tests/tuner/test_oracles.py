@@ -48,6 +48,9 @@ def search(tmp_path):
             trial.status = "FAILED" if value is None else "COMPLETED"
             oracle.end_trial(trial)
         assert trial.status == "STOPPED" and not oracle.ongoing_trials
+        again = make()
+        again.reload()
+        assert again.create_trial("tuner0").status == "STOPPED" and again.end_order == oracle.end_order
         return [oracle.trials[trial_id] for trial_id in oracle.start_order]
 
     return ask

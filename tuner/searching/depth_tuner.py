@@ -221,7 +221,7 @@ class DepthTuner(keras_tuner.Tuner):
             raise SearchStopped(f"{search} has no room left ({words}); make some, and type the command again")
         if process.returncode:
             # Not the trial's fault, perhaps.
-            self._refuse_to_go_on_without(folder, values)
+            self._refuse_to_go_on_without(folder.parent, values)
             raise _NoResult(FAILED, f"seed {seed}: {_how_it_ended(process.returncode, folder / LOG)}")
 
     def _go_on_from_earlier_round(self, folder: pathlib.Path, values: Mapping[str, Any]) -> None:

@@ -76,6 +76,8 @@ class RecoveringOracle:
     def end_trial(self, trial):
         with _ReleasedLock(self):
             super().end_trial(trial)
+            # KerasTuner has saved while the trial was still given out.
+            self.save()
 
     def update_trial(self, trial_id, metrics, step=0):
         with _ReleasedLock(self):
@@ -144,6 +146,7 @@ class RecoveringOracle:
             shutil.rmtree(path)
         # Killed before the oracle knew of its end, a trial is given out again, and its runs are found to be done.
         waiting = {*state["ongoing_trials"].values(), *state["retry_queue"]}
+        state["end_order"] = [trial_id for trial_id in state["end_order"] if trial_id not in waiting]
         for trial_id, trial in self.trials.items():
             if trial.status == TrialStatus.RUNNING or trial_id in waiting:
                 trial.status = TrialStatus.RUNNING

@@ -12,6 +12,7 @@ from sepnet.serving.engine.errors import error_response, unavailable
 from sepnet.serving.engine.gate import Gate
 from sepnet.serving.engine.metrics import CONTENT_TYPE, Metrics
 from sepnet.serving.engine.store import ModelStore
+from sepnet.serving.routes.file_names import disposition
 from sepnet.serving.routes.rest import ERROR_ANSWERS
 
 STATIC = pathlib.Path(__file__).parents[1] / "static"
@@ -37,7 +38,8 @@ def page_routes(store: ModelStore, gate: Gate, metrics: Metrics) -> APIRouter:
 
         with one_at_a_time:
             folder = demo_test_song()
-        return FileResponse(folder / "mixture.wav", media_type="audio/wav", filename=f"{folder.name}.wav")
+        headers = {"content-disposition": disposition(f"{folder.name}.wav")}
+        return FileResponse(folder / "mixture.wav", media_type="audio/wav", headers=headers)
 
     @router.get("/healthz")
     async def healthz() -> dict[str, str]:

@@ -23,6 +23,7 @@ from sepnet.serving.routes.json_tensors import parse_request, write_answer
 from sepnet.serving.routes.tensor_requests import check_whole, packed, unpacked
 
 PIECE_BYTES = MIB // 2
+LEAST_ROW_SAMPLES = 1024
 EXAMPLE_REQUEST = {"signature_name": "serving_default", "instances": [[[0.0, 0.0], [0.1, -0.1]]]}
 REQUEST_BODY = {
     "required": True,
@@ -62,14 +63,18 @@ def rest_routes(store: ModelStore, runner: Runner, options: ServeOptions) -> API
         body = await request.body()
         with store.lease(name, number, label) as version:
             # Parsing and writing megabytes of JSON would hold up everybody else.
-            signature, inputs, is_row = await anyio.to_thread.run_sync(parse_request, body, version.signatures)
             limit = version.most_samples(options.max_predict_seconds)
+            # Each sample is a list of its channels; parsed lists take far more memory than their text.
+            if body.count(b"[") > 2 * limit:
+                raise ApiError(TOO_LARGE, f"over {2 * limit} lists in one request; send fewer samples, or use {TENSOR}")
+            signature, inputs, is_row = await anyio.to_thread.run_sync(parse_request, body, version.signatures)
             num_samples = await anyio.to_thread.run_sync(_count_samples, version, signature, inputs)
             if num_samples > limit:
                 raise ApiError(
                     TOO_LARGE,
-                    f"{num_samples} samples in one request; expected at most {limit}: cut the song into blocks, as "
-                    "sepnet.separation.remote_model does, or send it to /separate",
+                    f"{num_samples} samples in one request, of {_least_row(version)} at least in each row; expected at "
+                    f"most {limit}: cut the song into blocks, as sepnet.separation.remote_model does, or send it to "
+                    "/separate",
                 )
             to_run, inputs = await anyio.to_thread.run_sync(unpacked, version, signature, inputs)
             outputs = await _unless_gone(request, runner.submit(version, to_run, inputs, num_samples, limit))
@@ -140,22 +145,30 @@ def _number(version: str | None) -> int | None:
 
 
 def _count_samples(version: LoadedVersion, signature: str, inputs: dict[str, np.ndarray]) -> int:
-    """Counts the samples of a request, all of its batch together; strings may hold anything and are checked."""
+    """Counts the samples of a request, all of its batch together; strings may hold anything and are checked.
+
+    A short row counts as much as what the model makes of it.
+    """
     (values,) = inputs.values()
+    least, size = _least_row(version), version.contract["num_channels"]
     if signature == TENSOR:
         check_whole(values)
-        return sum(len(value) for value in values) // (4 * version.contract["num_channels"])
+        return sum(max(least, len(value) // (4 * size)) for value in values)
     if signature != WAV:
-        return values.shape[0] * values.shape[1] if values.ndim > 1 else 0
-    size = version.contract["num_channels"]
+        return len(values) * max(least, values.shape[1] if values.ndim > 1 else 0)
     total = 0
     for value in values:
         try:
             info = soundfile.info(io.BytesIO(value))
         except soundfile.LibsndfileError as error:
             raise ApiError(BAD_REQUEST, f"what wav_bytes holds is no WAV file: {error.error_string}") from error
-        total += info.frames * -(-info.channels // size)
+        total += max(least, info.frames) * -(-info.channels // size)
     return total
+
+
+def _least_row(version: LoadedVersion) -> int:
+    """The samples that the shortest row counts as: that it is padded to, and for the row itself."""
+    return max(version.contract["grid_samples"], LEAST_ROW_SAMPLES)
 
 
 async def _unless_gone(request: Request, answer):

@@ -63,6 +63,7 @@ def test_a_function_has_the_last_word(module):
         ("raise ValueError('two\\nlines')", r"cannot be imported \(ValueError: two\\nlines\)"),
         ("def rewrite(:", r"cannot be imported \(SyntaxError: "),
         ("import nowhere_at_all", r"cannot be imported \(ModuleNotFoundError: .*'nowhere_at_all'"),
+        ("import sys; sys.exit('no key')", r"cannot be imported \(SystemExit: no key\)"),
         ("", "has no function 'rewrite'"),
         ("rewrite = 3", "has no function 'rewrite'"),
     ],
@@ -97,6 +98,7 @@ def test_a_module_that_is_not_there():
         ("return 'half of \\ud83d'", r"returns 'half of \\ud83d' "),
         ("return facts['title']", r"fails for song 'a\\nsong' \(KeyError: 'title'\)"),
         ("return 1 / 0", r"fails .*ZeroDivisionError"),
+        ("raise SystemExit('no key')", r"fails .*SystemExit: no key"),
     ],
 )
 def test_functions_that_do_not_help(module, body, said):

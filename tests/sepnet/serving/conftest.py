@@ -46,13 +46,13 @@ class Running:
 def running(options):
     """Runs a server until the block ends."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
+    port = listener.getsockname()[1]
     ready = threading.Event()
     server, service = make_server(options, ready.set)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
         assert ready.wait(60)
-        port = listener.getsockname()[1]
         yield Running(f"http://127.0.0.1:{port}", port, server, service)
     finally:
         server.drain()

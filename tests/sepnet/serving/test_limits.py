@@ -4,11 +4,14 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import json
+import multiprocessing
+import os
 import re
 import resource
 import socket
 import threading
 import time
+import types
 
 import pytest
 import requests
@@ -110,7 +113,23 @@ def test_predictions_longer_than_may_run_at_once_are_refused(server, lengths):
     files = [b64(encoded(noise(length, 1), SAMPLE_RATE)) for length in lengths]
     answer = server.predict("unet_1d", {"signature_name": "wav", "instances": files})
     assert answer.status_code == 413
-    assert answer.json()["error"].startswith("245000 samples in one request; expected at most 240000")
+    assert answer.json()["error"].startswith("245000 samples in one request, ")
+
+
+@pytest.mark.parametrize(
+    ("request_body", "said"),
+    [
+        ({"instances": [[[0.5, 0.5]]] * 1000}, " samples in one request, of "),
+        ({"signature_name": "contract", "instances": [""] * 1000}, " samples in one request, of "),
+        ({"signature_name": "wav", "instances": [b64(encoded(noise(1, 1), SAMPLE_RATE))] * 1000}, " samples in one"),
+        ({"instances": [[]] * 240_000 * 2}, "over 480000 lists in one request"),
+    ],
+    ids=["short rows", "rows of nothing", "short files", "lists"],
+)
+def test_many_rows_take_no_more_than_a_few(options, request_body, said):
+    with running(dataclasses.replace(options, max_predict_bytes=1 << 22)) as server:
+        answer = server.predict("unet_1d", request_body)
+        assert answer.status_code == 413 and said in answer.json()["error"]
 
 
 def test_where_the_limit_of_files_is_said_to_be_none_macos_takes_a_number(monkeypatch):
@@ -270,7 +289,7 @@ def test_on_its_end_running_requests_finish_and_new_ones_get_503(options, held):
     with running(options) as server, concurrent.futures.ThreadPoolExecutor(2) as threads:
         first = threads.submit(server.post, PREDICT, data=GOOD)
         song = threads.submit(server.post, "/separate?stem=vocals", data=encoded(noise(100, 1)))
-        eventually(lambda: server.service.gate.inside == 2)
+        eventually(lambda: server.service.gate._requests == {"predict": 1, "separate": 1})
         server.server.drain()
         late = server.post(PREDICT, data=GOOD)
         assert late.status_code == 503 and late.headers["Retry-After"] == "5"
@@ -278,6 +297,12 @@ def test_on_its_end_running_requests_finish_and_new_ones_get_503(options, held):
         held.set()
         assert first.result().status_code == 200
         assert song.result().status_code == 200 and len(song.result().content) == 44 + 200
+        eventually(lambda: not _answers(server))
+
+
+def test_a_server_whose_supervisor_died_while_it_started_ends(options, monkeypatch):
+    monkeypatch.setattr(multiprocessing, "parent_process", lambda: types.SimpleNamespace(pid=os.getppid() + 1))
+    with running(options) as server:
         eventually(lambda: not _answers(server))
 
 

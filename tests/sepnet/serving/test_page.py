@@ -10,6 +10,7 @@ import pytest
 import soundfile
 from playwright.sync_api import expect, sync_playwright
 
+from pipelines.demo_songs import synthesis
 from sepnet.serving.engine.options import ServeOptions
 from tests.sepnet.helpers import noise
 from tests.sepnet.serving.conftest import running
@@ -32,6 +33,17 @@ LISTEN = """async (indices) => {
   for (const index of indices) player.stems[index].gain.disconnect(analyser);
   return Math.max(...samples.map(Math.abs));
 }"""
+
+
+def test_the_demo_song_comes_with_its_name(server, tmp_path, monkeypatch):
+    song = tmp_path / "Crystal Daylight"
+    song.mkdir()
+    (song / "mixture.wav").write_bytes(b"a song")
+    monkeypatch.setattr(synthesis, "demo_test_song", lambda: song)
+    answer = server.get("/demo-song")
+    assert answer.content == b"a song"
+    # The form that the page's script looks for.
+    assert answer.headers["content-disposition"] == 'attachment; filename="Crystal Daylight.wav"'
 
 
 @pytest.fixture(scope="module")

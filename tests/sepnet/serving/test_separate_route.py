@@ -88,7 +88,9 @@ def test_blocks_are_sent_as_they_are_ready_and_progress_can_be_asked_for(saved_m
         with requests.post(url, data=sent, stream=True, timeout=60) as answer:
             received = b""
             while len(received) < 4 * 9 * SAMPLE_RATE:
-                received += answer.raw.read(1000)
+                chunk = answer.raw.read(1000)
+                assert chunk
+                received += chunk
             progress = server.get("/separate/jobs/progress-1").json()
             assert progress["state"] == "separating" and progress["seconds"] == 25
             assert 9 < progress["seconds_done"] < 12
@@ -214,12 +216,24 @@ def test_a_form_is_refused_with_what_to_do(server):
 
 
 def test_a_client_that_goes_away_leaves_nothing(server, tmp_path, monkeypatch):
+    from sepnet.serving.engine import runner
+
+    may_go_on, calls, unchanged = threading.Event(), [], runner.run_signature
+
+    def run_signature(*arguments):
+        """Waits before the second block."""
+        calls.append(arguments)
+        assert len(calls) == 1 or may_go_on.wait(60)
+        return unchanged(*arguments)
+
+    monkeypatch.setattr(runner, "run_signature", run_signature)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     sent = encoded(noise(40 * SAMPLE_RATE, 2), SAMPLE_RATE)
     url = server.url + "/separate?model=unet_1d&job=goes-away"
     with requests.post(url, data=sent, stream=True, timeout=60) as answer:
         assert answer.raw.read(100)
         assert list(tmp_path.iterdir())
+    may_go_on.set()
     eventually(lambda: not list(tmp_path.iterdir()))
     assert server.get("/separate/jobs/goes-away").json()["state"] in ("gone", "done")
 
