@@ -13,12 +13,12 @@ import pathlib
 import shlex
 import shutil
 import statistics
-import subprocess
 import sys
 
 import numpy as np
 
 from benchmarks import peers
+from benchmarks.children import run_child
 from benchmarks.report import write_json
 from pipelines.errors import CommandParser, run_command
 from sepnet.reports.tables import print_table
@@ -81,7 +81,7 @@ def _train(flags: str, name: str, seed: int, arguments: argparse.Namespace, song
     command += ["--data", arguments.data] if arguments.data else []
     for old in (FOLDER / "runs" / name, models / name):
         shutil.rmtree(old, ignore_errors=True)
-    subprocess.run(list(map(str, command)), check=True)
+    run_child(command)
     run = Run(FOLDER / "runs" / name)
     curve = [
         (seconds / 60, joules, mse) for (seconds, joules), mse in zip(run.spent, run.history["val_mse"], strict=True)

@@ -6,6 +6,7 @@ import subprocess
 import venv
 from collections.abc import Sequence
 
+from benchmarks.children import run_child
 from pipelines.files import whole_folder
 
 RESULTS = pathlib.Path("benchmarks/results")
@@ -36,8 +37,7 @@ class Peer:
             with whole_folder(environment) as folder:
                 venv.create(folder, with_pip=True)
                 subprocess.run([folder / python, "-m", "pip", "install", "--quiet", *self.packages], check=True)
-        command = [environment / python, "-m", f"benchmarks.{self.module}", self.folder, *map(str, arguments)]
-        subprocess.run(command, check=True)
+        run_child([environment / python, "-m", f"benchmarks.{self.module}", self.folder, *arguments])
 
 
 OPEN_UNMIX = Peer("open_unmix", ("openunmix==1.3.0", "torch", "torchaudio"))

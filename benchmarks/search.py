@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 
+from benchmarks.children import run_child
 from benchmarks.report import write_json
 from pipelines.errors import CommandParser, run_command
 from sepnet.reports.tables import print_table
@@ -64,7 +65,7 @@ def main(argv=None) -> None:
 
 def _seconds(command: list[str]) -> float:
     begin = time.monotonic()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    run_child(command, stdout=subprocess.DEVNULL)
     return time.monotonic() - begin
 
 

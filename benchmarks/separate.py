@@ -16,6 +16,7 @@ import time
 
 import numpy as np
 
+from benchmarks.children import run_child
 from benchmarks.report import SHORT_WINDOW, write_json
 from pipelines.errors import UserError, run_command
 from pipelines.progress import progress_bar
@@ -73,7 +74,7 @@ def main(argv=None) -> None:
     figures = []
     with progress_bar("measuring", total=len(cases), unit="songs") as advance:
         for case, command in zip(cases, commands, strict=True):
-            answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            answer = run_child(command, stdout=subprocess.PIPE, text=True)
             figures.append({**case, **json.loads(answer.stdout.splitlines()[-1])})
             advance(1)
     rows = [
@@ -127,7 +128,7 @@ def measure(case: Case) -> dict:
 def export_in_process(case: Case, folder: pathlib.Path) -> None:
     """Exports an untrained model from a process of its own, whose memory does not count."""
     command = [sys.executable, "-c", EXPORT, json.dumps(dataclasses.asdict(case)), str(folder)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    run_child(command, stdout=subprocess.DEVNULL)
 
 
 EXPORT = f"""

@@ -29,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=positive, metavar="N", help="processes (default: one for each CPU core)")
     options = parser.parse_args(argv)
     stems = [name.strip() for name in options.sources.split(",") if name.strip()]
+    if "=" in options.sources:
+        raise UserError(f"--sources {options.sources!r} has sums; name the stems themselves, like {DEFAULT_SOURCES}")
     if len(set(stems)) < 2 or MIXTURE in stems:
         raise UserError(
             f"--sources {options.sources!r} will not do; expected two or more names, like {DEFAULT_SOURCES}"

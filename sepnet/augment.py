@@ -19,6 +19,9 @@ from sepnet.export.write import newest_version
 from sepnet.stem_sets.settings import StemSetSettings, songs_digest
 from sepnet.stem_sets.stem_set import AUDIO_FORMATS, LAYOUTS, StemSet
 
+# Of the usual file systems.
+LONGEST_NAME_BYTES = 255
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command.
@@ -34,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.hook:
         load_hook(arguments.hook)
     songs = read_collection(arguments.source, arguments.dest)
+    if arguments.layout == "folder":
+        _check_file_names([song.id for song in songs])
     model = {str(path.relative_to(version)): path.read_bytes() for path in sorted(version.rglob("*")) if path.is_file()}
     settings = StemSetSettings(
         model=arguments.model,
@@ -90,6 +95,16 @@ def _digest(files: Mapping[str, bytes]) -> str:
         digest.update(f"{name}\0{len(content)}\0".encode())
         digest.update(content)
     return digest.hexdigest()
+
+
+def _check_file_names(ids: Sequence[str]) -> None:
+    """Raises a `UserError` for a song that no folder can be called after, before hours have gone into others."""
+    for song_id in ids:
+        if any(len(part.encode()) > LONGEST_NAME_BYTES for part in song_id.split("/")):
+            raise UserError(
+                f"the song {song_id!r:.60}... has a name of more than {LONGEST_NAME_BYTES} bytes, which no folder can "
+                "have; give it another `id`, or take --layout webdataset"
+            )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -114,8 +114,10 @@ def savings(config: Config) -> dict[str, Config]:
     num_segments = training.batch_size * training.accumulation
     plain = config.changed({"recompute": False, "precision": "float32", "batch_size": num_segments, "accumulation": 1})
     half, again = {"precision": mixed}, {"recompute": True}
-    # A device has a segment of every batch at least.
-    split = {"batch_size": training.devices, "accumulation": num_segments // training.devices}
+    # A device has a segment of every batch at least, and two where it mixes stems of different ones.
+    first = min(num_segments, training.devices * (2 if training.remix else 1))
+    fewest = next(size for size in range(first, num_segments + 1, training.devices) if num_segments % size == 0)
+    split = {"batch_size": fewest, "accumulation": num_segments // fewest}
     return {
         "float32": plain,
         "mixed precision": plain.changed(half),

@@ -145,7 +145,8 @@ class InverseSTFT(_FrameGrid):
         # Part i of frame k lies on block k + i - (overlap - 1) of the signal; the blocks outside are never added up.
         firsts = range(self.overlap - 1, -1, -1)
         blocks = sum(stretch(part, 2, first, num_blocks) for first, part in zip(firsts, parts, strict=True))
-        samples = ops.reshape(blocks, (-1, ops.shape(real)[1], num_blocks * self.frame_step))
+        shape = ops.shape(real)
+        samples = ops.reshape(blocks, (shape[0], shape[1], num_blocks * self.frame_step))
         return ops.transpose(stretch(samples, 2, 0, num_samples), (0, 2, 1))
 
     def reach(self, first, last, inputs, outputs):

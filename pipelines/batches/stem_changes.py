@@ -27,7 +27,7 @@ def augmentation(**option) -> Callable[[Callable], Augmentation]:
     return lambda change: Augmentation(option, change)
 
 
-@augmentation(default=True, help="mix stems of different songs of the batch")
+@augmentation(default=True, help="mix stems of different songs of the batch, on each device of its own ones")
 def remix(stems, value, seeds):
     """Gives every mixture stems of different segments: each stem is shifted through the batch by its own amount."""
     from keras import ops, random

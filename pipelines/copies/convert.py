@@ -98,6 +98,8 @@ def convert_song(conversion: Conversion, advance: Advance) -> tuple[dict[str, in
                 advance(len(samples) / source_rate)
             for writer in writers.values():
                 writer.finish()
+        if not all(writer.num_samples for writer in writers.values()):
+            raise SongError(f"{song} is too short for one sample at {rate} Hz; remove it or put its audio back")
         clipped = {stem: writer.num_clipped for stem, writer in writers.items()}
         manifest = {
             "format_version": FORMAT_VERSION,
@@ -116,7 +118,7 @@ class _Writer:
 
     def __init__(self, file: wave.Wave_write, info: reading.AudioInfo, sample_rate: int):
         file.setparams((info.num_channels, 2, sample_rate, 0, "NONE", "not compressed"))
-        self.num_clipped = 0
+        self.num_samples = self.num_clipped = 0
         self._file = file
         self._resampler = None
         if sample_rate != info.sample_rate:
@@ -128,6 +130,7 @@ class _Writer:
         """Writes samples, float32 `[num_samples, num_channels]`, full scale ±1; none follow the last."""
         if self._resampler:
             samples = self._resampler.resample_chunk(np.ascontiguousarray(samples), last=last)
+        self.num_samples += len(samples)
         scaled = np.rint(samples * FULL_SCALE)
         self.num_clipped += int(np.count_nonzero((scaled < -FULL_SCALE) | (scaled >= FULL_SCALE)))
         self._file.writeframesraw(np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1).astype("<i2").tobytes())

@@ -24,6 +24,7 @@ from pipelines.files import folder_lock, remove_folder, remove_leftovers, stamp
 from pipelines.progress import progress_bar
 from pipelines.songs.layouts import (
     MIXTURE,
+    SPLIT_FOLDERS,
     Probe,
     Song,
     SongError,
@@ -64,7 +65,7 @@ def prepare_songs(
         workers: processes; None takes one for each CPU core.
         skip_bad: leaves songs that cannot be used out, and lists them, instead of raising.
         is_cache: songs that `source` has no more are removed, and nothing is said where nothing is to do.
-        stems: names of those that are asked for, which errors tell.
+        stems: names of those that are asked for: songs may lack others, and errors tell these.
 
     Raises:
         UserError: there is no song, one cannot be used, a copy would lie among the songs, the disk is too small, or
@@ -117,7 +118,7 @@ def _make(
         if locked:
             for folder in {target.parent for target in targets.values()}:
                 remove_leftovers(folder)
-        conversions, bad = _plan(targets, sample_rate, probe)
+        conversions, bad = _plan(targets, sample_rate, stems, probe)
         refuse_errors([*bad.values()], source, stems, skip_bad)
         there = {manifest.parent for manifest in destination.rglob(MANIFEST)} if is_cache else set()
         for copy in there.difference(targets.values()) | {targets[song] for song in bad}:
@@ -125,7 +126,20 @@ def _make(
         if conversions:
             _announce(conversions, source, destination)
             bad |= _convert_all(conversions, workers, skip_bad)
+        if not is_cache:
+            _remove_from_other_splits({song: target for song, target in targets.items() if song not in bad})
     return [*bad.values()], bool(conversions)
+
+
+def _remove_from_other_splits(targets: Mapping[Song, pathlib.Path]) -> None:
+    """Removes the copies of songs that lay in another split when these were made, and says so."""
+    for song, target in targets.items():
+        for folder in {target.parents[1] / split for split in SPLIT_FOLDERS.values()} - {target.parent}:
+            old = folder / target.name
+            # Another song of that name is left alone.
+            if (old / MANIFEST).is_file() and _read_manifest(old).get("source_files") == _stamp_files(song):
+                remove_folder(old)
+                print(f"removed {old}: {song} is in {target.parent.name} now")
 
 
 def refuse_errors(errors: Sequence[SongError], root: pathlib.Path, stems: Sequence[str], skip_bad: bool) -> None:
@@ -183,7 +197,7 @@ def _place_in_cache(root: pathlib.Path, sample_rate: int | None, *more: str) -> 
 
 
 def _plan(
-    targets: Mapping[Song, pathlib.Path], sample_rate: int | None, probe: Probe
+    targets: Mapping[Song, pathlib.Path], sample_rate: int | None, stems: Sequence[str], probe: Probe
 ) -> tuple[list[Conversion], dict[Song, SongError]]:
     """Says which songs are to be converted, and what is wrong with those that cannot be.
 
@@ -197,22 +211,23 @@ def _plan(
             source_files = _stamp_files(song)
             if manifest and _is_current(manifest, source_files, sample_rate):
                 continue
-            stems = probe_song(song, probe)
-            rate = sample_rate or next(iter(stems.values())).sample_rate
-            conversion = Conversion(song, target, source_files, stems, rate)
+            headers = probe_song(song, probe)
+            rate = sample_rate or next(iter(headers.values())).sample_rate
+            conversion = Conversion(song, target, source_files, headers, rate)
             if max(conversion.stem_bytes) > LARGEST_WAV_BYTES:
                 raise SongError(f"{song} is too long for a WAV file of 4 GiB; cut it into parts")
             conversions.append(conversion)
         except SongError as error:
             errors[song] = error
-    errors |= _incomplete([song for song in targets if song not in errors])
+    errors |= _incomplete([song for song in targets if song not in errors], stems)
     return [conversion for conversion in conversions if conversion.song not in errors], errors
 
 
-def _incomplete(songs: Sequence[Song]) -> dict[Song, SongError]:
-    """Says which songs lack a stem that most of them have, those too that are converted already."""
+def _incomplete(songs: Sequence[Song], asked_for: Sequence[str]) -> dict[Song, SongError]:
+    """Says which songs lack a stem that most of them have, and that is asked for, if any are; converted ones, too."""
     stems = {song: {*(song.made_stems or song.files())} for song in songs}
-    counts = collections.Counter(stem for held in stems.values() for stem in held if stem != MIXTURE)
+    counts = collections.Counter(stem for held in stems.values() for stem in held if stem in (asked_for or held))
+    del counts[MIXTURE]
     expected = {stem for stem, count in counts.items() if count * 2 > len(songs)}
     return {
         song: SongError(

@@ -215,8 +215,10 @@ def _listen(job: _Listening, advance: Advance) -> SongReport:
                 broken.add(stem)
         if has_sum and not broken:
             mixture = block[MIXTURE].astype(np.float64)
-            power += float(np.square(mixture).sum())
-            residual += float(np.square(mixture - sum(block[stem] for stem in job.stems)).sum())
+            rest = mixture - sum(block[stem] for stem in job.stems)
+            # One of the two may be mono.
+            power += float(np.square(np.broadcast_to(mixture, rest.shape)).sum())
+            residual += float(np.square(rest).sum())
         advance(len(block[job.names[0]]) / report.sample_rates[0])
     if broken:
         report.problems.append(f"samples that are no numbers (NaN or infinite): {', '.join(sorted(broken))}")

@@ -1,6 +1,7 @@
 """Files out of published archives: the wanted ones, and nothing that an archive may do besides."""
 
 import contextlib
+import errno
 import fnmatch
 import functools
 import glob
@@ -39,6 +40,8 @@ def unpacked(path: pathlib.Path, wanted: Sequence[str]) -> Iterator[pathlib.Path
     """
     if not path.exists():
         raise UserError(f"{path} does not exist; give the published file, or the folder that was unpacked from it")
+    if not (path.is_file() or path.is_dir()):
+        raise UserError(f"{path} is a pipe or a device; give a file, or a folder")
     place, files = path, None
     if path.is_dir():
         below = (file for file in path.rglob("*") if _is_wanted(file.name, wanted) and file.is_file())
@@ -92,8 +95,8 @@ def _unpack(path: pathlib.Path, folder: pathlib.Path, wanted: Sequence[str]) -> 
     try:
         found = _unpack_members(path, folder, wanted)
     except (*DAMAGES, OSError) as error:
-        # Of damage, gzip and bz2 raise one without the number that the disk's have.
-        if isinstance(error, OSError) and error.errno:
+        # Of damage, gzip and bz2 raise one without the number that the disk's have; places may be damaged, and names.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL, errno.ENAMETOOLONG):
             raise
         raise UserError(
             f"{path} is damaged or encrypted ({one_line(error)[:120]}); fetch it again, or give --weights what you "

@@ -53,7 +53,10 @@ class Unet2D(Unet):
         None, "samples from one STFT frame to the next (default: a quarter of the window)", at_least=1
     )
     num_bins: int | None = option(
-        None, "lowest STFT bins that the network sees; those above take the mask of the last (default: all)", at_least=2
+        None,
+        "lowest STFT bins that the network sees; those above take the mask of the last, or are silent with --output "
+        "spectra (default: all)",
+        at_least=2,
     )
     subbands: int | None = option(
         None, "bands of equal width that become channels (default: 4; mel bands, jansson and spleeter 1)", at_least=1

@@ -50,6 +50,23 @@ def test_good_songs(tmp_path, write_song, run):
     assert "Ä, or [b]" in run("pipelines.check", tmp_path, "--all", PYTHONIOENCODING="utf-8").stdout
 
 
+def test_of_a_mono_mixture_the_residual_is_that_of_the_same_twice(tmp_path, write_song, check_json):
+    residuals = []
+    for name, num_channels in (("mono", 1), ("stereo", 2)):
+        song = write_song(tmp_path / name / "song")
+        mixture = np.random.default_rng(1).normal(0, 0.1, (4000, 1))
+        soundfile.write(song / "mixture.wav", np.repeat(mixture, num_channels, axis=1), 8000)
+        _, document = check_json(tmp_path / name)
+        residuals.append(document["splits"]["train"]["residual_db_median"])
+    assert residuals[0] == pytest.approx(residuals[1], abs=0.01)
+
+
+def test_sums_of_stems_are_one_line(tmp_path, write_song, run):
+    write_song(tmp_path / "song")
+    outcome = run("pipelines.check", tmp_path, "--sources", "vocals,accompaniment=drums+bass+other")
+    assert outcome.status == 2 and "has sums; name the stems themselves" in outcome.stderr
+
+
 def test_real_track(tmp_path, real_track, check_json):
     for split in ("train", "test"):
         (tmp_path / split).mkdir()

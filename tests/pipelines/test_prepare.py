@@ -188,6 +188,39 @@ def test_keeps_splits_and_names(tmp_path, write_song):
     assert prepared == {"train/Ä song, with spaces", "valid/b", "test/日本", "train/outside"}
 
 
+def test_a_song_that_moved_to_another_split_is_in_that_alone(tmp_path, write_song, capsys):
+    songs, wav = tmp_path / "songs", tmp_path / "wav"
+    for number, name in enumerate("abc"):
+        write_song(songs / "train" / name, seed=number)
+    # Another song of that name, as another folder of songs has left it.
+    make.prepare_songs(write_song(tmp_path / "others" / "test" / "b", seed=9).parents[1], wav, workers=1)
+    make.prepare_songs(songs, wav, workers=1)
+    (songs / "test").mkdir()
+    (songs / "train" / "a").rename(songs / "test" / "a")
+    capsys.readouterr()
+    make.prepare_songs(songs, wav, workers=1)
+    assert f"removed {wav / 'train' / 'a'}: song 'a' is in test now\n" in capsys.readouterr().out
+    assert {path.relative_to(wav).as_posix() for path in wav.glob("*/*")} == {"test/a", "test/b", "train/b", "train/c"}
+
+
+def test_songs_may_lack_stems_that_are_not_asked_for(tmp_path, write_song):
+    write_song(tmp_path / "songs" / "a", ("vocals", "drums"))
+    for number, name in enumerate("bcd"):
+        write_song(tmp_path / "songs" / name, ("vocals", "drums", "bass"), seed=number + 1)
+    make.prepare_songs(tmp_path / "songs", tmp_path / "wav", workers=1, stems=["vocals", "drums"])
+    assert len(list(tmp_path.glob("wav/train/*"))) == 4
+    with pytest.raises(UserError, match="song 'a' lacks bass, which most songs have"):
+        make.prepare_songs(tmp_path / "songs", tmp_path / "all", workers=1)
+
+
+def test_a_song_without_a_sample_at_its_new_rate_is_bad(tmp_path, write_song, capsys):
+    write_song(tmp_path / "songs" / "short", num_samples=1, sample_rate=96_000)
+    write_song(tmp_path / "songs" / "whole", sample_rate=96_000)
+    make.prepare_songs(tmp_path / "songs", tmp_path / "wav", workers=1, sample_rate=8000, skip_bad=True)
+    assert "left out: song 'short' is too short for one sample at 8000 Hz" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.glob("wav/train/*")] == ["whole"]
+
+
 def test_says_what_it_will_do(stem_files, tmp_path, run):
     outcome = run("pipelines.prepare", stem_files, tmp_path / "wav", "--sample-rate", "22050")
     assert outcome.status == 0

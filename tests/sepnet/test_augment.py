@@ -525,6 +525,15 @@ def test_a_song_that_is_not_there_is_one_line(run, flags, tmp_path):
     assert_one_line(outcome, f"songs.csv: there is no file {tmp_path / 'nowhere.flac'}; correct the path, or add it")
 
 
+def test_a_song_that_no_folder_can_be_called_after_is_one_line(run, songs, flags, tmp_path):
+    shutil.copy(songs.parent / "silent.flac", tmp_path)
+    line = json.dumps({"path": "silent.flac", "caption": "A song", "id": "b" * 300})
+    (tmp_path / "songs.jsonl").write_text(f"{line}\n")
+    outcome = run("sepnet.augment", tmp_path / "songs.jsonl", tmp_path / "set", *flags, "--layout", "folder")
+    assert_one_line(outcome, "of more than 255 bytes, which no folder can have; give it another `id`")
+    assert not (tmp_path / "set").exists()
+
+
 def test_other_settings_are_named(run, finished, songs, flags):
     folder, _ = finished
     before = files(folder)

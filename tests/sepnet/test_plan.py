@@ -13,7 +13,7 @@ from sepnet.config.training import Training
 from sepnet.export.contract import CONTRACT_FILE
 from sepnet.measures.memory import available_bytes, parse_memory
 from sepnet.models.unet_1d import Unet1D
-from sepnet.plan import main, make_plan, parse_depths
+from sepnet.plan import main, make_plan, parse_depths, savings
 from tests.sepnet.helpers import contract_of
 
 # Wave-U-Net M6: stereo, 4 sources, batches of 16 with 16,384 samples at 22,050 Hz.
@@ -58,13 +58,13 @@ def test_json_says_all_that_the_tables_say(capsys):
     for way in plan["savings"]:
         assert set(way) == {"name", "flags", "depth", "training_bytes"}
     assert plan["savings"][0]["flags"] == ""
-    assert plan["savings"][-1]["flags"] == "--batch-size 1 --accumulation 4 --precision mixed_bfloat16 --recompute"
+    assert plan["savings"][-1]["flags"] == "--batch-size 2 --accumulation 2 --precision mixed_bfloat16 --recompute"
 
 
 def test_flags_are_those_that_the_given_ones_lack(capsys):
     """Behind the same command, they give the network and the batches of their row."""
     network = "--family unet_1d --depths 1 --base-filters 2 --segment-seconds 0.1 --batch-size 2 --accumulation 2"
-    plan = planned(capsys, *network.split(), "--precision", "mixed_bfloat16", "--recompute")
+    plan = planned(capsys, *network.split(), "--precision", "mixed_bfloat16", "--recompute", "--no-remix")
     whole, fewer = "--batch-size 4 --accumulation 1", "--batch-size 1 --accumulation 4"
     assert {way["name"]: way["flags"] for way in plan["savings"]} == {
         "float32": f"{whole} --precision float32 --no-recompute",
@@ -100,11 +100,18 @@ def test_depths_grow_with_what_saves_memory():
 
 
 def test_every_device_has_a_segment_of_the_smallest_batch(capsys):
-    small = ["--batch-size", "4", "--family", "unet_1d", "--depth", "1", "--segment-seconds", "0.1"]
+    small = ["--batch-size", "4", "--family", "unet_1d", "--depth", "1", "--segment-seconds", "0.1", "--no-remix"]
     one, two = (planned(capsys, *small, "--devices", devices)["savings"] for devices in ("1", "2"))
     assert two[3]["flags"] == "--batch-size 2 --accumulation 2"
     assert two[-1]["flags"].startswith("--batch-size 2 --accumulation 2 ")
     assert one[3]["training_bytes"] == two[3]["training_bytes"]
+
+
+@pytest.mark.parametrize(("batch_size", "devices", "fewest"), [(8, 1, 2), (12, 2, 4), (9, 1, 3), (1, 1, 1), (2, 2, 2)])
+def test_every_device_has_two_segments_where_it_mixes_their_stems(batch_size, devices, fewest):
+    ways = savings(Config(training=Training(batch_size=batch_size, devices=devices)))
+    training = ways["accumulation"].training
+    assert (training.batch_size, training.accumulation) == (fewest, batch_size // fewest)
 
 
 def test_nothing_fits_nothing(capsys):

@@ -253,6 +253,22 @@ def test_archives_with_a_wrong_byte_are_refused(tmp_path, mode, options):
         pass
 
 
+def test_a_zip_whose_directory_is_elsewhere_is_refused(tmp_path):
+    path = write_zip(tmp_path / "archive", {"model.index": b"index"})
+    content = bytearray(path.read_bytes())
+    # The last bytes but two tell where the directory begins.
+    content[-3] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="is damaged"), unpacked(path, ["*.index"]):
+        pass
+
+
+def test_pipes_are_refused(tmp_path):
+    os.mkfifo(tmp_path / "archive")
+    with pytest.raises(UserError, match="is a pipe or a device"), unpacked(tmp_path / "archive", ["*.index"]):
+        pass
+
+
 @pytest.mark.parametrize("num_bytes", [12, 20, 60])
 def test_archives_of_which_little_came_are_refused(tmp_path, num_bytes):
     path = write_tar(tmp_path / "archive", {"model.index": CONTENT}, "w:gz")
