@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from benchmarks import augment, data, peers, separate, train
+from benchmarks.children import run_child
 from benchmarks.peers import Peer
 from pipelines.audio.reading import measure
 from pipelines.errors import UserError
@@ -21,6 +22,7 @@ def test_an_environment_that_was_not_finished_is_made_anew(monkeypatch, tmp_path
         commands.append(command[1:3])
         if len(commands) == 1:
             raise KeyboardInterrupt
+        return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(peers.subprocess, "run", run)
     peer = Peer("some_program", ["package"])
@@ -31,6 +33,12 @@ def test_an_environment_that_was_not_finished_is_made_anew(monkeypatch, tmp_path
         peer.run("argument")
     program = ["-m", "benchmarks.some_program"]
     assert commands == [["-m", "pip"], ["-m", "pip"], program, program]
+
+
+def test_a_benchmark_ends_with_the_status_of_what_fails_in_it(capfd):
+    with pytest.raises(SystemExit) as caught:
+        run_child([sys.executable, "-c", "import sys; print('error: it is told', file=sys.stderr); sys.exit(2)"])
+    assert caught.value.code == 2 and capfd.readouterr().err == "error: it is told\n"
 
 
 def test_spleeter_without_its_weights_is_refused_before_anything_is_measured(monkeypatch):
