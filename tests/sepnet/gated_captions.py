@@ -24,7 +24,7 @@ def caption_on_a_full_disk(facts: dict[str, Any]) -> str:
 def caption_that_ends(facts: dict[str, Any]) -> str:
     """The caption of the template. At clips of the kind ENDS_AT of one song the program ends."""
     if facts["song"] == "poison" and facts["kind"] == os.environ["ENDS_AT"]:
-        raise SystemExit
+        raise KeyboardInterrupt
     return facts["template_caption"]
 
 
