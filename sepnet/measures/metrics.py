@@ -8,16 +8,16 @@ from keras import ops
 SILENCE_POWER = 1e-8
 # What the Music Demixing Challenge adds to both energies, so that silence has a figure.
 SDR_ENERGY = 1e-7
-BLOCK_SAMPLES = 1 << 16
+BLOCK_SAMPLES, LONGEST_SEGMENT_SAMPLES = 1 << 16, 1 << 18
 
 
 def average(values):
     """The mean over samples and channels, `[batch, num_sources]`; over the samples first, which takes far less time.
 
-    It is summed in blocks: beside the sum of a whole song in float32, single samples would be lost.
+    Of whole songs it is summed in blocks: beside so large a sum in float32, single samples would be lost.
     """
     num_samples = values.shape[1]
-    if num_samples <= BLOCK_SAMPLES:
+    if num_samples <= LONGEST_SEGMENT_SAMPLES:
         return ops.mean(ops.mean(values, axis=1), axis=-1)
     values = ops.pad(values, ((0, 0), (0, -num_samples % BLOCK_SAMPLES), (0, 0), (0, 0)))
     blocks = ops.reshape(values, (-1, values.shape[1] // BLOCK_SAMPLES, BLOCK_SAMPLES, *values.shape[2:]))
