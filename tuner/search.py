@@ -5,7 +5,7 @@ import pathlib
 import re
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pipelines.errors import CommandParser, UserError, one_line, positive, run_command, user_path
@@ -256,17 +256,15 @@ def _report(text: str) -> None:
     print(one_line(text), file=sys.stderr, flush=True)
 
 
-def _seed(text: str) -> int:
-    if (seed := positive(text)) > LARGEST_SEED:
-        raise argparse.ArgumentTypeError(f"{text!r} is above {LARGEST_SEED}; give a smaller one")
-    return seed
+def _up_to(largest: int) -> Callable[[str], int]:
+    """The type of a whole number above 0, for `argparse`."""
 
+    def parse(text: str) -> int:
+        if (number := positive(text)) > largest:
+            raise argparse.ArgumentTypeError(f"{text!r} is above {largest}; give a smaller one")
+        return number
 
-def _num_seeds(text: str) -> int:
-    """The type of `--seeds`."""
-    if positive(text) > MOST_SEEDS:
-        raise argparse.ArgumentTypeError(f"{text!r} is above {MOST_SEEDS:,}; give fewer")
-    return int(text)
+    return parse
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -281,7 +279,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="A-B,C",
         help="depths to try, such as 1-6 or 3,6,12 (default: 1 to the largest that the segment has room for)",
     )
-    add("--seeds", type=_num_seeds, default=1, metavar="N", help="runs of each model, which differ by their seed [1]")
+    add(
+        "--seeds",
+        type=_up_to(MOST_SEEDS),
+        default=1,
+        metavar="N",
+        help="runs of each model, which differ by their seed [1]",
+    )
     add("--budget", default="2min", help="what each run may spend, such as 10epochs, 2min or 500J [2min]")
     add("--strategy", choices=STRATEGIES, default="grid", help="which models are tried [grid: all of them]")
     add(
@@ -292,7 +296,7 @@ def _parser() -> argparse.ArgumentParser:
         help="search an option as well: a,b,c or low:high:log",
     )
     add("--max-trials", type=positive, metavar="N", help=f"models that random and bayesian try [{NUM_TRIALS}]")
-    add("--search-seed", type=_seed, default=1, metavar="N", help="seed of what they draw [1]")
+    add("--search-seed", type=_up_to(LARGEST_SEED), default=1, metavar="N", help="seed of what they draw [1]")
     add("--workers", type=positive, default=1, metavar="N", help="runs at a time on this machine [1]")
     add(
         "--memory",

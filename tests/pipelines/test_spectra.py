@@ -55,6 +55,11 @@ def test_inverse_gives_every_sample_back(frame_length, frame_step):
         np.testing.assert_allclose(restored, waveform, rtol=0, atol=1e-5)
 
 
+def test_of_no_samples_the_inverse_gives_none():
+    layers, nothing = make(512, 128), np.zeros((3, 0, 2), "float32")
+    assert layers.inverse_stft(*layers.stft(nothing), nothing).shape == nothing.shape
+
+
 @pytest.mark.parametrize("num_samples", [1, 300, 5003])
 @pytest.mark.parametrize(("frame_length", "frame_step"), [(512, 128), (512, 170), (501, 250)])
 def test_stft_is_scipys(frame_length, frame_step, num_samples):

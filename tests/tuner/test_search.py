@@ -245,6 +245,7 @@ def test_no_space_stops_the_search_and_with_space_it_goes_on(run, flags, tmp_pat
         (["--knob", "learning_rate=1e-4:1e-2"], "--strategy grid needs values for learning_rate"),
         (["--memory", "much"], "--memory is 'much'"),
         (["--seeds", "0"], "argument --seeds: '0' is no whole number above 0; give 1 or more"),
+        (["--seeds", "9" * 20], f"argument --seeds: '{'9' * 20}' is above 1000; give a smaller one"),
         (["--strategy", "hyperband", "--budget", "2min"], "give the largest of them, such as 9epochs"),
     ],
 )

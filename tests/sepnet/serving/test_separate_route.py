@@ -68,20 +68,24 @@ def test_one_stem_of_any_format(server, song, container, subtype):
     assert (rate, stem.shape) == (RATE, decoded.shape)
 
 
-def test_blocks_are_sent_as_they_are_ready_and_progress_can_be_asked_for(saved_models, monkeypatch):
-    """The model waits before its second block until the client has the first one."""
+@pytest.fixture
+def may_go_on(monkeypatch):
+    """An event that models wait for before the second block."""
     from sepnet.serving.engine import runner
 
-    may_go_on, calls = threading.Event(), []
+    event, calls, unchanged = threading.Event(), [], runner.run_signature
 
     def run_signature(*arguments):
         calls.append(arguments)
         if len(calls) > 1:
-            assert may_go_on.wait(30)
+            assert event.wait(30)
         return unchanged(*arguments)
 
-    unchanged = runner.run_signature
     monkeypatch.setattr(runner, "run_signature", run_signature)
+    return event
+
+
+def test_blocks_are_sent_as_they_are_ready_and_progress_can_be_asked_for(saved_models, may_go_on):
     with running(ServeOptions(saved_models=saved_models)) as server:
         sent = encoded(noise(25 * SAMPLE_RATE, 2), SAMPLE_RATE)
         url = f"{server.url}/separate?model=unet_1d&stem=vocals&job=progress-1"
@@ -215,18 +219,7 @@ def test_a_form_is_refused_with_what_to_do(server):
     assert answer.status_code == 415 and "--data-binary" in answer.json()["error"]
 
 
-def test_a_client_that_goes_away_leaves_nothing(server, tmp_path, monkeypatch):
-    from sepnet.serving.engine import runner
-
-    may_go_on, calls, unchanged = threading.Event(), [], runner.run_signature
-
-    def run_signature(*arguments):
-        """Waits before the second block."""
-        calls.append(arguments)
-        assert len(calls) == 1 or may_go_on.wait(60)
-        return unchanged(*arguments)
-
-    monkeypatch.setattr(runner, "run_signature", run_signature)
+def test_a_client_that_goes_away_leaves_nothing(server, tmp_path, monkeypatch, may_go_on):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     sent = encoded(noise(40 * SAMPLE_RATE, 2), SAMPLE_RATE)
     url = server.url + "/separate?model=unet_1d&job=goes-away"
