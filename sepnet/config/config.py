@@ -8,8 +8,8 @@ from typing import Any
 
 from pipelines.errors import UserError
 from sepnet.config.data import Data
-from sepnet.config.old_layouts import modern_model
-from sepnet.config.training import Training
+from sepnet.config.old_layouts import modern_model, modern_training
+from sepnet.config.training import OPTIMIZERS, Training
 from sepnet.models import DEFAULT_FAMILY, FAMILIES, family_class
 from sepnet.models.unet import Unet
 from sepnet.models.unet_2d import Unet2D
@@ -33,9 +33,9 @@ class Config:
 
     @property
     def learning_rate(self) -> float:
-        """Adam's step size at the start: the one that was given, or the model's usual one."""
-        given = self.training.learning_rate
-        return self.model.usual_learning_rate if given is None else given
+        """The step size at the start: the one that was given, or the optimizer's usual one, as the model takes it."""
+        given, usual = self.training.learning_rate, OPTIMIZERS[self.training.optimizer].learning_rate
+        return usual * self.model.learning_rate_share if given is None else given
 
     def build(self, sample_rate: int):
         """Builds the `sepnet.models.network.Network`, untrained, for a sample rate in Hz.
@@ -127,4 +127,5 @@ class Config:
         plain = {name: values.get(name, {}) for name in cls.__dataclass_fields__}
         sections = {"data": Data, "model": model, "training": Training}
         plain["model"] = modern_model(model, plain["model"])
+        plain["training"] = modern_training(plain["training"])
         return cls(**{name: section.from_values(plain[name]) for name, section in sections.items()})

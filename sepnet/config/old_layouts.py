@@ -11,6 +11,8 @@ OLD_NAMES = {"magnitudes": "features"}
 OLD_PADDING, PADDING = "context", "valid"
 # What networks on spectra did before there was an option for it.
 OLD_SPECTRA = {"subbands": 1}
+# How all runs were trained before there was an option for it.
+OLD_OPTIMIZER = {"optimizer": "adamw"}
 
 
 def modern_model(family: type[Section], values: Any) -> Any:
@@ -37,3 +39,9 @@ def modern_model(family: type[Section], values: Any) -> Any:
     if body.get("padding") == OLD_PADDING:
         body["padding"] = PADDING
     return {**own, "body": {NAME: name, **body}}
+
+
+def modern_training(values: Any) -> Any:
+    """The values of training with the optimizer that an older version took; others are returned as they are."""
+    is_whole = isinstance(values, dict) and {"loss", "learning_rate", "seed"} <= values.keys()
+    return OLD_OPTIMIZER | values if is_whole else values

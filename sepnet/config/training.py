@@ -18,6 +18,27 @@ LOSSES = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """An optimizer that there is.
+
+    Attributes:
+        path: of its class, a subclass of `keras.optimizers.Optimizer`.
+        learning_rate: the step size at the start where the options give none.
+        num_moments: the values that it keeps for each weight of a kernel.
+    """
+
+    path: str
+    learning_rate: float
+    num_moments: int
+
+
+OPTIMIZERS = {
+    "muon": Optimizer("sepnet.training.muon:Muon", learning_rate=8e-3, num_moments=1),
+    "adamw": Optimizer("keras.optimizers:AdamW", learning_rate=2e-3, num_moments=2),
+}
+
+
 def are_weights(value: tuple) -> bool:
     """give numbers from 0 up, not all of them 0"""
     return all(isinstance(weight, (int, float)) and 0 <= weight <= LARGEST[float] for weight in value) and any(value)
@@ -39,8 +60,15 @@ class Optimisation(Section):
     source_weights: tuple[float, ...] | None = option(
         None, "weight of each source in the loss, with commas (default: 1)", rule=are_weights
     )
+    optimizer: str = option(
+        "muon",
+        "how gradients become steps: Muon, which moves kernels by as much in every direction, or AdamW",
+        choices=OPTIMIZERS,
+    )
     learning_rate: float | None = option(
-        None, "Adam's step size at the start (default: 0.002; in wide networks of unet_1d less)", at_least=0.0
+        None,
+        "step size at the start (default: 0.008, with adamw 0.002; in wide networks of unet_1d less)",
+        at_least=0.0,
     )
     schedule: str = option(
         "cosine",

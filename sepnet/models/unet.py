@@ -26,9 +26,9 @@ class Unet(Section):
     )
 
     @property
-    def usual_learning_rate(self) -> float:
-        """Adam's step size at the start where the training's options give none."""
-        return 2e-3
+    def learning_rate_share(self) -> float:
+        """The share of an optimizer's usual step size that the network takes: less than 1 where that is too large."""
+        return 1.0
 
     @property
     def level_filters(self) -> list[int]:

@@ -28,13 +28,13 @@ class Unet1D(Unet):
     body: Section = chosen(BODIES["unet_1d"], "blocks", "what lies between front and head of the network")
 
     @property
-    def usual_learning_rate(self) -> float:
-        """Adam's step size at the start, the smaller the wider the network is beyond `USUAL_FILTERS`.
+    def learning_rate_share(self) -> float:
+        """See `Unet.learning_rate_share`: the less the wider the network is beyond `USUAL_FILTERS`.
 
-        One step moves an output by the sum over all filters of a kernel, and nothing normalises it: with 0.002,
-        networks of 9 levels and more diverged.
+        One step moves an output by the sum over all filters of a kernel, and nothing normalises it: with AdamW and
+        0.002, networks of 9 levels and more diverged.
         """
-        return super().usual_learning_rate * min(1.0, USUAL_FILTERS / max(self.level_filters))
+        return min(1.0, USUAL_FILTERS / max(self.level_filters))
 
     def largest_depth(self, num_samples: int, sample_rate: int) -> int:
         """The largest depth that leaves the bottleneck a sample of a segment."""

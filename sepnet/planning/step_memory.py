@@ -2,8 +2,8 @@
 
 The memory of a training step is found by going through it, forward and back, and counting what is there:
 
-- In float32: weights, gradients (each from the moment its layer has one), Adam's two moments, and a copy each for
-  averaged weights and for accumulation. Mixed precision keeps the kernels once more, in 2 bytes.
+- In float32: weights, gradients (each from the moment its layer has one), the moments of the optimizer, and a
+  copy each for averaged weights and for accumulation. Mixed precision keeps the kernels once more, in 2 bytes.
 - Features, 4 bytes a value, or 2 under mixed precision, until the last layer has used them. For the gradient TensorFlow
   keeps the input of every convolution (where features are joined, the joined copy), the input of LeakyReLU and
   `Rectify` or the output of ReLU and ELU, the input of a normalisation (always float32), both sides of a max pooling,
@@ -28,6 +28,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from sepnet.config.config import Config
+from sepnet.config.training import OPTIMIZERS
 from sepnet.models.graph_walk import Call, calls
 from sepnet.models.layers.plain import Memory
 from sepnet.models.network import Network
@@ -56,7 +57,7 @@ def training_bytes(config: Config, sample_rate: int, device: str = "gpu", networ
     layers = core_calls(network, batch_size, num_samples, training.precision)
     weights = sum(math.prod(weight.shape) for weight in network.core.weights)
     trained = sum(call.parameters for call in layers)
-    moments = 2 + (training.ema > 0) + (training.accumulation > 1)
+    moments = OPTIMIZERS[training.optimizer].num_moments + (training.ema > 0) + (training.accumulation > 1)
     half = 2 * trained if training.precision != "float32" else 0
     # One float32 value for each sample of each stem; the batch itself has 2 bytes a value.
     audio = 4 * batch_size * num_samples * num_sources * config.data.num_channels
@@ -150,7 +151,7 @@ def _training_peak(layers: Sequence[Call], audio: int, loss: str, recompute: boo
         peak = max(peak, live + need.backward)
         live -= released + need.kept + ending[2 * len(layers) - index]
         released = sum(gradients.pop(tensor.key, 0) for tensor in call.outputs)
-    # Adam works on a few copies of a weight.
+    # An optimizer works on a few copies of a weight.
     return max(peak, live + 3 * max(4 * call.parameters for call in layers))
 
 

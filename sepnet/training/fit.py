@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import pkgutil
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -17,7 +18,7 @@ from pipelines.progress import progress_bar
 from pipelines.songs.layouts import Track
 from sepnet.config.config import Config
 from sepnet.config.run_folder import Run
-from sepnet.config.training import Training
+from sepnet.config.training import OPTIMIZERS, Training
 from sepnet.measures.baselines import BASELINES
 from sepnet.measures.energy import EnergyMeter
 from sepnet.measures.memory import available_bytes
@@ -232,7 +233,7 @@ def make_trainer(config: Config, network: Network, snr_db: tuple[float, float] |
         trainer = Trainer(*arguments, **options, num_replicas=num_replicas)
     adds_up = _adds_up_itself(training)
     trainer.compile(
-        optimizer=keras.optimizers.AdamW(
+        optimizer=pkgutil.resolve_name(OPTIMIZERS[training.optimizer].path)(
             _learning_rate(config),
             weight_decay=training.weight_decay,
             use_ema=training.ema > 0,

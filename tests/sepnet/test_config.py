@@ -106,11 +106,22 @@ def test_json_that_is_not_understood_is_refused(changes, message):
 
 
 def test_wide_networks_on_the_waveform_learn_in_smaller_steps():
-    wide = Config.from_values({"family": "unet_1d", "model": {"depth": 11}})
+    adamw = {"optimizer": "adamw"}
+    wide = Config.from_values({"family": "unet_1d", "model": {"depth": 11}, "training": adamw})
     assert wide.learning_rate == pytest.approx(2e-3 / 3)
     assert wide.changed({"depth": 3}).learning_rate == wide.changed({"depth": 1}).learning_rate == 2e-3
     assert wide.changed({"learning_rate": 0.01}).learning_rate == 0.01
-    assert Config.from_values({"model": {"depth": 6}}).learning_rate == 2e-3
+    assert Config.from_values({"model": {"depth": 6}, "training": adamw}).learning_rate == 2e-3
+    assert wide.changed({"optimizer": "muon"}).learning_rate == pytest.approx(8e-3 / 3)
+    assert Config().learning_rate == 8e-3
+
+
+def test_runs_of_before_there_was_a_choice_of_optimizers_keep_adamw():
+    values = Config().to_values()
+    assert Config.from_values(values).training.optimizer == "muon"
+    del values["training"]["optimizer"]
+    assert Config.from_values(values).training.optimizer == "adamw"
+    assert Config.from_values(values).learning_rate == 2e-3
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", b"{}\xff", b"[" * 100_000])

@@ -1,0 +1,118 @@
+"""Muon: kernels move by orthogonal matrices; all other weights move as AdamW moves them."""
+
+import math
+
+import keras
+from keras import ops
+
+# Polynomials `a·s + b·s³ + c·s⁵` that one after the other bring singular values from 0.01 to 1 as near to 1 as three
+# can, which is between 0.73 and 1.27: each is the best one for what the one before leaves (Amsel et al. 2025,
+# https://arxiv.org/abs/2505.16932, algorithm 1).
+POLYNOMIALS = ((8.09337, -23.62043, 17.44615), (3.63659, -2.72193, 0.53655), (2.66130, -1.97715, 0.45262))
+# A wider kernel is taken in parts of at most so many columns. That learns as well, and takes a fraction of the time.
+COLUMNS = 128
+# The root mean square of a step, in step sizes; that of Adam's steps is often about this.
+RMS = 0.2
+ADAM_MOMENTA = 0.9, 0.999
+ADAM_EPSILON = 1e-7
+# Keeps a kernel whose gradient is 0 where it is.
+TINY = 1e-30
+
+
+class Muon(keras.optimizers.Optimizer):
+    """Steps of equal length in all directions of a kernel.
+
+    Reference: Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon/), with steps as long as Adam's (Liu et al.
+    2025, https://arxiv.org/abs/2502.16982). Deliberate differences: three polynomials instead of five, wide kernels in
+    parts, and kernels of convolutions as well, which `keras.optimizers.Muon` leaves to AdamW.
+
+    Args:
+        learning_rate: number or schedule.
+        momentum: of the gradients of kernels, by Nesterov's rule.
+        options: see `keras.optimizers.Optimizer`.
+
+    >>> import numpy as np
+    >>> kernel = keras.Variable(np.zeros((3, 4)))
+    >>> Muon(learning_rate=1.0).apply([ops.convert_to_tensor(np.eye(3, 4, dtype="float32"))], [kernel])
+    >>> np.round(np.asarray(kernel), 1).tolist()
+    [[-0.5, 0.0, 0.0, 0.0], [0.0, -0.5, 0.0, 0.0], [0.0, 0.0, -0.5, 0.0]]
+    """
+
+    def __init__(self, learning_rate=0.005, momentum: float = 0.95, **options):
+        super().__init__(learning_rate=learning_rate, **options)
+        self.momentum = momentum
+
+    def build(self, variables):
+        """Makes a momentum for each weight, and a second moment for those that AdamW moves."""
+        if self.built:
+            return
+        super().build(variables)
+        self.momenta = [self.add_variable_from_reference(variable, name="momentum") for variable in variables]
+        self.velocities = [
+            None if is_kernel(variable.shape) else self.add_variable_from_reference(variable, name="velocity")
+            for variable in variables
+        ]
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Moves one weight."""
+        index = self._get_variable_index(variable)
+        momentum, velocity = self.momenta[index], self.velocities[index]
+        gradient = ops.cast(gradient, variable.dtype)
+        learning_rate = ops.cast(learning_rate, variable.dtype)
+        if velocity is None:
+            self.assign(momentum, self.momentum * momentum + (1 - self.momentum) * gradient)
+            step = orthogonal(self.momentum * momentum + (1 - self.momentum) * gradient)
+        else:
+            step = self._adam_step(gradient, momentum, velocity)
+        self.assign_sub(variable, learning_rate * step)
+
+    def _adam_step(self, gradient, momentum, velocity):
+        first, second = ADAM_MOMENTA
+        time = ops.cast(self.iterations + 1, gradient.dtype)
+        self.assign_add(momentum, (1 - first) * (gradient - momentum))
+        self.assign_add(velocity, (1 - second) * (ops.square(gradient) - velocity))
+        deviation = ops.sqrt(velocity / (1 - ops.power(second, time)))
+        return momentum / (1 - ops.power(first, time)) / (deviation + ADAM_EPSILON)
+
+    def get_config(self):
+        return {**super().get_config(), "momentum": self.momentum}
+
+
+def is_kernel(shape) -> bool:
+    """True for weights that are a matrix, whose columns are the last axis and whose rows are all others."""
+    return len(shape) > 1 and min(shape[-1], math.prod(shape[:-1])) > 1
+
+
+def orthogonal(kernel):
+    """Brings the singular values of a kernel near to 1, and scales it to the root mean square `RMS`.
+
+    Args:
+        kernel: float32 `[..., columns]`, a matrix as `is_kernel` sees it.
+    """
+    shape = kernel.shape
+    matrix = ops.reshape(kernel, (-1, shape[-1]))
+    is_wide = matrix.shape[0] < matrix.shape[1]
+    matrix = ops.transpose(matrix) if is_wide else matrix
+    num_rows, num_columns = matrix.shape
+    num_parts = math.ceil(num_columns / COLUMNS)
+    # Columns of zeros stay zero, and change nothing in the others.
+    missing = -num_columns % num_parts
+    padded = ops.pad(matrix, ((0, 0), (0, missing))) if missing else matrix
+    parts = ops.transpose(ops.reshape(padded, (num_rows, num_parts, -1)), (1, 0, 2))
+    # No singular value is larger than the root of the sum of all squares.
+    parts = parts * ops.rsqrt(ops.sum(ops.square(parts), axis=(1, 2), keepdims=True) + TINY)
+    parts = ops.matmul(parts, _product(ops.matmul(ops.swapaxes(parts, 1, 2), parts)))
+    matrix = ops.reshape(ops.transpose(parts, (1, 0, 2)), (num_rows, -1))[:, :num_columns]
+    matrix = ops.transpose(matrix) if is_wide else matrix
+    return RMS * math.sqrt(max(num_rows, num_columns)) * ops.reshape(matrix, shape)
+
+
+def _product(gram):
+    """What the polynomials multiply a matrix by, from `transposed · matrix`, which is smaller than the matrix."""
+    unit = ops.eye(gram.shape[-1], dtype=gram.dtype)
+    product = unit
+    for a, b, c in POLYNOMIALS:
+        factor = a * unit + b * gram + c * ops.matmul(gram, gram)
+        product = ops.matmul(product, factor)
+        gram = ops.matmul(ops.matmul(factor, gram), factor)
+    return product
