@@ -26,16 +26,18 @@ class Optimizer:
         path: of its class, a subclass of `keras.optimizers.Optimizer`.
         learning_rate: the step size at the start where the options give none.
         num_moments: the values that it keeps for each weight of a kernel.
+        num_copies: the tensors as large as a kernel that it works on at once.
     """
 
     path: str
     learning_rate: float
     num_moments: int
+    num_copies: int
 
 
 OPTIMIZERS = {
-    "muon": Optimizer("sepnet.training.muon:Muon", learning_rate=8e-3, num_moments=1),
-    "adamw": Optimizer("keras.optimizers:AdamW", learning_rate=2e-3, num_moments=2),
+    "muon": Optimizer("sepnet.training.muon:Muon", learning_rate=8e-3, num_moments=1, num_copies=6),
+    "adamw": Optimizer("keras.optimizers:AdamW", learning_rate=2e-3, num_moments=2, num_copies=3),
 }
 
 

@@ -28,7 +28,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from sepnet.config.config import Config
-from sepnet.config.training import OPTIMIZERS
+from sepnet.config.training import OPTIMIZERS, Training
 from sepnet.models.graph_walk import Call, calls
 from sepnet.models.layers.plain import Memory
 from sepnet.models.network import Network
@@ -62,7 +62,7 @@ def training_bytes(config: Config, sample_rate: int, device: str = "gpu", networ
     # One float32 value for each sample of each stem; the batch itself has 2 bytes a value.
     audio = 4 * batch_size * num_samples * num_sources * config.data.num_channels
     always = 4 * (weights + moments * trained) + half + audio // 2 + audio
-    peak = always + _training_peak(layers, audio, training.loss, config.model.recompute)
+    peak = always + _training_peak(layers, audio, training, config.model.recompute)
     return _on_device(peak, device)
 
 
@@ -107,7 +107,7 @@ def _on_device(num_bytes: int, device: str) -> int:
     return round(PROCESS_BYTES + POOLED * num_bytes if device == "cpu" else ALLOCATED * num_bytes)
 
 
-def _training_peak(layers: Sequence[Call], audio: int, loss: str, recompute: bool) -> int:
+def _training_peak(layers: Sequence[Call], audio: int, training: Training, recompute: bool) -> int:
     """The most bytes beside weights and batch that are there at once; `audio` is the size of all sources."""
     differentiable: set[int] = set()
     needs: list[Memory] = []
@@ -135,7 +135,7 @@ def _training_peak(layers: Sequence[Call], audio: int, loss: str, recompute: boo
         peak = max(peak, live + need.forward)
         live -= ending[index]
 
-    kept, scratch = _loss_need(audio, loss)
+    kept, scratch = _loss_need(audio, training.loss)
     peak = max(peak, live + audio + kept + scratch)
     live += kept - ending[len(layers)]
     gradients = {tensor.key: tensor.num_bytes for tensor in layers[-1].outputs}
@@ -151,8 +151,8 @@ def _training_peak(layers: Sequence[Call], audio: int, loss: str, recompute: boo
         peak = max(peak, live + need.backward)
         live -= released + need.kept + ending[2 * len(layers) - index]
         released = sum(gradients.pop(tensor.key, 0) for tensor in call.outputs)
-    # An optimizer works on a few copies of a weight.
-    return max(peak, live + 3 * max(4 * call.parameters for call in layers))
+    largest = max(4 * call.parameters for call in layers)
+    return max(peak, live + OPTIMIZERS[training.optimizer].num_copies * largest)
 
 
 def _loss_need(audio: int, loss: str) -> tuple[int, int]:
