@@ -38,7 +38,7 @@ class Muon(keras.optimizers.Optimizer):
     [[-0.5, 0.0, 0.0, 0.0], [0.0, -0.5, 0.0, 0.0], [0.0, 0.0, -0.5, 0.0]]
     """
 
-    def __init__(self, learning_rate=0.005, momentum: float = 0.95, **options):
+    def __init__(self, learning_rate, momentum: float = 0.95, **options):
         super().__init__(learning_rate=learning_rate, **options)
         self.momentum = momentum
 

@@ -67,7 +67,7 @@ def test_a_step_is_as_long_however_long_the_gradient(size):
 
 def test_without_a_gradient_a_kernel_stays():
     start = _random((4, 3))
-    assert np.array_equal(_moved(Muon(), [np.zeros((4, 3), "float32")] * 2, start), start)
+    assert np.array_equal(_moved(Muon(0.1), [np.zeros((4, 3), "float32")] * 2, start), start)
 
 
 def test_matrices_move_as_with_the_muon_of_keras():
@@ -92,7 +92,7 @@ def test_all_else_moves_as_with_adamw(shape):
 
 def test_kernels_keep_one_value_for_each_weight():
     weights = [keras.Variable(np.zeros((4, 3), "float32")), keras.Variable(np.zeros(3, "float32"))]
-    optimizer = Muon()
+    optimizer = Muon(0.1)
     optimizer.build(weights)
     kept = [tuple(variable.shape) for variable in optimizer.variables if len(variable.shape)]
     assert sorted(kept) == [(3,), (3,), (4, 3)]
