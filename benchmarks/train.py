@@ -41,6 +41,7 @@ HEADINGS = {"plain": "{}", "xla": "{} with XLA", "bfloat16": "{} in bfloat16", "
 KINDS = {
     "convolutions": ("Conv",),
     "Fourier transforms": ("FFT",),
+    "products of matrices": ("MatMul",),
     "moving": ("Transpose", "Slice", "Concat", "Split", "Pad", "Pack", "Tile", "Gather", "Select", "Reshape"),
     "arithmetic": ("",),
 }

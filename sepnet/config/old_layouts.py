@@ -11,8 +11,8 @@ OLD_NAMES = {"magnitudes": "features"}
 OLD_PADDING, PADDING = "context", "valid"
 # What networks on spectra did before there was an option for it.
 OLD_SPECTRA = {"subbands": 1}
-# How all runs were trained before there was an option for it.
-OLD_OPTIMIZER = {"optimizer": "adamw"}
+# How runs were trained before there were options for it.
+OLD_TRAINING = {"optimizer": "adamw", "ema": 0.0}
 
 
 def modern_model(family: type[Section], values: Any) -> Any:
@@ -42,6 +42,6 @@ def modern_model(family: type[Section], values: Any) -> Any:
 
 
 def modern_training(values: Any) -> Any:
-    """The values of training with the optimizer that an older version took; others are returned as they are."""
+    """The values of training with what an older version did; those that are not whole are returned as they are."""
     is_whole = isinstance(values, dict) and {"loss", "learning_rate", "seed"} <= values.keys()
-    return OLD_OPTIMIZER | values if is_whole else values
+    return OLD_TRAINING | values if is_whole else values

@@ -36,8 +36,8 @@ class Optimizer:
 
 
 OPTIMIZERS = {
-    "muon": Optimizer("sepnet.training.muon:Muon", learning_rate=8e-3, num_moments=1, num_copies=6),
-    "adamw": Optimizer("keras.optimizers:AdamW", learning_rate=2e-3, num_moments=2, num_copies=3),
+    "muon": Optimizer("sepnet.training.optimizers:Muon", learning_rate=8e-3, num_moments=1, num_copies=6),
+    "adamw": Optimizer("sepnet.training.optimizers:AdamW", learning_rate=2e-3, num_moments=2, num_copies=3),
 }
 
 
@@ -83,7 +83,7 @@ class Optimisation(Section):
         0.0, "share of the weights that is taken away with each unit of step size", at_least=0.0
     )
     ema: float = option(
-        0.0,
+        0.99,
         "momentum of averaged weights, which are then validated and exported; 0: none",
         at_least=0.0,
         at_most=0.9999,

@@ -1,4 +1,4 @@
-"""Muon: orthogonal steps of kernels, held against NumPy's SVD and Keras' own optimizers."""
+"""Orthogonal steps of kernels against NumPy's SVD and Keras' own optimizers; averages of weights against their sum."""
 
 import math
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from sepnet.training.muon import COLUMNS, POLYNOMIALS, RMS, Muon, is_kernel, orthogonal
+from sepnet.training.optimizers import COLUMNS, POLYNOMIALS, RMS, AdamW, Muon, is_kernel, orthogonal
 
 
 def _polynomials(values):
@@ -96,3 +96,16 @@ def test_kernels_keep_one_value_for_each_weight():
     optimizer.build(weights)
     kept = [tuple(variable.shape) for variable in optimizer.variables if len(variable.shape)]
     assert sorted(kept) == [(3,), (3,), (4, 3)]
+
+
+@pytest.mark.parametrize("optimizer", [AdamW, Muon])
+def test_averages_follow_from_the_first_step_on(optimizer):
+    weight = keras.Variable(np.full(3, 100.0, "float32"))
+    made = optimizer(10.0, use_ema=True, ema_momentum=0.5)
+    expected, momenta = None, [0.0, 2 / 11, 3 / 12, 4 / 13, 5 / 14, 6 / 15, 7 / 16, 8 / 17, 0.5, 0.5, 0.5]
+    for step, momentum in enumerate(momenta):
+        made.apply([ops.convert_to_tensor(_random(3, step))], [weight])
+        now = ops.convert_to_numpy(weight).astype(np.float64)
+        expected = now if expected is None else momentum * expected + (1 - momentum) * now
+    made.finalize_variable_values([weight])
+    np.testing.assert_allclose(ops.convert_to_numpy(weight), expected, rtol=1e-5)

@@ -1,4 +1,4 @@
-"""Muon: kernels move by orthogonal matrices; all other weights move as AdamW moves them."""
+"""Optimizers, whose averages of the weights follow from the first step on; Muon moves kernels in its own way."""
 
 import math
 
@@ -19,8 +19,32 @@ ADAM_EPSILON = 1e-7
 TINY = 1e-30
 
 
-class Muon(keras.optimizers.Optimizer):
-    """Steps of equal length in all directions of a kernel.
+class Averages:
+    """Makes the averages of an optimizer follow the weights from the first step on.
+
+    With the momentum that was given, averages would hold the untrained weights for several times `1 / (1 - momentum)`
+    steps. So at step `t`, counted from 0, it is `(1 + t) / (10 + t)` at the most, which averages over the last tenth.
+    """
+
+    @property
+    def ema_momentum(self):
+        """The momentum of this step; the one that was given until there are weights."""
+        if self._momentum_of_averages is None or not self.built:
+            return self._momentum_of_averages
+        step = ops.cast(self.iterations, "float32")
+        return ops.minimum((1 + step) / (10 + step), self._momentum_of_averages)
+
+    @ema_momentum.setter
+    def ema_momentum(self, momentum: float | None):
+        self._momentum_of_averages = momentum
+
+
+class AdamW(Averages, keras.optimizers.AdamW):
+    """Keras' AdamW (Loshchilov, Hutter 2019, https://arxiv.org/abs/1711.05101)."""
+
+
+class Muon(Averages, keras.optimizers.Optimizer):
+    """Steps of equal length in all directions of a kernel; all other weights move as with AdamW.
 
     Reference: Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon/), with steps as long as Adam's (Liu et al.
     2025, https://arxiv.org/abs/2502.16982). Deliberate differences: three polynomials instead of five, wide kernels in
