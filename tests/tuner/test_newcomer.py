@@ -78,6 +78,13 @@ from keras import ops
 def toy_loss(sources, estimates):
     return ops.mean(ops.abs(estimates - sources), axis=(0, 1, 3)) * 0 + 0.125
 """,
+    "sepnet/training/toy_steps.py": """
+import keras
+
+class Still(keras.optimizers.SGD):
+    def update_step(self, gradient, variable, learning_rate):
+        pass
+""",
     "pipelines/batches/toy_fade.py": """
 from pipelines.batches.stem_changes import augmentation
 
@@ -108,7 +115,13 @@ LINES = {
         ('    "unet_2d": "sepnet', '    "toy": "sepnet.models.toy_family:ToyFamily",\n'),
         ('    "unet_1d": {"blocks"', ""),
     ],
-    "sepnet/config/training.py": [('    "mse": "sepnet', '    "toy_loss": "sepnet.training.toy_loss:toy_loss",\n')],
+    "sepnet/config/training.py": [
+        ('    "mse": "sepnet', '    "toy_loss": "sepnet.training.toy_loss:toy_loss",\n'),
+        (
+            '    "adamw": Opt',
+            '    "still": Optimizer("sepnet.training.toy_steps:Still", 1.0, num_moments=9, num_copies=0),\n',
+        ),
+    ],
     "pipelines/batches/__init__.py": [("}", '    "toy_fade": "pipelines.batches.toy_fade:toy_fade",\n')],
     "pipelines/songs/__init__.py": [
         ('    "song_folders"', '    "stem_folders": "pipelines.songs.toy_layout:StemFolders",\n')
@@ -150,25 +163,31 @@ def run(packages, *arguments, status: int = 0) -> str:
 
 def test_help_lists_what_was_added(packages):
     text = " ".join(run(packages, "sepnet.train", "--help").split())
-    assert all(name in text for name in ("toy", "toy_body", "--toy-width", "--loudness", "toy_loss"))
+    assert all(name in text for name in ("toy", "toy_body", "--toy-width", "--loudness", "toy_loss", "still"))
     assert "--toy-fade float share of stems that is taken away [0.0]" in text
 
 
 def test_plan_asks_the_layers(packages):
     flags = ["--family", "toy", "--depths", "2", "--segment-seconds", "1", "--sample-rate", "8000", "--device", "gpu"]
-    [row] = json.loads(run(packages, "sepnet.plan", "--json", *flags))["depths"]
+    [row], [still] = (
+        json.loads(run(packages, "sepnet.plan", "--json", *flags, "--optimizer", optimizer))["depths"]
+        for optimizer in ("adamw", "still")
+    )
     # Five samples of the toy layer and one of the convolution on both sides.
     assert row["receptive_field_samples"] == 2 * (5 + 1) + 1
     # Two branches, stereo: the layer's 7, and a convolution to 4 stems with a bias.
+    assert still["training_bytes"] > row["training_bytes"]
     assert row["flops_per_second"] == 8000 * 2 * (2 * 7 + 8 * (2 * 3 * 2 + 1))
 
 
 @pytest.mark.slow
 def test_a_song_goes_all_the_way(packages, songs):
     flags = ["--name", "toy", "--family", "toy", "--depth", "2", "--loss", "toy_loss", "--data", songs]
-    run(packages, "sepnet.train", *flags, *SIZES, "--epochs", "1")
-    history = (packages / "runs/toy/history.csv").read_text()
-    assert ",0.125," in history
+    run(packages, "sepnet.train", *flags, *SIZES, "--epochs", "2", "--optimizer", "still", "--ema", "0")
+    with open(packages / "runs/toy/history.csv", newline="") as file:
+        first, second = csv.DictReader(file)
+    assert first["loss"] == second["loss"] == "0.125"
+    assert first["val_mse"] == second["val_mse"]
     run(packages, "sepnet.export_run", "runs/toy", "--to", "again")
     song = next(iter(sorted(songs.rglob("mixture.wav"))))
     run(packages, "sepnet.separate", song, "--model", "again", "-o", "stems")
