@@ -1,8 +1,8 @@
 """`python -m benchmarks.train`: how fast models train and separate, beside the rate of the machine's own products.
 
-First the families as they are by default, with XLA, with `mixed_bfloat16` and with both, and with `--open-unmix` its
-four networks, and what the time of a training step goes to; then depths 3 to 12, which `--defaults` leaves out. With
-KERAS_BACKEND=jax, JAX trains them.
+First the families as they are by default, with XLA, with `mixed_bfloat16`, with both, and with AdamW and no averages
+instead of Muon; with `--open-unmix` its four networks; and what the time of a training step goes to. Then depths 3 to
+12, which `--defaults` leaves out. With KERAS_BACKEND=jax, JAX trains them.
 
 The machine's own rate is that of a single-precision matrix product of 2048 x 2048 x 2048, measured in the same run.
 """
@@ -35,8 +35,15 @@ WAYS = {
     "xla": {"xla": True},
     "bfloat16": {"precision": "mixed_bfloat16"},
     "xla_bfloat16": {"xla": True, "precision": "mixed_bfloat16"},
+    "adamw": {"optimizer": "adamw", "ema": 0.0},
 }
-HEADINGS = {"plain": "{}", "xla": "{} with XLA", "bfloat16": "{} in bfloat16", "xla_bfloat16": "{} with both"}
+HEADINGS = {
+    "plain": "{}",
+    "xla": "{} with XLA",
+    "bfloat16": "{} in bfloat16",
+    "xla_bfloat16": "{} with both",
+    "adamw": "{} with AdamW",
+}
 # Parts of the names of TensorFlow's operations; what has none of them is arithmetic.
 KINDS = {
     "convolutions": ("Conv",),

@@ -162,9 +162,8 @@ def test_weights_are_not_made():
 def test_what_saves_memory_says_so(family):
     plain = training_bytes(config_of(family, depth=4), 44_100)
     assert training_bytes(config_of(family, depth=4, recompute=True), 44_100) < plain
-    for training in ({"precision": "mixed_bfloat16"}, {"batch_size": 1, "accumulation": 4}):
+    for training in ({"precision": "mixed_bfloat16"}, {"batch_size": 1, "accumulation": 4}, {"ema": 0.0}):
         assert training_bytes(config_of(family, training, depth=4), 44_100) < plain
-    assert training_bytes(config_of(family, {"ema": 0.9}, depth=4), 44_100) > plain
 
 
 @pytest.mark.parametrize("family", QUICK_FAMILIES)
