@@ -26,7 +26,7 @@ class Optimizer:
         path: of its class, a subclass of `keras.optimizers.Optimizer`.
         learning_rate: the step size at the start where the options give none.
         num_moments: the values that it keeps for each weight of a kernel.
-        num_copies: the tensors as large as a kernel that it works on at once.
+        num_copies: the copies of all weights that it works on while gradients of others are still computed.
     """
 
     path: str
@@ -36,8 +36,8 @@ class Optimizer:
 
 
 OPTIMIZERS = {
-    "muon": Optimizer("sepnet.training.optimizers:Muon", learning_rate=8e-3, num_moments=1, num_copies=6),
-    "adamw": Optimizer("sepnet.training.optimizers:AdamW", learning_rate=2e-3, num_moments=2, num_copies=3),
+    "muon": Optimizer("sepnet.training.optimizers:Muon", learning_rate=8e-3, num_moments=1, num_copies=4),
+    "adamw": Optimizer("sepnet.training.optimizers:AdamW", learning_rate=2e-3, num_moments=2, num_copies=0),
 }
 
 

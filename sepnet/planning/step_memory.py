@@ -151,8 +151,9 @@ def _training_peak(layers: Sequence[Call], audio: int, training: Training, recom
         peak = max(peak, live + need.backward)
         live -= released + need.kept + ending[2 * len(layers) - index]
         released = sum(gradients.pop(tensor.key, 0) for tensor in call.outputs)
-    largest = max(4 * call.parameters for call in layers)
-    return max(peak, live + OPTIMIZERS[training.optimizer].num_copies * largest)
+    weights = [4 * call.parameters for call in layers]
+    # Any optimizer works on a few copies of a weight. Where that takes time, TensorFlow works on all weights at once.
+    return max(peak, live + 3 * max(weights)) + OPTIMIZERS[training.optimizer].num_copies * sum(weights)
 
 
 def _loss_need(audio: int, loss: str) -> tuple[int, int]:
