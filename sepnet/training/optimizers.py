@@ -23,7 +23,8 @@ class Averages:
     """Makes the averages of an optimizer follow the weights from the first step on.
 
     With the momentum that was given, averages would hold the untrained weights for several times `1 / (1 - momentum)`
-    steps. So at step `t`, counted from 0, it is `(1 + t) / (10 + t)` at the most, which averages over the last tenth.
+    steps. So at step `t`, counted from 0, it is `(1 + t) / (10 + t)` at the most, which averages over about the last
+    tenth of the steps.
     """
 
     @property
@@ -84,8 +85,9 @@ class Muon(Averages, keras.optimizers.Optimizer):
         gradient = ops.cast(gradient, variable.dtype)
         learning_rate = ops.cast(learning_rate, variable.dtype)
         if velocity is None:
-            self.assign(momentum, self.momentum * momentum + (1 - self.momentum) * gradient)
-            step = orthogonal(self.momentum * momentum + (1 - self.momentum) * gradient)
+            self.assign_add(momentum, (1 - self.momentum) * (gradient - momentum))
+            # Nesterov's rule looks ahead by the same gradient once more.
+            step = orthogonal(momentum + (1 - self.momentum) * (gradient - momentum))
         else:
             step = self._adam_step(gradient, momentum, velocity)
         self.assign_sub(variable, learning_rate * step)

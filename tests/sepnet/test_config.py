@@ -116,11 +116,12 @@ def test_wide_networks_on_the_waveform_learn_in_smaller_steps():
     assert Config().learning_rate == 8e-3
 
 
-def test_runs_of_before_there_was_a_choice_of_optimizers_keep_adamw():
+def test_runs_of_before_there_was_a_choice_of_optimizers_keep_adamw_without_averages():
     values = Config().to_values()
     assert Config.from_values(values).training.optimizer == "muon"
-    del values["training"]["optimizer"]
-    assert Config.from_values(values).training.optimizer == "adamw"
+    del values["training"]["optimizer"], values["training"]["ema"]
+    old = Config.from_values(values).training
+    assert (old.optimizer, old.ema) == ("adamw", 0.0)
     assert Config.from_values(values).learning_rate == 2e-3
 
 
