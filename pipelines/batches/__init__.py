@@ -7,4 +7,5 @@ AUGMENTATIONS = {
     "random_gain_db": "pipelines.batches.stem_changes:random_gain",
     "channel_swap": "pipelines.batches.stem_changes:channel_swap",
     "polarity": "pipelines.batches.stem_changes:polarity",
+    "speed_semitones": "pipelines.batches.stem_changes:speed",
 }

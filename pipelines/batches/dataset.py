@@ -128,6 +128,7 @@ def validation_batches(
     num_segments: int,
     num_channels: int,
     batch_size: int,
+    num_devices: int = 1,
     reader: str = "auto",
 ) -> tf.data.Dataset:
     """Streams the fixed segments that every model is judged on, in order, once.
@@ -139,14 +140,28 @@ def validation_batches(
     Returns:
         Dataset of `{"stems": int16 [batch, num_stems, segment_samples, num_channels],
         "mixture": int16 [batch, segment_samples, num_channels]}`; the mixture is the song's own, or the sum of its
-        stems where not all songs have one. The last batch may be smaller.
+        stems where not all songs have one. The last batch may be smaller. With several devices, which TensorFlow
+        shares no smaller batch among, all are as large as the largest size up to `batch_size` that allows it.
+
+    Raises:
+        UserError: the devices cannot share the segments.
     """
     positions = [
         (index, start)
         for index, track in enumerate(tracks)
         for start in range(0, max(track.num_samples - segment_samples, 0) + 1, segment_samples)
     ]
-    chosen = np.linspace(0, len(positions) - 1, min(num_segments, len(positions))).round().astype(int)
+    num_segments = min(num_segments, len(positions))
+    if num_segments % num_devices:
+        remedy = num_segments - num_segments % num_devices
+        raise UserError(
+            f"{num_segments} validation segments cannot be shared by {num_devices} devices; "
+            + (f"give --validation-segments {remedy}" if remedy else "give longer songs, or fewer --devices")
+        )
+    if num_devices > 1:
+        sizes = range(num_devices, max(batch_size, num_devices) + 1, num_devices)
+        batch_size = max(size for size in sizes if num_segments % size == 0)
+    chosen = np.linspace(0, len(positions) - 1, num_segments).round().astype(int)
     table = tf.constant(np.array(positions, np.int64)[chosen])
     has_mixture = all(MIXTURE in track.files for track in tracks)
     names = (*stems, MIXTURE) if has_mixture else tuple(stems)

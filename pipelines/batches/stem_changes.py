@@ -60,6 +60,35 @@ def polarity(stems, value, seeds):
     return stems * _random_signs(stems, seeds)
 
 
+@augmentation(default=3.0, help="stems are played faster or slower by up to this", at_least=0.0, at_most=12.0)
+def speed(stems, semitones, seeds):
+    """Plays each stem faster and higher or slower and lower, evenly in semitones; one that ends begins again.
+
+    Values between samples are interpolated linearly.
+    """
+    from keras import ops, random
+
+    batch_size, num_samples, num_stems, num_channels = ops.shape(stems)
+    speeds = ops.power(2.0, random.uniform(_one_for_each(stems), -semitones, semitones, seed=seeds) / 12.0)
+    samples = ops.reshape(ops.arange(num_samples), (1, -1, 1, 1))
+    # By how much each sample moves, which float32 holds more exactly than where it goes.
+    moves = ops.cast(samples, "float32") * (speeds - 1)
+    whole = ops.floor(moves)
+    places = samples + ops.cast(whole, "int32")
+    # Taking rows of one table takes a fraction of what taking along an axis does.
+    table = ops.reshape(stems, (-1, num_channels))
+    firsts = ops.reshape(ops.arange(batch_size), (-1, 1, 1, 1)) * (num_samples * num_stems)
+    firsts = firsts + ops.reshape(ops.arange(num_stems), (1, 1, -1, 1))
+
+    def taken(places):
+        # No stem begins again more than once, since none is more than twice as fast.
+        places = ops.where(places < num_samples, places, places - num_samples)
+        return ops.take(table, (firsts + places * num_stems)[..., 0], axis=0)
+
+    before, after = taken(places), taken(places + 1)
+    return before + (moves - whole) * (after - before)
+
+
 def _one_for_each(stems):
     """The shape of one number for each stem."""
     from keras import ops

@@ -48,7 +48,7 @@ class Config:
         )
 
     def changed(self, values: Mapping[str, Any]) -> "Config":
-        """A copy with other values.
+        """A copy with other values. With another optimizer, and no step size for it, that is the usual one again.
 
         Args:
             values: by option, of whichever section has it.
@@ -56,6 +56,8 @@ class Config:
         Raises:
             UserError: no section has such an option, or a value is out of range.
         """
+        if values.get("optimizer", self.training.optimizer) != self.training.optimizer:
+            values = {"learning_rate": None, **values}
         sections = {name: section.changed(values) for name, section in vars(self).items()}
         known = set().union(*(section.names() for section in sections.values()))
         stray = sorted(set(values) - known)

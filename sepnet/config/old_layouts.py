@@ -12,7 +12,7 @@ OLD_PADDING, PADDING = "context", "valid"
 # What networks on spectra did before there was an option for it.
 OLD_SPECTRA = {"subbands": 1}
 # How runs were trained before there were options for it.
-OLD_TRAINING = {"optimizer": "adamw", "ema": 0.0}
+OLD_TRAINING = {"optimizer": "adamw", "ema": 0.0, "speed_semitones": 0.0}
 
 
 def modern_model(family: type[Section], values: Any) -> Any:

@@ -37,8 +37,9 @@ class Optimizer:
 
 OPTIMIZERS = {
     "muon": Optimizer("sepnet.training.optimizers:Muon", learning_rate=8e-3, num_moments=1, num_copies=4),
-    "adamw": Optimizer("sepnet.training.optimizers:AdamW", learning_rate=2e-3, num_moments=2, num_copies=0),
+    "adamw": Optimizer("keras.optimizers:AdamW", learning_rate=2e-3, num_moments=2, num_copies=0),
 }
+STEP_SIZES = ", ".join(f"{optimizer.learning_rate:g} with {name}" for name, optimizer in OPTIMIZERS.items())
 
 
 def are_weights(value: tuple) -> bool:
@@ -69,7 +70,7 @@ class Optimisation(Section):
     )
     learning_rate: float | None = option(
         None,
-        "step size at the start (default: 0.008, with adamw 0.002; in wide networks of unet_1d less)",
+        f"step size at the start (default: {STEP_SIZES}; in wide networks of unet_1d less)",
         at_least=0.0,
     )
     schedule: str = option(

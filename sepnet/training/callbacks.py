@@ -21,6 +21,16 @@ from sepnet.training.measure import peak_bytes
 from sepnet.training.schedule import rate_left
 
 
+class Swap(keras.callbacks.SwapEMAWeights):
+    """Puts averaged weights into the model at the end of an epoch, and the others back at the beginning of the next.
+
+    After the last epoch Keras would forget the others, with which a run that gets more epochs goes on.
+    """
+
+    def set_params(self, params: Mapping[str, Any]):
+        super().set_params({**params, "epochs": math.inf})
+
+
 class Recorder(keras.callbacks.Callback):
     """Writes the files of a run after every epoch, and stops training that no longer helps.
 
@@ -114,7 +124,7 @@ class Recorder(keras.callbacks.Callback):
         # Against underflow, Keras wraps the optimizer under mixed_float16.
         if getattr(trainer.optimizer, "inner_optimizer", trainer.optimizer).use_ema:
             # At the end of an epoch, averaged weights and weights had changed places.
-            swap = keras.callbacks.SwapEMAWeights()
+            swap = Swap()
             swap.set_model(trainer)
             swap.on_test_begin()
 

@@ -25,9 +25,10 @@ from sepnet.measures.memory import available_bytes
 from sepnet.measures.provenance import provenance
 from sepnet.models.keras_settings import compiled, precision
 from sepnet.models.network import Network
-from sepnet.training.callbacks import Bar, Board, Budget, Halt, Recorder
+from sepnet.training.callbacks import Bar, Board, Budget, Halt, Recorder, Swap
 from sepnet.training.devices import several_devices
 from sepnet.training.losses import make_loss
+from sepnet.training.optimizers import with_averages
 from sepnet.training.schedule import Schedule
 from sepnet.training.trainer import Trainer
 
@@ -143,7 +144,7 @@ def _train(config: Config, network: Network, trainer: Trainer, recorder: Recorde
             validation_data=validation,
             callbacks=[
                 # First, so that what the others keep are the averaged weights.
-                *([keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if training.ema else []),
+                *([Swap(swap_on_epoch=True)] if training.ema else []),
                 Halt(recorder),
                 recorder,
                 budget,
@@ -233,7 +234,7 @@ def make_trainer(config: Config, network: Network, snr_db: tuple[float, float] |
         trainer = Trainer(*arguments, **options, num_replicas=num_replicas)
     adds_up = _adds_up_itself(training)
     trainer.compile(
-        optimizer=pkgutil.resolve_name(OPTIMIZERS[training.optimizer].path)(
+        optimizer=with_averages(pkgutil.resolve_name(OPTIMIZERS[training.optimizer].path))(
             _learning_rate(config),
             weight_decay=training.weight_decay,
             use_ema=training.ema > 0,
@@ -288,5 +289,7 @@ def make_validation(config: Config, tracks: Sequence[Track]) -> tf.data.Dataset:
         num_segments=config.data.validation_segments,
         num_channels=config.data.num_channels,
         batch_size=VALIDATION_BATCH_SIZE,
+        # JAX validates on one.
+        num_devices=config.training.devices if keras.backend.backend() == "tensorflow" else 1,
         reader=config.data.reader,
     )

@@ -1,4 +1,4 @@
-"""Optimizers, whose averages of the weights follow from the first step on; Muon moves kernels in its own way."""
+"""Muon, which moves kernels in its own way, and averages of the weights for every optimizer."""
 
 import math
 
@@ -24,7 +24,7 @@ class Averages:
 
     With the momentum that was given, averages would hold the untrained weights for several times `1 / (1 - momentum)`
     steps. So at step `t`, counted from 0, it is `(1 + t) / (10 + t)` at the most, which averages over about the last
-    tenth of the steps.
+    tenth of the steps. Keras takes an average at every batch, also of those whose gradients it only adds up.
     """
 
     @property
@@ -32,19 +32,23 @@ class Averages:
         """The momentum of this step; the one that was given until there are weights."""
         if self._momentum_of_averages is None or not self.built:
             return self._momentum_of_averages
-        step = ops.cast(self.iterations, "float32")
+        step = ops.cast(self.iterations * (self.gradient_accumulation_steps or 1), "float32")
         return ops.minimum((1 + step) / (10 + step), self._momentum_of_averages)
 
     @ema_momentum.setter
     def ema_momentum(self, momentum: float | None):
         self._momentum_of_averages = momentum
 
+    def get_config(self):
+        return {**super().get_config(), "ema_momentum": self._momentum_of_averages}
 
-class AdamW(Averages, keras.optimizers.AdamW):
-    """Keras' AdamW (Loshchilov, Hutter 2019, https://arxiv.org/abs/1711.05101)."""
+
+def with_averages(optimizer: type[keras.optimizers.Optimizer]) -> type[keras.optimizers.Optimizer]:
+    """The same kind of optimizer, with `Averages`."""
+    return type(optimizer.__name__, (Averages, optimizer), {})
 
 
-class Muon(Averages, keras.optimizers.Optimizer):
+class Muon(keras.optimizers.Optimizer):
     """Steps of equal length in all directions of a kernel; all other weights move as with AdamW.
 
     Reference: Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon/), with steps as long as Adam's (Liu et al.
@@ -57,7 +61,7 @@ class Muon(Averages, keras.optimizers.Optimizer):
         options: see `keras.optimizers.Optimizer`.
 
     >>> import numpy as np
-    >>> kernel = keras.Variable(np.zeros((3, 4)))
+    >>> kernel = keras.Variable(np.zeros((3, 4)), name="kernel")
     >>> Muon(learning_rate=1.0).apply([ops.convert_to_tensor(np.eye(3, 4, dtype="float32"))], [kernel])
     >>> np.round(np.asarray(kernel), 1).tolist()
     [[-0.5, 0.0, 0.0, 0.0], [0.0, -0.5, 0.0, 0.0], [0.0, 0.0, -0.5, 0.0]]
@@ -74,7 +78,7 @@ class Muon(Averages, keras.optimizers.Optimizer):
         super().build(variables)
         self.momenta = [self.add_variable_from_reference(variable, name="momentum") for variable in variables]
         self.velocities = [
-            None if is_kernel(variable.shape) else self.add_variable_from_reference(variable, name="velocity")
+            None if is_kernel(variable) else self.add_variable_from_reference(variable, name="velocity")
             for variable in variables
         ]
 
@@ -104,9 +108,10 @@ class Muon(Averages, keras.optimizers.Optimizer):
         return {**super().get_config(), "momentum": self.momentum}
 
 
-def is_kernel(shape) -> bool:
-    """True for weights that are a matrix, whose columns are the last axis and whose rows are all others."""
-    return len(shape) > 1 and min(shape[-1], math.prod(shape[:-1])) > 1
+def is_kernel(variable: keras.Variable) -> bool:
+    """True for kernels that are a matrix, whose columns are the last axis and whose rows are all others."""
+    shape = variable.shape
+    return variable.name.endswith("kernel") and len(shape) > 1 and min(shape[-1], math.prod(shape[:-1])) > 1
 
 
 def orthogonal(kernel):

@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from pipelines.batches.augmentation import RandomSnr, make_augmentations
 
-ALL = {"remix": True, "random_gain_db": 6.0, "channel_swap": True, "polarity": True}
-NONE = {"remix": False, "random_gain_db": 0.0, "channel_swap": False, "polarity": False}
+ALL = {"remix": True, "random_gain_db": 6.0, "channel_swap": True, "polarity": True, "speed_semitones": 3.0}
+NONE = {"remix": False, "random_gain_db": 0.0, "channel_swap": False, "polarity": False, "speed_semitones": 0.0}
 
 
 def noise(batch_size, num_samples=20, num_sources=4, num_channels=2):
@@ -70,6 +70,21 @@ def test_every_second_stem_is_changed_by_itself(layer, change):
     # The stems of an example do not go together.
     counts = np.bincount(changed.reshape(250, 4).sum(axis=1), minlength=5) / 250
     np.testing.assert_allclose(counts, np.array([1, 4, 6, 4, 1]) / 16, atol=0.11)
+
+
+def test_stems_are_played_faster_and_slower_as_numpy_interpolates():
+    num_samples, places = 1000, np.arange(1000)
+    stems = noise(250, num_samples)
+    # Of one channel every value is its place, so it tells where the other one comes from.
+    stems[..., 1] = places[:, np.newaxis]
+    played = by_stem(one(speed_semitones=3.0)(stems, training=True))
+    speeds = played[:, 500, 1].astype(np.float64) / 500
+    for stem, before, speed in zip(played, by_stem(stems), speeds, strict=True):
+        expected = np.interp(places * speed, places, before[:, 0], period=num_samples)
+        np.testing.assert_allclose(stem[:, 0], expected, atol=1e-3)
+    # 1000 draws from an even distribution of 6 semitones: one in a thousand counts of a quarter is off by more than 60.
+    counts, _ = np.histogram(12 * np.log2(speeds), bins=4, range=(-3.001, 3.001))
+    assert counts.sum() == 1000 and np.abs(counts - 250).max() < 60
 
 
 def test_nothing_happens_outside_of_training():

@@ -34,7 +34,7 @@ batch = np.random.default_rng(0).integers(-9999, 9999, (6, 8, 4, 512, 2)).astype
 answer = {}
 accumulation = int(sys.argv[1])
 for devices in (1, 2):
-    off = dict(remix=False, random_gain_db=0.0, channel_swap=False, polarity=False)
+    off = dict(remix=False, random_gain_db=0.0, channel_swap=False, polarity=False, speed_semitones=0.0)
     training = Training(devices=devices, accumulation=accumulation, **off)
     config = Config(model=Unet1D(depth=2, base_filters=3), training=training)
     keras.utils.set_random_seed(0)
@@ -108,6 +108,43 @@ def test_jax_splits_every_batch_over_devices(tmp_path, write_song):
         check=True,
     )
     assert split.stdout.splitlines()[-1] == "[(4, (2, 2))]"
+
+
+ON_TWO = """
+import sys
+import tensorflow as tf
+from sepnet import train
+
+two = [tf.config.LogicalDeviceConfiguration()] * 2
+tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
+train.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("num_segments", "is_shared"), [("8", True), ("6", True), ("5", False)])
+def test_tensorflow_validates_segments_that_two_devices_share(tmp_path, write_song, num_segments, is_shared):
+    for number, split in enumerate(("train", "valid", "valid")):
+        write_song(tmp_path / "songs" / split / f"song {number}", seed=number)
+    options = "--family unet_1d --depth 1 --base-filters 2 --epochs 1 --steps-per-epoch 2 --segment-seconds 0.1"
+    options += f" --validation-seconds 0.1 --validation-segments {num_segments} --batch-size 4 --data songs --name run"
+    options += " --no-remix --random-gain-db 0 --no-channel-swap --no-polarity --speed-semitones 0"
+    val_mse = {}
+    for devices in ("1", "2"):
+        outcome = subprocess.run(
+            [sys.executable, "-c", ON_TWO, *options.split(), "--runs", f"on {devices}", "--devices", devices],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            capture_output=True,
+            text=True,
+        )
+        if not is_shared and devices == "2":
+            assert "5 validation segments cannot be shared by 2 devices; give --validation-segments 4" in outcome.stderr
+            return
+        assert outcome.returncode == 0, outcome.stderr
+        summary = json.loads((tmp_path / f"on {devices}/run/summary.json").read_text())
+        val_mse[devices] = summary["metrics"]["val_mse"]
+    assert val_mse["2"] == pytest.approx(val_mse["1"], rel=1e-3)
 
 
 @pytest.mark.parametrize("backend, compiles", [("tensorflow", False), ("jax", True)])

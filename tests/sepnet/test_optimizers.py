@@ -1,5 +1,6 @@
 """Orthogonal steps of kernels against NumPy's SVD and Keras' own optimizers; averages of weights against their sum."""
 
+import json
 import math
 
 import keras
@@ -7,7 +8,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from sepnet.training.optimizers import COLUMNS, POLYNOMIALS, RMS, AdamW, Muon, is_kernel, orthogonal
+from sepnet.training.optimizers import COLUMNS, POLYNOMIALS, RMS, Muon, is_kernel, orthogonal, with_averages
+from tests.sepnet.helpers import small_network
 
 
 def _polynomials(values):
@@ -22,7 +24,7 @@ def _random(shape, seed=0):
 
 def _moved(optimizer, gradients, start):
     """What an optimizer makes of a weight in one step for each gradient."""
-    weight = keras.Variable(start)
+    weight = keras.Variable(start, name="kernel")
     for gradient in gradients:
         optimizer.apply([ops.convert_to_tensor(gradient)], [weight])
     return ops.convert_to_numpy(weight)
@@ -81,7 +83,7 @@ def test_matrices_move_as_with_the_muon_of_keras():
 
 @pytest.mark.parametrize("shape", [(7,), (), (7, 1), (1, 1, 7)])
 def test_all_else_moves_as_with_adamw(shape):
-    assert not is_kernel(shape)
+    assert not is_kernel(keras.Variable(np.zeros(shape), name="kernel"))
     gradients = [_random(shape, seed) for seed in range(5)]
     ours, theirs = (
         _moved(optimizer(0.1, weight_decay=0.01), gradients, _random(shape, 9))
@@ -91,17 +93,32 @@ def test_all_else_moves_as_with_adamw(shape):
 
 
 def test_kernels_keep_one_value_for_each_weight():
-    weights = [keras.Variable(np.zeros((4, 3), "float32")), keras.Variable(np.zeros(3, "float32"))]
+    weights = [keras.Variable(np.zeros((4, 3), "float32"), name="kernel"), keras.Variable(np.zeros(3, "float32"))]
     optimizer = Muon(0.1)
     optimizer.build(weights)
     kept = [tuple(variable.shape) for variable in optimizer.variables if len(variable.shape)]
     assert sorted(kept) == [(3,), (3,), (4, 3)]
 
 
-@pytest.mark.parametrize("optimizer", [AdamW, Muon])
+@pytest.mark.parametrize(
+    ("family", "options", "others"),
+    [
+        ("unet_1d", {}, set()),
+        ("unet_2d", {"body": "tfc_tdf"}, set()),
+        ("unet_2d", {"upsampling": "learned"}, {"interpolation"}),
+        ("unet_hybrid", {}, {"embedding"}),
+    ],
+)
+def test_what_has_axes_without_being_a_kernel_moves_as_with_adamw(family, options, others):
+    weights = [weight for weight in small_network(family, **options).core.trainable_weights if len(weight.shape) > 1]
+    assert {weight.name for weight in weights if not is_kernel(weight)} == others
+    assert any(map(is_kernel, weights))
+
+
+@pytest.mark.parametrize("optimizer", [keras.optimizers.AdamW, Muon])
 def test_averages_follow_from_the_first_step_on(optimizer):
     weight = keras.Variable(np.full(3, 100.0, "float32"))
-    made = optimizer(10.0, use_ema=True, ema_momentum=0.5)
+    made = with_averages(optimizer)(10.0, use_ema=True, ema_momentum=0.5)
     expected, momenta = None, [0.0, 2 / 11, 3 / 12, 4 / 13, 5 / 14, 6 / 15, 7 / 16, 8 / 17, 0.5, 0.5, 0.5]
     for step, momentum in enumerate(momenta):
         made.apply([ops.convert_to_tensor(_random(3, step))], [weight])
@@ -109,3 +126,25 @@ def test_averages_follow_from_the_first_step_on(optimizer):
         expected = now if expected is None else momentum * expected + (1 - momentum) * now
     made.finalize_variable_values([weight])
     np.testing.assert_allclose(ops.convert_to_numpy(weight), expected, rtol=1e-5)
+
+
+def test_averages_are_as_long_where_gradients_of_batches_are_added_up():
+    shares = []
+    for batches in (1, 4):
+        weight = keras.Variable(np.zeros(3, "float32"))
+        made = with_averages(keras.optimizers.SGD)(
+            1.0, use_ema=True, ema_momentum=0.999, gradient_accumulation_steps=batches if batches > 1 else None
+        )
+        # With gradients of -1 a weight is the number of its updates, so the average tells how old it is.
+        for _ in range(200):
+            made.apply([-ops.ones(3)], [weight])
+        updates = float(weight[0])
+        made.finalize_variable_values([weight])
+        shares.append(1 - float(weight[0]) / updates)
+    assert shares == pytest.approx([0.1, 0.1], abs=0.01)
+
+
+def test_an_optimizer_in_use_is_written_as_one_that_is_new():
+    new, used = (with_averages(Muon)(0.1, use_ema=True, ema_momentum=0.5, name="muon") for _ in range(2))
+    used.apply([ops.ones((3, 4))], [keras.Variable(np.zeros((3, 4), "float32"), name="kernel")])
+    assert used.get_config() == new.get_config() and json.dumps(used.get_config())

@@ -150,6 +150,16 @@ def test_pictures_have_the_size_of_the_paper(name, picture):
     assert tuple(seen.shape[2:]) == picture
 
 
+def test_another_optimizer_takes_its_own_step_size():
+    for options, rate in (
+        ("--preset jansson-unet", 0.001),
+        ("--preset jansson-unet --optimizer adamw", 0.001),
+        ("--preset jansson-unet --optimizer muon", 0.008),
+        ("--preset jansson-unet --optimizer muon --learning-rate 0.002", 0.002),
+    ):
+        assert from_flags(*options.split()).learning_rate == rate
+
+
 def test_flags_change_a_preset():
     assert from_flags("--preset", "wave-u-net-m4") == read_preset("wave-u-net-m4")
     config = from_flags("--preset", "wave-u-net-m4", "--depth", "3", "--epochs", "1")

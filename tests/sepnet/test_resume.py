@@ -169,10 +169,10 @@ def test_a_kill_between_two_files_of_an_epoch_loses_nothing(tmp_path, monkeypatc
     trainer, recorder = recorded(0)
     trainer.optimizer.build(trainer.trainable_variables)
     trained = trainer.get_weights()
-    # As at the end of an epoch: the averages, which begin at zero, are in the model.
-    swap = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
+    # As at the end of the last epoch: the averages, which begin at zero, are in the model.
+    swap = callbacks.Swap(swap_on_epoch=True)
     swap.set_model(trainer)
-    swap.set_params({"epochs": 2})
+    swap.set_params({"epochs": 1})
     swap.on_epoch_end(0)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(callbacks, "save_weights", kill)
@@ -186,6 +186,23 @@ def test_a_kill_between_two_files_of_an_epoch_loses_nothing(tmp_path, monkeypatc
         np.testing.assert_array_equal(weight, expected)
     trainer.model.load_weights(run.best_weights)
     assert not any(np.any(weight) for weight in trainer.trainable_variables)
+
+
+def test_a_run_in_float16_has_one_state_however_often_it_is_saved(tmp_path):
+    import keras
+
+    from sepnet.training.checkpoints import load_state, save_state
+    from sepnet.training.trainer import Trainer
+    from tests.sepnet.helpers import SOURCES, small_network
+
+    trainers = [Trainer(small_network("unet_1d"), SOURCES) for _ in range(2)]
+    for trainer in trainers:
+        trainer.compile(optimizer=keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam()))
+    for epoch in range(3):
+        save_state(tmp_path / "last.npz", trainers[0], {"epoch": epoch})
+        trainers[0].optimizer.dynamic_scale.assign(epoch + 1.0)
+    assert load_state(tmp_path / "last.npz", trainers[1]) == {"epoch": 2}
+    assert float(trainers[1].optimizer.dynamic_scale) == 2.0
 
 
 def test_a_checkpoint_of_another_configuration(tmp_path):

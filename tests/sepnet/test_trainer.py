@@ -76,7 +76,9 @@ def test_evaluate_gives_the_mean_over_all_segments(family, batches, truth):
     sources, mixture = truth
     network = small_network(family)
     # What happens in training must not happen here.
-    louder = make_augmentations(remix=True, random_gain_db=20.0, channel_swap=True, polarity=True, seed=0)
+    louder = make_augmentations(
+        remix=True, random_gain_db=20.0, channel_swap=True, polarity=True, speed_semitones=3.0, seed=0
+    )
     trainer = Trainer(network, SOURCES, louder)
     trainer.compile(jit_compile=False)
     figures = trainer.evaluate(batches, verbose=0, return_dict=True)
@@ -151,7 +153,9 @@ def test_the_same_seed_gives_the_same_weights(options):
 
 def test_training_separates_the_sum_of_the_augmented_sources():
     sources = (noise(4, len(SOURCES), 50, 2) * 32768).astype(np.int16)
-    augmentations = make_augmentations(remix=True, random_gain_db=6.0, channel_swap=True, polarity=True, seed=0)
+    augmentations = make_augmentations(
+        remix=True, random_gain_db=6.0, channel_swap=True, polarity=True, speed_semitones=3.0, seed=0
+    )
     outputs = Trainer(echo(), SOURCES, augmentations)({"stems": sources}, training=True)
     augmented = np.array(outputs["sources"])
     assert np.abs(augmented - sources.transpose(0, 2, 1, 3) / 32768).max() > 0.1
