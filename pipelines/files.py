@@ -254,6 +254,7 @@ def _writing(folder: pathlib.Path) -> Iterator[None]:
     except OSError as error:
         # Of a file that cannot be renamed, the new name tells the user more.
         path = error.filename2 or error.filename or folder
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}; make room, or choose another folder"
-        ) from error
+        reason, remedy = error.strerror or error, "make room, or choose another folder"
+        if isinstance(error, (FileExistsError, NotADirectoryError)):
+            reason, remedy = "a file is where a folder is to be", "move it, or choose another folder"
+        raise UserError(f"cannot write {path}: {reason}; {remedy}") from error

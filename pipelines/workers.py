@@ -92,7 +92,13 @@ def run_jobs(
         ) from error
     finally:
         stop.set()
-        pool.shutdown(cancel_futures=True)
+        try:
+            pool.shutdown(cancel_futures=True)
+        except KeyboardInterrupt:
+            # The pool has not told its workers to end: they would wait for jobs, and this process for them.
+            for worker in multiprocessing.active_children():
+                worker.kill()
+            raise
 
 
 def num_cores() -> int:

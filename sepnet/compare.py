@@ -26,6 +26,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     if arguments.output.is_dir():
         raise UserError(f"--output is {arguments.output}, a folder; name the picture in it, such as comparison.png")
+    if arguments.output.suffix.lower() not in ("", ".png"):
+        raise UserError(
+            f"--output is {arguments.output}, and the picture is a PNG; give it a name such as comparison.png"
+        )
     if arguments.song is None:
         for name in (*SONG_OPTIONS, "seconds", "start"):
             if getattr(arguments, name, None) is not None:
@@ -37,8 +41,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         value = getattr(arguments, name)
         if value is not None and not least <= value <= MOST_SECONDS:
             raise UserError(f"--{name} is {value:g}; expected seconds, {words} and at most {MOST_SECONDS:g}")
-    if arguments.output.suffix.lower() == ".html":
-        raise UserError(f"--output is {arguments.output}, where the page will be; name the picture, such as song.png")
     compare_models(
         arguments.folders,
         arguments.song,

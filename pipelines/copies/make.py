@@ -251,8 +251,13 @@ def _stamp_files(song: Song) -> dict[str, list[int]]:
 def _read_manifest(target: pathlib.Path) -> dict:
     """Says what a folder was made from, nothing if there is none; raises a `UserError` if it was made by another."""
     try:
-        return json.loads((target / MANIFEST).read_text()) if target.exists() else {}
-    except (OSError, ValueError) as error:
+        if not target.exists():
+            return {}
+        manifest = dict(json.loads((target / MANIFEST).read_text()))
+        if "format_version" not in manifest:
+            raise ValueError("it says nothing of its format")
+        return manifest
+    except (OSError, ValueError, TypeError) as error:
         raise UserError(
             f"{target} is there already and was not made by pipelines.prepare; choose another destination"
         ) from error

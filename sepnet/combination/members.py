@@ -87,7 +87,9 @@ def read_members(paths: Sequence[pathlib.Path], sources: Sequence[str] | None = 
                     "models whose sources of one name are the same"
                 )
     if missing := [source for source in sources or () if source not in parts]:
-        raise UserError(f"no model has {', '.join(missing)}; they have {', '.join(parts)}")
+        raise UserError(f"no model has {', '.join(map(repr, missing))}; they have {', '.join(parts)}")
+    if len({*(sources or ())}) < len(sources or ()):
+        raise UserError(f"--sources are {', '.join(sources)}; name each of them once")
     parts = {source: parts[source] for source in sources or parts}
     most_channels = max(model.contract["num_channels"] for model in models)
     return Members(models, models[0].contract["sample_rate"], most_channels, parts)

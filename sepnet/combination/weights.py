@@ -53,7 +53,7 @@ def _numbers(text: str, numbers: str, count: int) -> tuple[float, ...]:
         values = tuple(map(float, numbers.split(",")))
     except ValueError:
         values = ()
-    if len(values) != count or not all(np.isfinite(values)) or min(values) < 0 or not any(values):
+    if len(values) != count or not np.isfinite(sum(values)) or min(values) < 0 or not any(values):
         raise UserError(
             f"--weights {text} is not {count} numbers from 0, not all of them 0, with commas between, as in "
             f"{','.join('1' * count)}"
@@ -133,7 +133,9 @@ def fit_weights(members: Members, tracks: Sequence[Track]) -> dict[str, Fit]:
     """
     check_packages(["scipy"], "fitted weights", "evaluate")
     if len(tracks) < 2:
-        raise UserError(f"{len(tracks)} songs to fit weights on; at least 2 are needed")
+        raise UserError(
+            f"--fit takes 2 valid songs or more, and there are {len(tracks)}; put more into the valid folder"
+        )
     products = _products(members, tracks)
     fits = {source: _fit(each, _has(members, source)) for source, each in products.items()}
     if unheard := [source for source, fit in fits.items() if not any(fit.weights)]:

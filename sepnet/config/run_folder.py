@@ -92,6 +92,9 @@ class Run:
             for figures in (summary["metrics"], *summary["baselines"].values()):
                 float(figures["val_mse"] + figures["val_si_sdr"])
             float(summary["costs"]["parameters"] + summary["costs"]["training_seconds"])
+            float(summary["depth"] + summary["sample_rate"])
+            if not (summary["baselines"] and isinstance(summary["family"], str)):
+                raise ValueError("it has no baselines, or no family")
             return summary
         except OSError as error:
             raise UserError(

@@ -103,8 +103,15 @@ def read_models(paths: Sequence[pathlib.Path]) -> tuple[dict[str, pathlib.Path],
 
 
 def short_names(folders: Sequence[pathlib.Path]) -> list[str]:
-    """The names of folders, or their paths where two have one name."""
-    names = [folder.resolve().name for folder in folders]
+    """The names of folders, or their paths where two have one name.
+
+    Raises:
+        UserError: a folder is there twice.
+    """
+    places = [folder.resolve() for folder in folders]
+    if twice := [folder for index, folder in enumerate(folders) if places[index] in places[:index]]:
+        raise UserError(f"{twice[0]} is given twice; leave one of them out")
+    names = [place.name for place in places]
     return names if len(set(names)) == len(names) else list(map(str, folders))
 
 

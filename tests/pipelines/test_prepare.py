@@ -378,6 +378,10 @@ def test_refuses_to_replace_what_it_did_not_make(tmp_path, write_song):
     with pytest.raises(UserError, match="not made by pipelines.prepare"):
         make.prepare_songs(tmp_path / "songs", tmp_path / "wav")
     assert len(list(mine.iterdir())) == 5
+    for theirs in ("[1]", "[]", "{}"):
+        (mine / make.MANIFEST).write_text(theirs)
+        with pytest.raises(UserError, match="not made by pipelines.prepare"):
+            make.prepare_songs(tmp_path / "songs", tmp_path / "wav")
     with pytest.raises(UserError, match="choose another destination"):
         make.prepare_songs(tmp_path / "songs", tmp_path / "songs")
 

@@ -88,6 +88,7 @@ def write_run(folder, val_mse, silence):
     summary = {
         "family": "unet_1d",
         "depth": 2,
+        "sample_rate": SAMPLE_RATE,
         "metrics": {"val_mse": val_mse, **figures},
         "baselines": {"silence": {"val_mse": silence, **figures}},
         "costs": {"parameters": 10, "training_seconds": 1.0},
@@ -95,6 +96,13 @@ def write_run(folder, val_mse, silence):
     (folder / "summary.json").write_text(json.dumps(summary))
     (folder / "history.csv").write_text(f"epoch,val_mse\n1,{val_mse}\n")
     return folder
+
+
+def _damaged(summary):
+    """A summary with one figure less, or one of the wrong kind."""
+    for name in ("family", "depth", "sample_rate", "baselines", "metrics", "costs"):
+        yield {key: value for key, value in summary.items() if key != name}
+    yield from (summary | {"baselines": {}}, summary | {"sample_rate": "8000"}, summary | {"family": 1})
 
 
 def test_runs_of_one_name_are_told_apart_also_where_all_is_silent(tmp_path, capsys, monkeypatch):
@@ -107,7 +115,10 @@ def test_runs_of_one_name_are_told_apart_also_where_all_is_silent(tmp_path, caps
     other = write_run(tmp_path / "other", 0.1, 0.2)
     with pytest.raises(UserError, match="judged on different segments"):
         compare([str(runs[0]), str(other)])
-    for damage in ("{", "[]", '{"metrics": 1}', "[" * 100_000):
+    with pytest.raises(UserError, match="other is given twice; leave one of them out"):
+        compare([str(other), str(tmp_path / "one" / ".." / "other")])
+    whole = json.loads((other / "summary.json").read_text())
+    for damage in ("{", "[]", '{"metrics": 1}', "[" * 100_000, *map(json.dumps, _damaged(whole))):
         (other / "summary.json").write_text(damage)
         with pytest.raises(UserError, match="summary.json is damaged"):
             compare([str(other)])

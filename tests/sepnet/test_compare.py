@@ -31,6 +31,7 @@ def make_run(tmp_path):
         summary = {
             "family": "unet_1d",
             "depth": 3,
+            "sample_rate": 44_100,
             "metrics": {"epoch": 2, "val_mse": min(val_mse), "val_si_sdr": 4.0},
             "baselines": {"silence": figures, "mixture/num_sources": {**figures, "val_mse": silence / 2}},
             "costs": {"parameters": 272_040, "training_seconds": 90.0},
@@ -141,7 +142,8 @@ def test_a_song_by_its_name(models, song, tmp_path):
         (["--song", "A & B", "--start", "nan"], "--start is nan; expected seconds"),
         (["--song", "A & B", "--start", "-0.5"], "--start is -0.5; expected seconds, 0 or more and at most 86400"),
         (["--song", "A & B", "--seconds", "1e308"], "--seconds is 1e.308; expected seconds, more than 0 and at most"),
-        (["--song", "A & B", "-o", "song.html"], "--output is song.html, where the page will be; name the picture"),
+        (["--song", "A & B", "-o", "song.html"], "--output is song.html, and the picture is a PNG"),
+        (["--song", "A & B", "-o", "song.svg"], "--output is song.svg, and the picture is a PNG"),
         (["--song", "A & B", "-o", "."], "--output is ., a folder; name the picture in it"),
         ([], "--data says what to draw of a song"),
     ):

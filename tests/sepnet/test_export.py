@@ -176,10 +176,12 @@ def run(tmp_path):
     config = Config(Data(sources=SOURCES), small_section("unet_1d"))
     run.write_config(config)
     config.build(SAMPLE_RATE).model.save_weights(run.best_weights)
-    figures = {"metrics": {"val_mse": 0.5, "val_si_sdr": 1.0}, "baselines": {}}
+    model = {"family": "unet_1d", "depth": config.model.depth}
+    errors = {"val_mse": 0.5, "val_si_sdr": 1.0}
+    figures = {"metrics": errors, "baselines": {"silence": errors}}
     costs = {"costs": {"parameters": 1, "training_seconds": 1.0}}
     audio = {"sources": list(SOURCES), "sample_rate": SAMPLE_RATE, "num_channels": 2}
-    run.write_summary({**figures, **costs, **audio})
+    run.write_summary({**model, **figures, **costs, **audio})
     return run
 
 
