@@ -68,6 +68,11 @@ def test_two_devices_train_the_weights_of_one(accumulation):
     assert (two["momentum"], two["clip_norm"]) == (0.5 ** int(accumulation), 0.5)
 
 
+ONE_EPOCH = (
+    "--family unet_1d --depth 1 --base-filters 2 --epochs 1 --steps-per-epoch 2 --segment-seconds 0.1 "
+    "--validation-seconds 0.1 --batch-size 4 --data songs"
+)
+
 SPLIT_BATCHES = """
 import sys
 import jax
@@ -92,8 +97,7 @@ def test_jax_splits_every_batch_over_devices(tmp_path, write_song):
     """Validation, whose last batch may be short, is left whole."""
     for number, split in enumerate(("train", "valid")):
         write_song(tmp_path / "songs" / split / f"song {number}", seed=number)
-    options = "--family unet_1d --depth 1 --base-filters 2 --epochs 1 --steps-per-epoch 2 --segment-seconds 0.1"
-    options += " --validation-seconds 0.1 --validation-segments 3 --batch-size 4 --devices 2 --data songs"
+    options = f"{ONE_EPOCH} --validation-segments 3 --devices 2"
     split = subprocess.run(
         [sys.executable, "-c", SPLIT_BATCHES, *options.split()],
         cwd=tmp_path,
@@ -126,8 +130,7 @@ train.main(sys.argv[1:])
 def test_tensorflow_validates_segments_that_two_devices_share(tmp_path, write_song, num_segments, is_shared):
     for number, split in enumerate(("train", "valid", "valid")):
         write_song(tmp_path / "songs" / split / f"song {number}", seed=number)
-    options = "--family unet_1d --depth 1 --base-filters 2 --epochs 1 --steps-per-epoch 2 --segment-seconds 0.1"
-    options += f" --validation-seconds 0.1 --validation-segments {num_segments} --batch-size 4 --data songs --name run"
+    options = f"{ONE_EPOCH} --validation-segments {num_segments} --name run"
     options += " --no-remix --random-gain-db 0 --no-channel-swap --no-polarity --speed-semitones 0"
     val_mse = {}
     for devices in ("1", "2"):
