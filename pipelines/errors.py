@@ -68,6 +68,17 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def positive_up_to(largest: int) -> Callable[[str], int]:
+    """The type of a command line's whole numbers from 1 to `largest`, for `argparse`."""
+
+    def parse(text: str) -> int:
+        if (number := positive(text)) > largest:
+            raise argparse.ArgumentTypeError(f"{text!r} is above {largest}; give a smaller one")
+        return number
+
+    return parse
+
+
 def user_path(text: str) -> pathlib.Path:
     """The type of a command line's paths, for `argparse`: `~` is the home folder also where the shell leaves it."""
     try:

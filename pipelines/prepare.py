@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+from pipelines.audio.wav import MOST_HZ
 from pipelines.copies.make import prepare_songs
-from pipelines.errors import CommandParser, positive, run_command, user_path
+from pipelines.errors import CommandParser, positive, positive_up_to, run_command, user_path
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -15,7 +16,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("source", type=user_path, help="folder of .stem.mp4 files, or of folders of WAV or FLAC")
     parser.add_argument("destination", type=user_path, help="folder for the copy")
-    parser.add_argument("--sample-rate", type=positive, metavar="HZ", help="resample to this rate (default: keep it)")
+    parser.add_argument(
+        "--sample-rate", type=positive_up_to(MOST_HZ), metavar="HZ", help="to resample to (default: keep it)"
+    )
     parser.add_argument("--workers", type=positive, metavar="N", help="processes (default: one for each CPU core)")
     parser.add_argument("--skip-bad", action="store_true", help="leave songs that cannot be used out, and list them")
     options = parser.parse_args(argv)

@@ -5,10 +5,10 @@ import pathlib
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.errors import CommandParser, UserError, one_line, positive, run_command, user_path
+from pipelines.errors import CommandParser, UserError, one_line, positive, positive_up_to, run_command, user_path
 from pipelines.files import sole_lock
 from sepnet.config.config import Config
 from sepnet.config.depths import parse_depths
@@ -256,17 +256,6 @@ def _report(text: str) -> None:
     print(one_line(text), file=sys.stderr, flush=True)
 
 
-def _up_to(largest: int) -> Callable[[str], int]:
-    """The type of a whole number above 0, for `argparse`."""
-
-    def parse(text: str) -> int:
-        if (number := positive(text)) > largest:
-            raise argparse.ArgumentTypeError(f"{text!r} is above {largest}; give a smaller one")
-        return number
-
-    return parse
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(prog="python -m tuner.search", description=__doc__.partition(": ")[2], allow_abbrev=False)
     add = parser.add_argument
@@ -281,7 +270,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--seeds",
-        type=_up_to(MOST_SEEDS),
+        type=positive_up_to(MOST_SEEDS),
         default=1,
         metavar="N",
         help="runs of each model, which differ by their seed [1]",
@@ -296,7 +285,7 @@ def _parser() -> argparse.ArgumentParser:
         help="search an option as well: a,b,c or low:high:log",
     )
     add("--max-trials", type=positive, metavar="N", help=f"models that random and bayesian try [{NUM_TRIALS}]")
-    add("--search-seed", type=_up_to(LARGEST_SEED), default=1, metavar="N", help="seed of what they draw [1]")
+    add("--search-seed", type=positive_up_to(LARGEST_SEED), default=1, metavar="N", help="seed of what they draw [1]")
     add("--workers", type=positive, default=1, metavar="N", help="runs at a time on this machine [1]")
     add(
         "--memory",

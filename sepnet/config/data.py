@@ -2,11 +2,12 @@
 
 import dataclasses
 
+from pipelines.audio.wav import MOST_HZ
 from pipelines.errors import one_line
 from sepnet.options.fields import Section, option
 
-# No song is longer than a day, and no sound card is faster than this.
-MOST_SECONDS, MOST_HZ = 86_400.0, 768_000
+# No song is longer than a day.
+MOST_SECONDS = 86_400.0
 # 16 bits have no room for more.
 MOST_DB = 60.0
 

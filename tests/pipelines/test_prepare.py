@@ -457,6 +457,7 @@ def test_disk_that_fills_up(stem_files, tmp_path):
         (["SOURCE"], "destination"),
         (["SOURCE", "DEST", "--fast"], "--fast"),
         (["SOURCE", "DEST", "--sample-rate", "0"], "--sample-rate: '0' is no whole number above 0"),
+        (["SOURCE", "DEST", "--sample-rate", "1000000000"], "is above 768000; give a smaller one"),
         (["SOURCE", "DEST", "--workers", "two"], "two"),
         (["SOURCE", "DEST"], "no such folder"),
         (["EMPTY", "DEST"], "no songs"),
