@@ -9,7 +9,7 @@ from pipelines.errors import UserError
 
 # Programs that write into a pipe leave sizes like 0x7FFFFFFF in the header; 0 is what a crash leaves.
 UNKNOWN_BYTES = 0x7FFF0000
-# No sound card is faster.
+# Of a copy; no sound card is faster.
 MOST_HZ = 768_000
 
 
