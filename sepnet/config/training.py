@@ -26,18 +26,16 @@ class Optimizer:
         path: of its class, a subclass of `keras.optimizers.Optimizer`.
         learning_rate: the step size at the start where the options give none.
         num_moments: the values that it keeps for each weight of a kernel.
-        num_copies: the copies of all weights that it works on while gradients of others are still computed.
     """
 
     path: str
     learning_rate: float
     num_moments: int
-    num_copies: int
 
 
 OPTIMIZERS = {
-    "muon": Optimizer("sepnet.training.optimizers:Muon", learning_rate=8e-3, num_moments=1, num_copies=4),
-    "adamw": Optimizer("keras.optimizers:AdamW", learning_rate=2e-3, num_moments=2, num_copies=0),
+    "muon": Optimizer("sepnet.training.optimizers:Muon", learning_rate=8e-3, num_moments=1),
+    "adamw": Optimizer("keras.optimizers:AdamW", learning_rate=2e-3, num_moments=2),
 }
 STEP_SIZES = ", ".join(f"{optimizer.learning_rate:g} with {name}" for name, optimizer in OPTIMIZERS.items())
 

@@ -10,6 +10,8 @@ The memory of a training step is found by going through it, forward and back, an
   masks, and the phases that magnitudes were given. Interpolation, decimation, other pooling and the STFT keep nothing.
 - With recomputation, of a convolution, its normalisation and its activation only the input is kept. The rest is there
   again while their gradient is computed.
+- While the optimizer works, `UPDATED` copies of all trained weights: it begins with those whose gradient is there while
+  TensorFlow still computes others. By configuration it is 1 to 3, with every optimizer.
 - Gradients of features, each for one layer longer than needed: TensorFlow starts what it can, not what frees most. The
   gradient of a skip stays from the way up until the way down.
 - What a layer needs for itself while it runs, such as the frames of the inverse STFT.
@@ -38,6 +40,7 @@ from sepnet.training.losses import RESOLUTIONS
 
 ALLOCATED = 1.05
 POOLED = 1.45
+UPDATED = 2
 PROCESS_BYTES = 0.85e9
 
 
@@ -151,9 +154,7 @@ def _training_peak(layers: Sequence[Call], audio: int, training: Training, recom
         peak = max(peak, live + need.backward)
         live -= released + need.kept + ending[2 * len(layers) - index]
         released = sum(gradients.pop(tensor.key, 0) for tensor in call.outputs)
-    weights = [4 * call.parameters for call in layers]
-    # Any optimizer works on a few copies of a weight. Where that takes time, TensorFlow works on all weights at once.
-    return max(peak, live + 3 * max(weights)) + OPTIMIZERS[training.optimizer].num_copies * sum(weights)
+    return peak + UPDATED * 4 * sum(call.parameters for call in layers)
 
 
 def _loss_need(audio: int, loss: str) -> tuple[int, int]:

@@ -119,7 +119,7 @@ LINES = {
         ('    "mse": "sepnet', '    "toy_loss": "sepnet.training.toy_loss:toy_loss",\n'),
         (
             '    "adamw": Opt',
-            '    "still": Optimizer("sepnet.training.toy_steps:Still", 1.0, num_moments=9, num_copies=0),\n',
+            '    "still": Optimizer("sepnet.training.toy_steps:Still", 1.0, num_moments=9),\n',
         ),
     ],
     "pipelines/batches/__init__.py": [("}", '    "toy_fade": "pipelines.batches.toy_fade:toy_fade",\n')],
