@@ -12,10 +12,10 @@ from pipelines.files import check_writable
 from sepnet.config.flags import add_saved_models
 from sepnet.export.write import versions
 from sepnet.importers import IMPORTERS
-from sepnet.importers.archives import unpacked
 from sepnet.importers.catalog import read_catalog
-from sepnet.importers.fetch import fetch
-from sepnet.importers.tensors import Imported
+from sepnet.importers.files.archives import unpacked
+from sepnet.importers.files.fetch import fetch
+from sepnet.importers.imported import Imported
 from sepnet.measures.memory import counted_device
 from sepnet.models.keras_settings import load_keras, precision
 from sepnet.options.registry import load
@@ -70,13 +70,12 @@ def _read(weights: pathlib.Path, entry: Mapping[str, Any]) -> Imported:
 
 
 def _export(imported: Imported, folder: pathlib.Path, name: str, entry: Mapping[str, Any]) -> pathlib.Path:
-    from sepnet.importers.export import export_imported
     from sepnet.planning.costs import count_separation
     from sepnet.planning.step_memory import block_samples
 
     block = block_samples(imported.network, imported.sample_rate, imported.block_samples)
     costs = count_separation(imported.network, imported.sample_rate, block, counted_device())
-    return export_imported(imported, folder, name, entry, costs)
+    return imported.export(folder, name, entry, costs)
 
 
 def _fetched(entry: Mapping[str, Any]) -> pathlib.Path:

@@ -1,6 +1,7 @@
 """The direction of imports, and how light the commands are."""
 
 import ast
+import collections
 import importlib
 import pathlib
 
@@ -57,9 +58,11 @@ ROOMS = {
         "sepnet.stem_sets",
     ),
     "sepnet.combination": ("sepnet.config", "sepnet.export", "sepnet.reports", "sepnet.separation"),
+    "sepnet.importers.files": (),
     "sepnet.importers": (
         "sepnet.config",
         "sepnet.export",
+        "sepnet.importers.files",
         "sepnet.models",
         "sepnet.models.bodies",
         "sepnet.models.layers",
@@ -131,9 +134,11 @@ def test_rooms_import_what_they_stand_on(module):
     assert rooms <= set(ROOMS[room])
 
 
-def test_every_folder_is_a_room_and_every_arrow_of_the_table_is_used():
+def test_every_folder_is_a_room_of_few_files_and_every_arrow_of_the_table_is_used():
     folders = {module.rpartition(".")[0] for module in TREES if module.count(".") > 1}
     assert folders == set(ROOMS)
+    files = collections.Counter(module.rpartition(".")[0] for module in TREES if module not in folders)
+    assert all(3 <= files[room] <= 10 for room in ROOMS)
     for room, allowed in ROOMS.items():
         used = {room_of(name) for module in TREES if room_of(module) == room for name in imported_by(module)}
         assert set(allowed) <= used

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from pipelines.errors import UserError
-from sepnet.importers.archives import only_file
+from sepnet.importers.files.archives import only_file
+from sepnet.importers.files.tensors import Tensors
+from sepnet.importers.files.torch_files import read_torch
+from sepnet.importers.imported import Imported
 from sepnet.importers.mdx_net import CHANNEL_ORDER, NUM_CHANNELS, SAMPLE_RATE, keras_kernel
-from sepnet.importers.tensors import Imported, Tensors
-from sepnet.importers.torch_files import read_torch
 from sepnet.models.bodies.tfc_tdf import TfcTdf
 
 # Real and imaginary parts of the channels.
@@ -104,7 +105,7 @@ def _sizes(tensors: Tensors, path: pathlib.Path) -> Sizes:
 
 def _estimates(mixture, sizes: Sizes, options: Mapping[str, Any], has_remainder: bool):
     """From a waveform to those of the sources."""
-    from sepnet.models.layers.centred_spectra import CentredInverseSTFT, CentredSTFT
+    from sepnet.importers.centred_spectra import CentredInverseSTFT, CentredSTFT
     from sepnet.models.layers.complex_spectra import ComplexEstimates, Parts
     from sepnet.models.layers.frequency import FromFeatures, ToFeatures
     from sepnet.models.layers.lengths import CropLike, PadMargin

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from pipelines.errors import UserError, one_line
+from sepnet.importers.files.tensors import Tensors
+from sepnet.importers.files.torch_files import read_torch
 from sepnet.importers.mdx_onnx import Block, MdxWeights, Weighted
-from sepnet.importers.tensors import Tensors
-from sepnet.importers.torch_files import read_torch
 
 # PyTorch's own.
 EPSILON = 1e-5

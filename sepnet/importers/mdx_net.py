@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from pipelines.errors import UserError
-from sepnet.importers.archives import only_file
+from sepnet.importers.files.archives import only_file
+from sepnet.importers.files.tensors import assign
+from sepnet.importers.imported import Imported
 from sepnet.importers.mdx_checkpoint import read_checkpoint
 from sepnet.importers.mdx_onnx import MdxWeights, Weighted, read_onnx
-from sepnet.importers.tensors import Imported, assign
 from sepnet.models.bodies.tfc_tdf import TfcTdf
 
 SAMPLE_RATE, NUM_CHANNELS = 44_100, 2

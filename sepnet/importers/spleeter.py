@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from sepnet.importers.tensors import Imported, Tensors, read_checkpoint
+from sepnet.importers.files.tensors import Tensors, read_checkpoint
+from sepnet.importers.imported import Imported
 from sepnet.models.bodies.spleeter import Spleeter
 
 SAMPLE_RATE, NUM_CHANNELS = 44_100, 2

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from sepnet.config.presets import read_preset
-from sepnet.importers.tensors import Imported, read_checkpoint
+from sepnet.importers.files.tensors import read_checkpoint
+from sepnet.importers.imported import Imported
 from sepnet.models.unet_1d import Unet1D
 
 IGNORED = ("separator_solver/*", "global_step")

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from pipelines.errors import UserError
-from sepnet.importers.archives import MOST_BYTES, only_file, unpacked
-from sepnet.importers.fetch import fetch
+from sepnet.importers.files.archives import MOST_BYTES, only_file, unpacked
+from sepnet.importers.files.fetch import fetch
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

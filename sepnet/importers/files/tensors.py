@@ -1,37 +1,13 @@
 """Tensors of a published file, taken by name: what is missing, spare or of another shape is refused."""
 
-import dataclasses
 import fnmatch
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipelines.errors import UserError, one_line
-from sepnet.importers.archives import only_file
-
-if TYPE_CHECKING:
-    from sepnet.models.network import Network
-
-
-@dataclasses.dataclass(frozen=True)
-class Imported:
-    """A published network with its weights.
-
-    Attributes:
-        network: the whole of it, from waveform to stems.
-        parts: the stems of MUSDB18 whose sum each source is.
-        sample_rate: Hz.
-        num_channels: audio channels in and out.
-        block_samples: what it is given of a song at once, for one that looks at all that it is given.
-    """
-
-    network: "Network"
-    parts: dict[str, tuple[str, ...]]
-    sample_rate: int
-    num_channels: int
-    block_samples: int | None = None
+from sepnet.importers.files.archives import only_file
 
 
 class Tensors:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.errors import UserError, one_line
-from sepnet.importers.archives import DAMAGES
+from sepnet.importers.files.archives import DAMAGES
 
 # The types of stored numbers; bfloat16 is the upper half of float32.
 STORAGES = {

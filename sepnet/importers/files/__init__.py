@@ -1,0 +1,1 @@
+"""Files of published weights: downloaded, unpacked, read."""
