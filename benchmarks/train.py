@@ -52,7 +52,7 @@ KINDS = {
     "moving": ("Transpose", "Slice", "Concat", "Split", "Pad", "Pack", "Tile", "Gather", "Select", "Reshape"),
     "arithmetic": ("",),
 }
-PROFILED_STEPS = 3
+PROFILED_STEPS = 1
 RESULTS = pathlib.Path("benchmarks/results")
 
 
