@@ -11,6 +11,7 @@ from sepnet.comparison.song import compare_models
 from sepnet.config.data import MOST_SECONDS, Data
 from sepnet.config.flags import add_flags_of, section_from_flags
 from sepnet.config.run_folder import Run
+from sepnet.options.checks import flag
 
 SONG_SECONDS = 10
 # How songs are found and read, as in training.
@@ -33,8 +34,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.song is None:
         for name in (*SONG_OPTIONS, "seconds", "start"):
             if getattr(arguments, name, None) is not None:
-                flag = f"--{name.replace('_', '-')}"
-                raise UserError(f"{flag} says what to draw of a song; give --song as well, and models instead of runs")
+                raise UserError(
+                    f"{flag(name)} says what to draw of a song; give --song as well, and models instead of runs"
+                )
         compare_runs([Run(folder) for folder in arguments.folders], arguments.output)
         return
     for name, least, words in (("seconds", math.ulp(0.0), "more than 0"), ("start", 0.0, "0 or more")):

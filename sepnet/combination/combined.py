@@ -3,13 +3,13 @@
 import dataclasses
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from sepnet.combination.members import Members
 from sepnet.combination.weights import Fit, Weights
 from sepnet.export.contract import make_contract
 from sepnet.export.saved_model import SavedModel
-from sepnet.export.signatures import SERVING_DEFAULT
+from sepnet.export.signatures import SERVING_DEFAULT, in_groups
 from sepnet.export.write import export_function
 
 
@@ -54,35 +54,22 @@ def export_combination(
             }
             for place, model in enumerate(models)
         ],
+        **({"others": members.others} if members.others else {}),
         **({"block_samples": min(blocks)} if blocks else {}),
         **({"fits": {source: dataclasses.asdict(fit) for source, fit in fits.items()}} if fits else {}),
     )
 
     def run(mixture):
-        stems = [_run_member(model, mixture, members.num_channels) for model in models]
+        stems = [in_groups(_function_of(model), mixture, model.contract["num_channels"]) for model in models]
         return {
             source: sum(weight * each[source] for weight, each in zip(values, stems, strict=True) if weight)
             for source, values in kept.items()
         }
 
-    loaded = [model.loaded for model in models]
-    return export_function(run, list(kept), folder, contract, num_channels=members.num_channels, keep=loaded)
+    return export_function(run, folder, contract, keep=[model.loaded for model in models])
 
 
-def _run_member(model: SavedModel, mixture, num_channels: int) -> dict:
-    """Stems of `[batch, num_samples, num_channels]`, in groups of as many channels as the member takes."""
-    import tensorflow as tf
-
-    separate, size = model.signatures[SERVING_DEFAULT], model.contract["num_channels"]
-    if size == num_channels:
-        return separate(mixture=mixture)
-    batch, num_samples, _ = tf.unstack(tf.shape(mixture))
-    num_groups = num_channels // size
-    groups = tf.transpose(tf.reshape(mixture, [batch, num_samples, num_groups, size]), [0, 2, 1, 3])
-    stems = separate(mixture=tf.reshape(groups, [batch * num_groups, num_samples, size]))
-
-    def joined(stem):
-        apart = tf.transpose(tf.reshape(stem, [batch, num_groups, num_samples, size]), [0, 2, 1, 3])
-        return tf.reshape(apart, [batch, num_samples, num_channels])
-
-    return {source: joined(stem) for source, stem in stems.items()}
+def _function_of(model: SavedModel) -> Callable:
+    """From a mixture to a dict of stems; signatures take arguments by their names alone."""
+    separate = model.signatures[SERVING_DEFAULT]
+    return lambda mixture: separate(mixture=mixture)

@@ -26,6 +26,8 @@ def example_of_run(run: Run, seconds: float) -> Example:
     Raises:
         UserError: the run is not whole, or its songs cannot be used any more.
     """
+    import keras
+
     config, sample_rate = run.config, run.summary["sample_rate"]
     root, tracks = data_root(config.data), config_tracks(config.data)["valid"]
     if not tracks or tracks[0].sample_rate != sample_rate:
@@ -33,22 +35,15 @@ def example_of_run(run: Run, seconds: float) -> Example:
 
     mixture, sources = read_song(tracks[0], config.data.parts, config.data.num_channels)
     stretch = stretch_of(sources, seconds, sample_rate)
+    with precision("float32"):
+        network = config.build(sample_rate)
+    run.load_weights(network.model)
+    estimates = network.model(mixture[None, stretch], training=False)
     return Example(
         tracks[0].name,
         stretch.start / sample_rate,
         sample_rate,
         mixture[stretch],
         {name: stem[stretch] for name, stem in sources.items()},
-        _separate(run, sample_rate, mixture[stretch]),
+        {name: keras.ops.convert_to_numpy(estimates[name])[0] for name in sources},
     )
-
-
-def _separate(run: Run, sample_rate: int, mixture: np.ndarray) -> dict[str, np.ndarray]:
-    import keras
-
-    config = run.config
-    with precision("float32"):
-        network = config.build(sample_rate)
-    run.load_weights(network.model)
-    estimates = network.model(mixture[None], training=False)
-    return {name: keras.ops.convert_to_numpy(estimates[name])[0] for name in config.data.parts}

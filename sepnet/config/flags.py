@@ -12,7 +12,7 @@ from sepnet.config.training import Training
 from sepnet.models import DEFAULT_FAMILY, FAMILIES, family_class
 from sepnet.options.checks import flag
 from sepnet.options.fields import Section
-from sepnet.options.flags import add_section_flags, given_options
+from sepnet.options.flags import add_section_flags
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +56,7 @@ def section_from_flags(section: type[Section], arguments: argparse.Namespace) ->
     Raises:
         UserError: a value out of range.
     """
-    return section(**given_options(section, arguments))
+    return section(**{name: value for name, value in vars(arguments).items() if name in section.options()})
 
 
 def refuse_config_flags(arguments: argparse.Namespace, reason: str) -> None:

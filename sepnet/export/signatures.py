@@ -1,5 +1,6 @@
 """Signatures of a SavedModel beside `serving_default`, for clients that send bytes; core TensorFlow operations only."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,9 +12,7 @@ CONTRACT = "contract"
 BYTES_SUFFIX = "_bytes"
 
 
-def serving_functions(
-    run: Callable, sources: Sequence[str], *, num_channels: int, sample_rate: int, contract_text: str
-) -> dict[str, Callable]:
+def serving_functions(run: Callable, contract: Mapping[str, Any]) -> dict[str, Callable]:
     """Makes the functions of a SavedModel, by the names of its signatures.
 
     - `serving_default`: `mixture`, float32 `[batch, num_samples, num_channels]`, to each stem by its name.
@@ -27,13 +26,11 @@ def serving_functions(
 
     Args:
         run: from a mixture, `[batch, num_samples, num_channels]`, to a dict of stems.
-        sources: the keys of the dict.
-        num_channels: audio channels in and out.
-        sample_rate: Hz.
-        contract_text: JSON.
+        contract: of the model; its sources are the keys of the dict.
     """
     import tensorflow as tf
 
+    sources, num_channels = contract["sources"], contract["num_channels"]
     mixtures = tf.TensorSpec([None, None, num_channels], tf.float32, name="mixture")
 
     def strings(name: str) -> list:
@@ -47,7 +44,9 @@ def serving_functions(
 
     @tf.function(input_signature=strings(f"wav{BYTES_SUFFIX}"), autograph=False)
     def separate_wavs(wav_bytes) -> dict[str, Any]:
-        return _each(wav_bytes, sources, lambda wav: _separate_wav(separate, wav, num_channels, sample_rate))
+        return _each(
+            wav_bytes, sources, lambda wav: _separate_wav(separate, wav, num_channels, contract["sample_rate"])
+        )
 
     @tf.function(input_signature=strings(f"mixture{BYTES_SUFFIX}"), autograph=False)
     def separate_tensors(mixture_bytes) -> dict[str, Any]:
@@ -55,7 +54,7 @@ def serving_functions(
 
     @tf.function(input_signature=strings("query"), autograph=False)
     def tell_contract(query) -> dict[str, Any]:
-        return {CONTRACT: tf.fill(tf.shape(query), contract_text)}
+        return {CONTRACT: tf.fill(tf.shape(query), json.dumps(contract))}
 
     return {SERVING_DEFAULT: separate, WAV: separate_wavs, TENSOR: separate_tensors, CONTRACT: tell_contract}
 
@@ -81,28 +80,39 @@ def _separate_wav(separate: Callable, wav, num_channels: int, sample_rate: int) 
         ]
     ):
         audio = tf.identity(audio)
-    stems = _in_groups(separate, audio, num_channels)
+    stems = in_groups(separate, audio[None], num_channels)
     peak = tf.reduce_max([tf.reduce_max(tf.abs(stem)) for stem in stems.values()])
     gain = 1 / tf.maximum(peak, 1)
-    return {f"{source}{BYTES_SUFFIX}": tf.audio.encode_wav(gain * stem, rate) for source, stem in stems.items()}
+    return {f"{source}{BYTES_SUFFIX}": tf.audio.encode_wav(gain * stem[0], rate) for source, stem in stems.items()}
 
 
-def _in_groups(separate: Callable, audio, size: int) -> Mapping[str, Any]:
-    """Separates `[num_samples, channels]` of any number of channels, in groups of as many as the model takes.
+def in_groups(separate: Callable, mixture, size: int) -> Mapping[str, Any]:
+    """Separates `[batch, num_samples, num_channels]` in groups of as many channels as a model takes.
 
-    A group that is not full repeats the last channel, and what that gives is dropped.
+    Args:
+        separate: from `[batch, num_samples, size]` to a dict of stems.
+        mixture: of any number of channels. A group that is not full repeats the last, and what that gives is dropped.
+        size: channels that the model takes.
+
+    Returns:
+        Stems of the mixture's shape.
     """
     import tensorflow as tf
 
-    num_samples, num_channels = tf.unstack(tf.shape(audio))
+    if mixture.shape[-1] == size:
+        return separate(mixture)
+    batch, num_samples, num_channels = tf.unstack(tf.shape(mixture))
     num_groups = -(-num_channels // size)
     columns = tf.minimum(tf.range(num_groups * size), num_channels - 1)
-    groups = tf.reshape(tf.gather(audio, columns, axis=1), [num_samples, num_groups, size])
-    stems = separate(tf.transpose(groups, [1, 0, 2]))
-    return {
-        source: tf.reshape(tf.transpose(stem, [1, 0, 2]), [num_samples, num_groups * size])[:, :num_channels]
-        for source, stem in stems.items()
-    }
+    groups = tf.reshape(tf.gather(mixture, columns, axis=2), [batch, num_samples, num_groups, size])
+    stems = separate(tf.reshape(tf.transpose(groups, [0, 2, 1, 3]), [batch * num_groups, num_samples, size]))
+
+    def joined(stem):
+        apart = tf.transpose(tf.reshape(stem, [batch, num_groups, num_samples, size]), [0, 2, 1, 3])
+        whole = tf.reshape(apart, [batch, num_samples, num_groups * size])[..., :num_channels]
+        return tf.ensure_shape(whole, mixture.shape)
+
+    return {source: joined(stem) for source, stem in stems.items()}
 
 
 def _separate_tensor(separate: Callable, proto, num_channels: int) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pipelines.errors import UserError, one_line
@@ -93,33 +93,17 @@ def export_model(model, folder: pathlib.Path, contract: Mapping[str, Any]) -> pa
     for weight in model.weights:
         if not np.isfinite(np.asarray(weight)).all():
             raise UserError(f"the weights {weight.path} hold NaN or infinity, so nothing is exported; train anew")
-    return export_function(
-        functools.partial(model, training=False),
-        list(model.output),
-        folder,
-        contract,
-        num_channels=model.input_shape[-1],
-        keep=[variable.value for variable in model.variables],
-    )
+    kept = [variable.value for variable in model.variables]
+    return export_function(functools.partial(model, training=False), folder, contract, keep=kept)
 
 
-def export_function(
-    run: Callable,
-    sources: Sequence[str],
-    folder: pathlib.Path,
-    contract: Mapping[str, Any],
-    *,
-    num_channels: int,
-    keep: Any,
-) -> pathlib.Path:
+def export_function(run: Callable, folder: pathlib.Path, contract: Mapping[str, Any], *, keep: Any) -> pathlib.Path:
     """Writes a function of TensorFlow as a new version of a model, whole or not at all.
 
     Args:
         run: from a mixture, `[batch, num_samples, num_channels]`, to a dict of stems.
-        sources: the keys of the dict.
         folder: `saved_models/<name>`; versions are numbered from 1.
-        contract: of `sepnet.export.contract.make_contract`.
-        num_channels: audio channels in and out.
+        contract: of `sepnet.export.contract.make_contract`; its sources are the keys of the dict.
         keep: variables, or loaded SavedModels, that the function reads.
 
     Returns:
@@ -131,10 +115,7 @@ def export_function(
     """
     import tensorflow as tf
 
-    rate = contract["sample_rate"]
-    functions = serving_functions(
-        run, sources, num_channels=num_channels, sample_rate=rate, contract_text=json.dumps(contract)
-    )
+    functions = serving_functions(run, contract)
     # Of exports at once, each has a number of its own.
     with folder_lock(folder):
         version = folder / str(max(versions(folder), default=0) + 1)
@@ -147,7 +128,7 @@ def export_function(
             path = temporary / CONTRACT_FILE
             path.parent.mkdir()
             path.write_text(json.dumps(contract, indent=2))
-            write_warmup(temporary / WARMUP_FILE, one_line(folder.name), _warmup_requests(rate, num_channels))
+            write_warmup(temporary / WARMUP_FILE, one_line(folder.name), _warmup_requests(contract))
             write_checksums(temporary)
     return version
 
@@ -164,13 +145,14 @@ def plain_path(folder: pathlib.Path) -> Iterator[pathlib.Path]:
         yield link
 
 
-def _warmup_requests(sample_rate: int, num_channels: int) -> dict[str, dict[str, Any]]:
+def _warmup_requests(contract: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """One short request for each signature that separates."""
     import numpy as np
     import tensorflow as tf
 
-    num_samples = round(WARMUP_SECONDS * sample_rate)
-    mixture = np.random.default_rng(0).uniform(-0.5, 0.5, (num_samples, num_channels)).astype(np.float32)
+    sample_rate = contract["sample_rate"]
+    shape = round(WARMUP_SECONDS * sample_rate), contract["num_channels"]
+    mixture = np.random.default_rng(0).uniform(-0.5, 0.5, shape).astype(np.float32)
     return {
         SERVING_DEFAULT: {"mixture": mixture[None]},
         WAV: {f"wav{BYTES_SUFFIX}": [tf.audio.encode_wav(mixture, sample_rate).numpy()]},

@@ -36,9 +36,6 @@ class EnergyMeter:
             def out(self, total, delta):
                 self.total = total
 
-            def live_out(self, total, delta):
-                self.total = total
-
         self._latest = Latest()
         self._tracker = OfflineEmissionsTracker(
             # Says how much CO2 a kWh makes, which is not used.

@@ -10,7 +10,6 @@ import subprocess
 from collections.abc import Mapping
 
 PACKAGES = ("sepnet", "tensorflow", "keras", "tensorflow-io", "numpy", "musdb", "keras-tuner", "jax")
-HASHED_BYTES = 1 << 20
 
 
 def provenance() -> dict[str, str | int | dict[str, str | None] | None]:
@@ -29,10 +28,8 @@ def content_hash(files: Mapping[str, pathlib.Path]) -> str:
     """SHA-256 of the names and the content of files, in the order of their names."""
     digest = hashlib.sha256()
     for name, path in sorted(files.items()):
-        content = hashlib.sha256()
         with path.open("rb") as file:
-            while chunk := file.read(HASHED_BYTES):
-                content.update(chunk)
+            content = hashlib.file_digest(file, "sha256")
         digest.update(f"{name} {content.hexdigest()}\n".encode())
     return digest.hexdigest()
 

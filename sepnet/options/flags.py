@@ -48,11 +48,6 @@ def add_section_flags(
         _add_options(group, {**labelled, **{owner: options for owner, options in shared.items() if options}}, None)
 
 
-def given_options(section: type[Section], arguments: argparse.Namespace) -> dict[str, Any]:
-    """The values of a section's options that a command line holds."""
-    return {name: value for name, value in vars(arguments).items() if name in section.options()}
-
-
 def _add_options(group, sections: Mapping[str, Mapping], names: Sequence[str] | None) -> None:
     fields: dict[str, dict[str, Any]] = {}
     for section, options in sections.items():

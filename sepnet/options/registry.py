@@ -3,7 +3,7 @@
 A registry is a dict of "module:attribute" by name, so that its names can be listed without importing anything.
 """
 
-import importlib
+import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,8 +24,7 @@ def load(registry: Mapping[str, str], name: Any, what: str) -> Any:
     # (A list cannot be looked up.)
     if not isinstance(name, str) or name not in registry:
         raise UserError(f"unknown {what} {name!r}; choose one of {', '.join(registry)}")
-    module, attribute = registry[name].split(":")
-    return getattr(importlib.import_module(module), attribute)
+    return pkgutil.resolve_name(registry[name])
 
 
 def name_of(registry: Mapping[str, str], thing: type) -> str:

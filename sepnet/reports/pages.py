@@ -84,9 +84,8 @@ def table(
         marks: a row stands out whose last cell begins with one of these.
     """
     texts = {range(len(headings))[place] for place in texts}
-    head = "".join(
-        f'<th scope="col"{_text_class(place in texts)}>{escape(heading)}</th>' for place, heading in enumerate(headings)
-    )
+    kinds = (' class="text"' if place in texts else "" for place in range(len(headings)))
+    head = "".join(f'<th scope="col"{kind}>{escape(name)}</th>' for kind, name in zip(kinds, headings, strict=True))
     body = []
     for name, *cells in rows:
         marked = ' class="marked"' if cells[-1].startswith(tuple(marks)) else ""
@@ -132,7 +131,3 @@ def _cell(text: str, is_text: bool) -> str:
         return f"<td>{escape(text)}</td>"
     wide = "text wrap" if len(escape(text)) > 40 else "text"
     return f'<td class="{wide}">{escape(text)}</td>'
-
-
-def _text_class(is_text: bool) -> str:
-    return ' class="text"' if is_text else ""

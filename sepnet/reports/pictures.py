@@ -11,6 +11,7 @@ from pipelines.errors import one_line
 
 # Of a spectrogram, what lies this far below its loudest point is black.
 DYNAMIC_RANGE_DB = 80
+FRAME_LENGTH, FRAME_STEP = 1024, 256
 BASELINE_STYLES = ("--", ":")
 
 
@@ -111,8 +112,8 @@ def _finish_losses(figure, axes, baselines: Mapping[str, float], ylabel: str) ->
     figure.legend(loc="outside upper center", ncols=4, fontsize="small")
 
 
-def _level_db(signal: np.ndarray, frame_length: int = 1024, frame_step: int = 256) -> np.ndarray:
+def _level_db(signal: np.ndarray) -> np.ndarray:
     """Levels `[num_bins, num_frames]` in dB of a mono signal."""
-    signal = np.pad(signal, (0, max(frame_length - len(signal), 0)))
-    frames = np.lib.stride_tricks.sliding_window_view(signal, frame_length)[::frame_step] * np.hanning(frame_length)
+    signal = np.pad(signal, (0, max(FRAME_LENGTH - len(signal), 0)))
+    frames = np.lib.stride_tricks.sliding_window_view(signal, FRAME_LENGTH)[::FRAME_STEP] * np.hanning(FRAME_LENGTH)
     return 20 * np.log10(np.abs(np.fft.rfft(frames)).T + 1e-6)

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import logging
-from typing import Any
 
 import anyio.to_thread
 from fastapi import FastAPI
@@ -71,7 +70,6 @@ def build_service(options: ServeOptions) -> Service:
     app.include_router(page_routes(store, gate, metrics))
     app.mount("/static", StaticFiles(directory=STATIC))
     _answer_errors_alike(app)
-    _describe_errors(app)
     # Stems are left as they are.
     packing = GZipMiddleware(app, compresslevel=GZIP_LEVEL)
     return Service(Guard(packing, gate), gate, store)
@@ -118,21 +116,3 @@ def _answer_errors_alike(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def unexpected(*_) -> Response:
         return error_response(ApiError(INTERNAL, "the server failed; its log says more"))
-
-
-def _describe_errors(app: FastAPI) -> None:
-    """Puts the shape of errors into the description; answers of FastAPI's own to invalid requests are not given."""
-    describe = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema:
-            return app.openapi_schema
-        schema = describe()
-        error = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
-        schema.setdefault("components", {}).setdefault("schemas", {})["Error"] = error
-        for operations in schema["paths"].values():
-            for operation in operations.values():
-                operation["responses"].pop("422", None)
-        return schema
-
-    app.openapi = openapi

@@ -23,8 +23,16 @@ from tests.sepnet.helpers import SAMPLE_RATE, SOURCES, contract_of, noise, small
 
 # One odd, and one shorter than the grid (64 samples of the 2-D network, 4 of the 1-D one).
 LENGTHS = (4096, 2001, 3)
+CONTRACT = {
+    "format": 1,
+    "sources": ["vocals"],
+    "sample_rate": 8000,
+    "num_channels": 1,
+    "grid_samples": 4,
+    "context_samples": 0,
+}
 # As little as an export needs.
-CONTRACT_OF_NONE = {"sample_rate": SAMPLE_RATE}
+CONTRACT_OF_NONE = {"sample_rate": SAMPLE_RATE, "num_channels": 2, "sources": list(SOURCES)}
 
 TENSORFLOW_ALONE = """
 import json, sys
@@ -156,6 +164,10 @@ def test_an_export_that_fails_leaves_nothing(networks, tmp_path, monkeypatch):
         (None, "has no assets.extra"),
         ("{", "is damaged"),
         ("[]", "is damaged"),
+        ("[" * 100_000, "is damaged"),
+        (CONTRACT | {"costs": None}, "costs is None; expected a JSON object"),
+        (CONTRACT | {"metrics": [1]}, r"metrics is \[1\]; expected a JSON object"),
+        (CONTRACT | {"others": "bass"}, "others is 'bass'; expected a list of stems"),
         ('{"format": 99}', "has format 99; this sepnet reads 1"),
         ('{"format": 1}', "sepnet.json is damaged: sample_rate is None; expected a whole number"),
     ],
@@ -164,7 +176,7 @@ def test_contracts_that_cannot_be_read_are_refused(tmp_path, text, message):
     path = tmp_path / CONTRACT_FILE
     path.parent.mkdir()
     if text is not None:
-        path.write_text(text)
+        path.write_text(text if isinstance(text, str) else json.dumps(text))
     with pytest.raises(UserError, match=message):
         read_contract(tmp_path)
 

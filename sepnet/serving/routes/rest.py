@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import anyio.to_thread
 import numpy as np
+import pydantic
 import soundfile
 from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
@@ -41,14 +42,24 @@ REQUEST_BODY = {
         }
     },
 }
+
+
+class Error(pydantic.BaseModel):
+    """Every error's answer."""
+
+    error: str
+
+
 ERROR_ANSWERS: dict[int | str, dict[str, Any]] = {
-    status: {"description": text, "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
+    status: {"description": text, "model": Error}
     for status, text in {
         400: "malformed",
         401: "no token, or a wrong one",
         404: "not there",
         413: "too large",
         503: "busy or shutting down; Retry-After says when to come again",
+        # Among them those of a request's fields, which FastAPI would describe as answers of its own.
+        "4XX": "another error of the request",
     }.items()
 }
 
