@@ -34,9 +34,9 @@ SHOWN_DIGITS = {"si_sdr": 1, **DIGITS}
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the benchmark."""
     arguments = _parser().parse_args(argv)
-    models, parts, num_channels = read_models(arguments.models)
+    models, parts, others, num_channels = read_models(arguments.models)
     speech_sources(arguments.source, parts, quick=False)
-    data = data_of(parts, num_channels, section_from_flags(Data, arguments))
+    data = data_of(parts, others, num_channels, section_from_flags(Data, arguments))
     tracks = config_tracks(data)["test"]
     if len(tracks) < 2:
         raise UserError(f"{data_root(data)} has {len(tracks)} songs in its test split; give 2 or more")
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from sepnet.separation.separator import Separator
 
     separators = {name: Separator(version) for name, version in models.items()}
-    others = _run_peers(tracks, data.parts) if arguments.peers else []
+    beside = _run_peers(tracks, data.parts) if arguments.peers else []
     songs: dict[str, dict[str, dict[str, float | None]]] = {}
     with progress_bar("measuring", total=len(tracks), unit="songs") as advance:
         for index, track in enumerate(tracks):
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             estimates = {NOISY: mixture}
             for name, separator in separators.items():
                 estimates[name] = separator(mixture, track.sample_rate)[arguments.source]
-            for name in others:
+            for name in beside:
                 estimates[name] = np.load(peers.DENOISERS.folder / name / f"{index}.npy")
             for name, estimate in estimates.items():
                 figures = _figures(sources[arguments.source], estimate, track.sample_rate)

@@ -143,9 +143,9 @@ def unforeseen(error: BaseException) -> UserError:
 def run_command(main: Callable[[Sequence[str] | None], int | None]) -> None:
     """Runs a command's `main(argv)` and exits.
 
-    The status is what `main` returns, or 2 for a `UserError` and a lack of memory or disk, 70 for an error that nobody
-    foresaw, 130 for Ctrl-C, and 1 where the reader of the standard output went away. All but the last say so in one
-    line on the standard error.
+    The status is what `main` returns, or 2 for a `UserError`, a name that is too long, and a lack of memory or disk,
+    70 for an error that nobody foresaw, 130 for Ctrl-C, and 1 where the reader of the standard output went away. All
+    but the last say so in one line on the standard error.
     """
     # TensorFlow greets on the standard error with a page about the machine. What it raises is still seen.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -168,7 +168,9 @@ def run_command(main: Callable[[Sequence[str] | None], int | None]) -> None:
         _discard_output()
         status = 1
     except OSError as error:
-        if error.errno not in _STATES_OF_THE_MACHINE:
+        if error.errno == errno.ENAMETOOLONG:
+            status = _report(f"{error.filename}: {error.strerror}; give a shorter one", 2)
+        elif error.errno not in _STATES_OF_THE_MACHINE:
             status = _report(unforeseen(error), UNFORESEEN_STATUS)
         else:
             status = _report(f"{error.filename or 'the output'}: {error.strerror}; make room, or write elsewhere", 2)

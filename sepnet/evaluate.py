@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         UserError: a model, the data or the output folder cannot be used, or the models have different sources.
     """
     arguments = _parser().parse_args(argv)
-    models, parts, num_channels = read_models(arguments.models)
+    models, parts, others, num_channels = read_models(arguments.models)
     check_names(models)
     if not arguments.quick:
         check_installed()
@@ -37,8 +37,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("--compare needs museval's figures; leave out --quick")
     speech = speech_sources(arguments.speech, parts, arguments.quick)
 
-    data = data_of(parts, num_channels, section_from_flags(Data, arguments))
-    root, tracks, parts = data_root(data), config_tracks(data)[arguments.split], data.parts
+    data = data_of(parts, others, num_channels, section_from_flags(Data, arguments))
+    root, tracks = data_root(data), config_tracks(data)[arguments.split]
+    parts = {source: data.parts[source] for source in data.parts if source in parts}
     if not tracks:
         raise UserError(f"{root} has no song in its {arguments.split} split; choose another with --split")
     if tracks[0].is_recording:

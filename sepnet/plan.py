@@ -23,6 +23,7 @@ SAMPLE_RATE = 44_100
 MEMORY = "16GB"
 # Of the tables, in characters.
 WIDTH = 100
+COST_HEADINGS = ("parameters", "GFLOP/s\nof audio", "receptive\nfield, ms")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -134,29 +135,17 @@ def print_plan(plan: dict, memory: str) -> None:
         plan: of `make_plan`.
         memory: what the user called `memory_bytes`, such as "16GB".
     """
-    headings = (
-        "depth",
-        "parameters",
-        "GFLOP/s\nof audio",
-        "receptive\nfield, ms",
-        "training\na step",
-        "separating\na block",
-        f"fits\n{memory}",
-    )
-    rows = []
-    for row in plan["depths"]:
-        samples = row["receptive_field_samples"]
-        rows.append(
-            (
-                str(row["depth"]),
-                _shown(row["parameters"]),
-                f"{row['flops_per_second'] / 1e9:,.1f}",
-                f"{1000 * samples / plan['sample_rate']:,.0f}" if samples else "all",
-                f"{row['training_bytes'] / 1e9:,.2f} GB",
-                f"{row['separation_bytes'] / 1e9:,.2f} GB",
-                "yes" if row["fits"] else "no",
-            )
+    headings = ("depth", *COST_HEADINGS, "training\na step", "separating\na block", f"fits\n{memory}")
+    rows = [
+        (
+            str(row["depth"]),
+            *_costs(row, plan["sample_rate"]),
+            f"{row['training_bytes'] / 1e9:,.2f} GB",
+            f"{row['separation_bytes'] / 1e9:,.2f} GB",
+            "yes" if row["fits"] else "no",
         )
+        for row in plan["depths"]
+    ]
     title = (
         f"{plan['family']}: batches of {plan['batch_size']} segments of {plan['segment_seconds']:g} s at "
         f"{plan['sample_rate']} Hz, {plan['precision']}, {plan['device']}"
@@ -188,24 +177,21 @@ def print_models(models: Mapping[str, Mapping[str, Any]]) -> None:
     rows = []
     for name, contract in models.items():
         costs = contract.get("costs", {})
-        if "separation_bytes" not in costs:
+        if not {"parameters", "flops_per_second", "receptive_field_samples", "separation_bytes"} <= set(costs):
             raise UserError(f"{name} does not say what it costs; only models of `python -m sepnet.pretrained` do")
-        field = costs["receptive_field_samples"]
-        rows.append(
-            (
-                name,
-                _shown(costs["parameters"]),
-                f"{costs['flops_per_second'] / 1e9:,.1f}",
-                f"{1000 * field / contract['sample_rate']:,.0f}" if field else "all",
-                f"{costs['separation_bytes'] / 1e9:,.2f} GB",
-            )
-        )
-    headings = ("", "parameters", "GFLOP/s\nof audio", "receptive\nfield, ms", "separating\na block")
+        rows.append((name, *_costs(costs, contract["sample_rate"]), f"{costs['separation_bytes'] / 1e9:,.2f} GB"))
+    headings = ("", *COST_HEADINGS, "separating\na block")
     print_table(headings, rows, boxed=False, console=make_console(WIDTH))
 
 
-def _shown(parameters: int) -> str:
-    return f"{parameters / 1e6:,.2f} M"
+def _costs(costs: Mapping[str, Any], sample_rate: int) -> tuple[str, str, str]:
+    """The cells under `COST_HEADINGS`."""
+    field = costs["receptive_field_samples"]
+    return (
+        f"{costs['parameters'] / 1e6:,.2f} M",
+        f"{costs['flops_per_second'] / 1e9:,.1f}",
+        f"{1000 * field / sample_rate:,.0f}" if field else "all",
+    )
 
 
 def _flags(way: Config, given: Config) -> str:

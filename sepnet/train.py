@@ -13,6 +13,7 @@ from pipelines.files import check_writable, new_folder, sole_lock
 from sepnet.config.config import Config
 from sepnet.config.flags import add_flags, add_saved_models, config_from_flags, refuse_config_flags
 from sepnet.config.run_folder import Run
+from sepnet.config.songs import data_root
 from sepnet.models.keras_settings import load_keras
 from sepnet.reports.tables import print_table
 
@@ -38,10 +39,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _findable(config: Config) -> Config:
     """The config with the folder of songs by its whole path, for `--resume` from another folder."""
-    data = config.data.data
-    if data is None or not pathlib.Path(data).expanduser().is_dir():
+    if config.data.data is None or not data_root(config.data).is_dir():
         return config
-    path = str(pathlib.Path(data).expanduser().resolve())
+    path = str(data_root(config.data).resolve())
     return dataclasses.replace(config, data=dataclasses.replace(config.data, data=path))
 
 

@@ -70,6 +70,15 @@ def test_names_that_a_stream_cannot_show_are_escaped(encoding, shown):
     assert outcome.stderr == shown + b"\nerror: " + shown + b"\n"
 
 
+def test_names_that_lead_nowhere_are_one_line():
+    for module, flags, said in (
+        ("sepnet.plan", ["--models", "x" * 300], ": File name too long; give a shorter one"),
+        ("sepnet.plan", ["--data", "~nobody-at-all/songs"], "~nobody-at-all/songs"),
+    ):
+        outcome = subprocess.run([sys.executable, "-m", module, *flags], capture_output=True, text=True)
+        assert outcome.returncode == 2 and outcome.stderr.count("\n") == 1 and said in outcome.stderr
+
+
 def test_a_message_is_one_line_whatever_is_in_it():
     assert one_line("a\nb\x1b[31m\u2028c ü 日本") == r"a\nb\x1b[31m\u2028c ü 日本"
 

@@ -56,6 +56,12 @@ class Members:
         others = [(stem,) for stem in dict.fromkeys(stems) if stem not in first]
         return {"+".join(part): part for part in (first, *others)}
 
+    @property
+    def others(self) -> list[str]:
+        """The stems of songs that no source that is wanted holds."""
+        wanted = {stem for stems in self.parts.values() for stem in stems}
+        return [stem for stems in self.parts_of_songs.values() for stem in stems if stem not in wanted]
+
 
 def read_members(paths: Sequence[pathlib.Path], sources: Sequence[str] | None = None) -> Members:
     """Reads the contracts of models, without loading them.

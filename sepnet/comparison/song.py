@@ -1,5 +1,6 @@
 """Models side by side on one song: their errors, a picture and a page."""
 
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -44,11 +45,12 @@ def compare_models(
     Raises:
         UserError: a model or the song cannot be used, or the picture cannot be written.
     """
-    models, parts, num_channels = read_models(folders)
-    data = data_of(parts, num_channels, data)
+    models, parts, others, num_channels = read_models(folders)
+    data = data_of(parts, others, num_channels, data)
+    parts = {source: data.parts[source] for source in data.parts if source in parts}
     track = _find_track(song, data)
     check_writable(picture.parent)
-    comparison = _compare(models, data.parts, track, seconds, start_seconds)
+    comparison = _compare(models, parts, track, seconds, start_seconds)
     page = picture.with_suffix(".html")
     with whole_file(picture) as temporary_picture, whole_file(page) as temporary_page:
         draw_song(temporary_picture, comparison)
@@ -63,7 +65,7 @@ def compare_models(
 
 def _find_track(song: str, data: Data) -> Track:
     """Finds a song by the path of its folder, or by its name in a data folder."""
-    folder = pathlib.Path(song).expanduser()
+    folder = pathlib.Path(os.path.expanduser(song))
     if data.data is not None or not folder.is_dir():
         tracks = [track for split in config_tracks(data).values() for track in split if not track.is_recording]
         found = [track for track in tracks if track.name == song]

@@ -48,11 +48,12 @@ class Comparison(Stretch):
 
     def error_rows(self) -> list[tuple[str, ...]]:
         """Rows of a table: each model, then each baseline, and its mean squared error of all sources and of each."""
-        answers = dict(self.estimates)
+        # A model may have a baseline's name.
+        answers = list(self.estimates.items())
         for name, estimate in BASELINES.items():
-            answers[name] = dict.fromkeys(self.sources, estimate(self.mixture, len(self.sources)))
+            answers.append((name, dict.fromkeys(self.sources, estimate(self.mixture, len(self.sources)))))
         rows = []
-        for name, stems in answers.items():
+        for name, stems in answers:
             errors = [float(np.mean((stems[source] - true) ** 2)) for source, true in self.sources.items()]
             rows.append((name, *(f"{error:.5f}" for error in (np.mean(errors), *errors))))
         return rows

@@ -1,6 +1,7 @@
 """The songs that a config asks for, and whole songs in memory."""
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -17,7 +18,7 @@ def data_root(data: Data) -> pathlib.Path:
     """The folder of songs: the config's, or that of the demo songs, which are made on first use."""
     from pipelines.demo_songs.synthesis import demo_songs_path
 
-    return demo_songs_path() if data.data is None else pathlib.Path(data.data).expanduser()
+    return demo_songs_path() if data.data is None else pathlib.Path(os.path.expanduser(data.data))
 
 
 def config_tracks(data: Data) -> dict[str, list[Track]]:
@@ -46,26 +47,32 @@ def sample_rate_of(data: Data) -> int:
     return next(track for split in config_tracks(data).values() for track in split).sample_rate
 
 
-def data_of(parts: Mapping[str, Sequence[str]], num_channels: int, data: Data) -> Data:
+def data_of(parts: Mapping[str, Sequence[str]], others: Sequence[str], num_channels: int, data: Data) -> Data:
     """The config of the songs that models are judged on: by default with the stems that the models were trained on.
 
     Args:
         parts: the stems whose sum each source of the models is.
+        others: stems of songs that no source of the models holds; mixtures are the sum of all.
         num_channels: that the models take; mixtures of recordings are made with 1 or 2.
         data: what was asked for; its sources are those of a `Data` where nothing was.
 
+    Returns:
+        A config that has the sources of the models, and of songs that hold more one or more others.
+
     Raises:
-        UserError: `data` has other sources than the models.
+        UserError: `data` lacks sources of the models.
     """
-    data = dataclasses.replace(data, num_channels=min(num_channels, 2))
-    if data.sources == Data().sources:
-        return dataclasses.replace(data, sources=tuple(f"{name}={'+'.join(stems)}" for name, stems in parts.items()))
-    if set(data.parts) != set(parts):
+    sources = data.sources
+    if sources == Data().sources:
+        sources = tuple(f"{name}={'+'.join(stems)}" for name, stems in parts.items())
+    elif not set(data.parts) >= set(parts):
         raise UserError(
             f"--sources names {', '.join(data.parts)}, and the models give {', '.join(parts)}; name these, and behind "
             "each the stems of the songs that make it up, as in vocals=lead+choir"
         )
-    return data
+    if len(sources) == len(parts):
+        sources += tuple(others)
+    return dataclasses.replace(data, sources=sources, num_channels=min(num_channels, 2))
 
 
 def read_song(

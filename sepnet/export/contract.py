@@ -67,7 +67,7 @@ def read_contract(version: pathlib.Path) -> dict[str, Any]:
             raise ValueError("it is no JSON object")
     except OSError as error:
         raise UserError(f"{version} has no {CONTRACT_FILE}; it is no SavedModel that sepnet exported") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}); export the model again") from error
     if contract.get("format") != CONTRACT_FORMAT:
         raise UserError(f"{path} has format {contract.get('format')}; this sepnet reads {CONTRACT_FORMAT}")
@@ -104,6 +104,11 @@ def _fault(contract: Any) -> str:
     parts = contract.get("parts", dict.fromkeys(sources, sources))
     if not (isinstance(parts, dict) and set(parts) == set(sources) and all(map(_are_names, parts.values()))):
         return f"parts is {parts!r:.40}; expected a list of stems for each of the sources"
+    if "others" in contract and not _are_names(contract["others"]):
+        return f"others is {contract['others']!r:.40}; expected a list of stems"
+    for key in ("metrics", "costs"):
+        if not isinstance(contract.get(key, {}), dict):
+            return f"{key} is {contract[key]!r:.40}; expected a JSON object"
     return ""
 
 

@@ -83,12 +83,14 @@ class SavedModel:
             raise MemoryError(f"TensorFlow has no room for a batch of {list(mixture.shape)}") from error
 
 
-def read_models(paths: Sequence[pathlib.Path]) -> tuple[dict[str, pathlib.Path], dict[str, tuple[str, ...]], int]:
+def read_models(
+    paths: Sequence[pathlib.Path],
+) -> tuple[dict[str, pathlib.Path], dict[str, tuple[str, ...]], list[str], int]:
     """Finds models that are to be compared, or versions of models, without loading them.
 
     Returns:
         The folders of their versions, by names that differ; the stems whose sum each source is, which are the same for
-        all; and the most channels that one takes.
+        all; the stems of songs that no source holds; and the most channels that one takes.
 
     Raises:
         UserError: there is no SavedModel, it is not one of this project's, or the models have different sources.
@@ -99,7 +101,8 @@ def read_models(paths: Sequence[pathlib.Path]) -> tuple[dict[str, pathlib.Path],
     if any(other != parts[0] for other in parts):
         listed = " and ".join(", ".join(names) for names in parts)
         raise UserError(f"the models have different sources ({listed}); compare those that have the same")
-    return models, parts[0], max(contract["num_channels"] for contract in contracts)
+    others = dict.fromkeys(stem for contract in contracts for stem in contract.get("others", ()))
+    return models, parts[0], list(others), max(contract["num_channels"] for contract in contracts)
 
 
 def short_names(folders: Sequence[pathlib.Path]) -> list[str]:

@@ -190,7 +190,7 @@ def bearer_token(given: str | None = None) -> str | None:
     return token
 
 
-def _address(url: str) -> tuple[str, type[http.client.HTTPConnection], str, int | None, str]:
+def _address(url: str) -> tuple[str, type[http.client.HTTPConnection], str, int, str]:
     """Takes an address apart: itself without a slash at its end, the kind of connection, host, port, and the path."""
     expected = "expected one like http://localhost:8501"
     try:
@@ -206,7 +206,9 @@ def _address(url: str) -> tuple[str, type[http.client.HTTPConnection], str, int 
         host.encode("idna")
     except ValueError as error:
         raise UserError(f"{url!r} is no address of a server ({error}); {expected}") from error
-    return url.rstrip("/"), CONNECTIONS[parts.scheme], host, port, parts.path.rstrip("/")
+    kind = CONNECTIONS[parts.scheme]
+    # Without a port, `http.client` would look for one behind the last colon of an IPv6 address.
+    return url.rstrip("/"), kind, host, port or kind.default_port, parts.path.rstrip("/")
 
 
 @contextlib.contextmanager

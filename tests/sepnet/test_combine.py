@@ -13,6 +13,7 @@ from scipy.optimize import lsq_linear
 
 from pipelines.errors import UserError
 from sepnet.combine import main
+from sepnet.compare import main as compare
 from sepnet.export.contract import read_contract
 from sepnet.export.saved_model import SavedModel
 from sepnet.export.write import export_model
@@ -205,6 +206,27 @@ def test_what_cannot_be_combined_is_refused(models, combine, tmp_path, names, fl
     with pytest.raises(UserError, match=message):
         combine(*names, flags=flags)
     assert not (tmp_path / "both").exists()
+
+
+def test_some_sources_are_judged_on_whole_songs(models, combine, songs, tmp_path, capsys):
+    """A song without a mixture is the sum of all that the members know, whatever the combination gives."""
+    for mixture in songs.rglob("mixture.wav"):
+        mixture.unlink()
+    combine("waves", "spectra", flags=["--sources", "vocals"])
+    folder = sorted((songs / "valid").iterdir())[0]
+    vocals, drums, bass = (soundfile.read(folder / f"{source}.wav", always_2d=True)[0] for source in SOURCES)
+    for flags in ([], ["--sources", "vocals,rest=drums+bass"]):
+        arguments = [str(tmp_path / "both"), "--song", str(folder), *flags, "-o", str(tmp_path / "song.png")]
+        if flags:
+            arguments[2:3] = [folder.name, "--data", str(songs)]
+        capsys.readouterr()
+        compare(arguments)
+        printed = capsys.readouterr().out
+        assert f"{np.square(vocals).mean():.5f}" in printed
+        # One source is all of the mixture.
+        assert f"{np.square(drums + bass).mean():.5f}" in printed
+    with pytest.raises(UserError, match="--sources names drums, bass, and the models give vocals"):
+        compare([str(tmp_path / "both"), "--song", folder.name, "--data", str(songs), "--sources", "drums,bass"])
 
 
 def test_a_source_of_which_no_model_has_anything(gain_model, songs, tmp_path):

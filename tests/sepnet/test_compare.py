@@ -131,6 +131,13 @@ def test_what_is_drawn_is_true(tmp_path, monkeypatch):
     assert len({axes.images[0].get_clim() for axes in drawn["axes"] if axes.images}) == 1
 
 
+def test_a_model_may_have_the_name_of_a_baseline():
+    tone = np.full((100, 1), 0.5, np.float32)
+    sources = {"vocals": tone, "drums": np.zeros_like(tone)}
+    rows = Comparison("song", 0.0, 8000, tone, sources, {"silence": sources}).error_rows()
+    assert [row[:2] for row in rows[:2]] == [("silence", "0.00000"), ("silence", "0.12500")]
+
+
 def test_a_song_by_its_name(models, song, tmp_path):
     arguments = [models[0], "--data", str(tmp_path / "songs"), "-o", str(tmp_path / "song.png")]
     main([*arguments, "--song", "A & B", "--start", "3.5"])

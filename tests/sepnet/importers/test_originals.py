@@ -176,9 +176,11 @@ def test_the_plan_has_a_row_for_each(install, capsys, tmp_path):
     assert "mdx23c-musdb" in capsys.readouterr().out
     shutil.copytree(folders[0], tmp_path / "other")
     path = tmp_path / "other" / "1" / CONTRACT_FILE
-    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "costs"}))
-    with pytest.raises(UserError, match="other does not say what it costs"):
-        plan.main(["--models", str(tmp_path / "other")])
+    contract = json.loads(path.read_text())
+    for damaged in ({}, {"costs": {"separation_bytes": 1}}):
+        path.write_text(json.dumps({key: contract[key] for key in contract if key != "costs"} | damaged))
+        with pytest.raises(UserError, match="other does not say what it costs"):
+            plan.main(["--models", str(tmp_path / "other")])
 
 
 def test_another_network_is_refused_by_name(install, tmp_path):

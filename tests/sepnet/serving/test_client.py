@@ -228,6 +228,23 @@ def test_what_is_no_address_is_refused_before_anything_is_asked(url, monkeypatch
     assert "\n" not in str(told.value)
 
 
+@pytest.mark.parametrize(
+    ("url", "asked"),
+    [("http://[::1]", ("::1", 80)), ("https://[fe80::abcd]", ("fe80::abcd", 443)), ("http://[::1]:85", ("::1", 85))],
+)
+def test_ipv6_addresses_keep_their_colons(url, asked, monkeypatch):
+    asked_for = []
+
+    def refuse(address, *_, **__):
+        asked_for.append(address)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    with pytest.raises(UserError):
+        RemoteModel(url, "demo")
+    assert set(asked_for) == {asked}
+
+
 @pytest.mark.parametrize("path", ["", "/", "/prefix", "/prefix/"])
 def test_an_address_may_end_with_a_path_and_a_slash(server, path):
     with pytest.raises(UserError) if "prefix" in path else contextlib.nullcontext():
