@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.errors import CommandParser, UserError, run_command, user_path
+from pipelines.progress import progress_bar
 from sepnet.config.config import Config
 from sepnet.config.depths import parse_depths
 from sepnet.config.flags import add_flags, config_from_flags, refuse_config_flags
@@ -86,15 +87,17 @@ def make_plan(config: Config, depths: Sequence[int], sample_rate: int, memory_by
         name: {"name": name, "flags": _flags(way, config), "depth": None, "training_bytes": None}
         for name, way in savings(config).items()
     }
-    for depth in depths:
-        at_depth = config.changed({"depth": depth})
-        network = untrained(at_depth, sample_rate)
-        row = dataclasses.asdict(count_costs(at_depth, sample_rate, device, network))
-        rows.append({**row, "fits": row["training_bytes"] <= memory_bytes})
-        for name, way in savings(at_depth).items():
-            num_bytes = training_bytes(way, sample_rate, device, network)
-            if num_bytes <= memory_bytes:
-                best[name] |= {"depth": depth, "training_bytes": num_bytes}
+    with progress_bar("planning", total=len(depths), unit="depths") as advance:
+        for depth in depths:
+            at_depth = config.changed({"depth": depth})
+            network = untrained(at_depth, sample_rate)
+            row = dataclasses.asdict(count_costs(at_depth, sample_rate, device, network))
+            rows.append({**row, "fits": row["training_bytes"] <= memory_bytes})
+            for name, way in savings(at_depth).items():
+                num_bytes = training_bytes(way, sample_rate, device, network)
+                if num_bytes <= memory_bytes:
+                    best[name] |= {"depth": depth, "training_bytes": num_bytes}
+            advance(1)
     return {
         "family": config.family,
         "sample_rate": sample_rate,
