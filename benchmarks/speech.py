@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     models, parts, others, num_channels = read_models(arguments.models)
     speech_sources(arguments.source, parts, quick=False)
-    data = data_of(parts, others, num_channels, section_from_flags(Data, arguments))
+    data, parts = data_of(parts, others, num_channels, section_from_flags(Data, arguments))
     tracks = config_tracks(data)["test"]
     if len(tracks) < 2:
         raise UserError(f"{data_root(data)} has {len(tracks)} songs in its test split; give 2 or more")

@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = arguments.saved_models / arguments.to
     check_writable(folder)
     if arguments.fit:
-        data = data_of(members.parts_of_songs, (), members.num_channels, Data(data=arguments.fit))
+        data, _ = data_of(members.parts_of_songs, (), members.num_channels, Data(data=arguments.fit))
         fits = fit_weights(members, config_tracks(data)["valid"])
         print_fits(members, fits, data_root(data))
         weights = {source: fit.weights for source, fit in fits.items()}

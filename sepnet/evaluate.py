@@ -37,9 +37,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("--compare needs museval's figures; leave out --quick")
     speech = speech_sources(arguments.speech, parts, arguments.quick)
 
-    data = data_of(parts, others, num_channels, section_from_flags(Data, arguments))
+    data, parts = data_of(parts, others, num_channels, section_from_flags(Data, arguments))
     root, tracks = data_root(data), config_tracks(data)[arguments.split]
-    parts = {source: data.parts[source] for source in data.parts if source in parts}
     if not tracks:
         raise UserError(f"{root} has no song in its {arguments.split} split; choose another with --split")
     if tracks[0].is_recording:

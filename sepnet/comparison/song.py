@@ -46,8 +46,7 @@ def compare_models(
         UserError: a model or the song cannot be used, or the picture cannot be written.
     """
     models, parts, others, num_channels = read_models(folders)
-    data = data_of(parts, others, num_channels, data)
-    parts = {source: data.parts[source] for source in data.parts if source in parts}
+    data, parts = data_of(parts, others, num_channels, data)
     track = _find_track(song, data)
     check_writable(picture.parent)
     comparison = _compare(models, parts, track, seconds, start_seconds)

@@ -47,7 +47,9 @@ def sample_rate_of(data: Data) -> int:
     return next(track for split in config_tracks(data).values() for track in split).sample_rate
 
 
-def data_of(parts: Mapping[str, Sequence[str]], others: Sequence[str], num_channels: int, data: Data) -> Data:
+def data_of(
+    parts: Mapping[str, Sequence[str]], others: Sequence[str], num_channels: int, data: Data
+) -> tuple[Data, dict[str, tuple[str, ...]]]:
     """The config of the songs that models are judged on: by default with the stems that the models were trained on.
 
     Args:
@@ -57,7 +59,8 @@ def data_of(parts: Mapping[str, Sequence[str]], others: Sequence[str], num_chann
         data: what was asked for; its sources are those of a `Data` where nothing was.
 
     Returns:
-        A config that has the sources of the models, and of songs that hold more one or more others.
+        A config that has the sources of the models, and of songs that hold more one or more others; and the stems of
+        the songs whose sum each source of the models is.
 
     Raises:
         UserError: `data` lacks sources of the models.
@@ -72,7 +75,8 @@ def data_of(parts: Mapping[str, Sequence[str]], others: Sequence[str], num_chann
         )
     if len(sources) == len(parts):
         sources += tuple(others)
-    return dataclasses.replace(data, sources=sources, num_channels=min(num_channels, 2))
+    data = dataclasses.replace(data, sources=sources, num_channels=min(num_channels, 2))
+    return data, {source: stems for source, stems in data.parts.items() if source in parts}
 
 
 def read_song(
