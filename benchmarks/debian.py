@@ -49,7 +49,7 @@ class Package:
 
     @property
     def licence_path(self) -> str:
-        """Where the whole text of the licence lies in the package."""
+        """Path of the whole text of the licence in the package."""
         return f"usr/share/doc/{self.name}/copyright"
 
     def files_in(self, folder: pathlib.Path) -> dict[pathlib.Path, str]:

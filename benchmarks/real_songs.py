@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def song_folders(package: Package, destination: pathlib.Path) -> dict[pathlib.Path, str]:
-    """Where the songs of a package go, each with its folder in the package."""
+    """Returns the place of every song of a package, each with its folder in the package."""
     return {
         destination / split / f"{package.parts['artist']} - {title}": f"{package.parts['folder']}/{name}"
         for split, songs in package.parts["songs"].items()

@@ -26,7 +26,7 @@ HEADINGS = ("files", "package", "MB", "licence", "minutes", "what")
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """What is taken of a package into one folder.
+    """The files of a package that go into one folder.
 
     Attributes:
         source: "speech" or "noise".
@@ -47,7 +47,7 @@ class Part:
     is_held_out: bool = False
 
     def place(self, package: str) -> pathlib.PurePath:
-        """Where its files go, below the destination."""
+        """Folder of its files, below the destination."""
         return pathlib.PurePath("test" if self.is_held_out else "", self.source, package)
 
     def name_of(self, path: str) -> str:
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def parts_of(package: Package) -> list[Part]:
-    """What is taken of a package."""
+    """The parts of a package that are taken."""
     return [Part(**entry) for entry in package.parts]
 
 

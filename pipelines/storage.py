@@ -40,7 +40,7 @@ def open_place(address: str) -> tuple["AbstractFileSystem", str]:
 
 
 def is_local(system: "AbstractFileSystem") -> bool:
-    """Whether the paths on a file system are those of this machine."""
+    """True if the paths on a file system are those of this machine."""
     from fsspec.implementations.local import LocalFileSystem
 
     return isinstance(system, LocalFileSystem)

@@ -46,7 +46,7 @@ class Case:
 
     @property
     def programs(self) -> set[str]:
-        """What must be installed, beside ffmpeg."""
+        """The programs that must be installed, beside ffmpeg."""
         return {"flac", "lame", "sox"}.intersection(self.command.split())
 
 
@@ -291,7 +291,7 @@ def decode(path: pathlib.Path) -> tuple[np.ndarray, dict]:
 
 
 def expected(path: pathlib.Path, case: Case) -> tuple[np.ndarray, dict]:
-    """What the file of a case gives by ffmpeg, or its parts one after the other; and what ffprobe says of the first."""
+    """Decodes the file of a case by ffmpeg, or its parts one after the other; with what ffprobe says of the first."""
     decoded = [decode(path.with_name(part)) for part in case.parts or [case.name]]
     return np.concatenate([samples for samples, _ in decoded]), decoded[0][1]
 

@@ -1,5 +1,6 @@
-"""The pages: their links lead somewhere, and the commands and flags that they name are there."""
+"""Pages and docstrings: links lead somewhere, named commands and flags are there, docstrings name their subject."""
 
+import ast
 import importlib.util
 import pathlib
 import re
@@ -15,6 +16,9 @@ FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)|^\[[^\]]+\]: (\S+)", re.MULTILINE)
 # A call ends where its line, its code, or its part of a pipe does; a backslash goes on with the next line.
 CALL = re.compile(r"python -m ((?:sepnet|tuner|pipelines|benchmarks)\.[\w.]+)([^\n`|#]*)")
+
+# A docstring that begins so is an indirect question; one that begins with a noun or a verb is a manual entry.
+QUESTION = re.compile(r"(What|How|Whether|Where|Why|Who|Which)\b")
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 
@@ -58,3 +62,12 @@ def test_commands_have_the_flags_that_pages_give_them(run, module):
     if named:
         help_text = run(module, "--help").stdout
         assert named <= set(re.findall(r"--[a-z][\w-]*", help_text))
+
+
+def test_docstrings_name_their_subject():
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for package in ("sepnet", "pipelines", "tuner", "benchmarks", "tests"):
+        for path in (REPOSITORY / package).rglob("*.py"):
+            nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, documented)]
+            for docstring in filter(None, map(ast.get_docstring, nodes)):
+                assert not QUESTION.match(docstring), f"{path}: {docstring.splitlines()[0]}"

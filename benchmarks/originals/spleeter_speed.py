@@ -1,4 +1,4 @@
-"""How fast Spleeter itself separates, and in what memory: prints JSON. `spleeter_reference.py` tells how to get it.
+"""Spleeter's own speed and memory when it separates: prints JSON. `spleeter_reference.py` tells how to get it.
 
     ENVIRONMENT/bin/python benchmarks/originals/spleeter_speed.py WEIGHTS SECONDS
 

@@ -98,7 +98,7 @@ class Original:
     config: Mapping[str, Any]
 
     def place(self, length: int) -> tuple[int, int]:
-        """How many samples go in for at least so many, and how many of these lie before the first that comes out."""
+        """Samples to give for at least `length`, and those of them that lie before the first that comes out."""
         if not self.config["context"]:
             grid = 2 ** self.config["num_layers"]
             return -(-length // grid) * grid, 0

@@ -1,4 +1,4 @@
-"""What stands for a caption in files of all kinds."""
+"""Reads captions in files of all kinds."""
 
 import json
 import math

@@ -47,7 +47,7 @@ def read_shards(
 
 
 def _read_samples(file, address: str) -> dict[str, dict[str, tarfile.TarInfo | bytes]]:
-    """What belongs together, by its name without suffixes: audio by suffix, and the bytes of captions."""
+    """Returns the members of each sample by its name without suffixes: audio by suffix, and the bytes of captions."""
     samples = collections.defaultdict(dict)
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:

@@ -64,7 +64,7 @@ def fixed_mixtures(
 
 
 def _made_from(folder: pathlib.Path) -> dict | None:
-    """What the mixtures in a folder were made from; None where there are none."""
+    """Reads the record of what the mixtures in a folder were made from; None where there are none."""
     try:
         return json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError):

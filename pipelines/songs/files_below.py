@@ -1,4 +1,4 @@
-"""What lies in a folder and all below it, and what songs are called by their files."""
+"""Lists the files in a folder and all below it, and names songs by their files."""
 
 import os
 import pathlib

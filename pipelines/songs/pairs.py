@@ -77,6 +77,6 @@ def _renamed(name: str, kind: str) -> str:
 
 
 def _key(path: pathlib.Path) -> str:
-    """What the names of the two files of a pair have in common."""
+    """The part of a name that the two files of a pair share."""
     match = SAME_END.search(path.stem)
     return match[0] if match else path.stem

@@ -1,4 +1,4 @@
-"""What a run has made, and what a larger one would take."""
+"""Tells how many clips a run has made, at what cost, and what a larger one would take."""
 
 import dataclasses
 import math
@@ -13,7 +13,7 @@ MANY_SONGS = 1_000_000
 
 @dataclasses.dataclass
 class Spent:
-    """What the shards of this run took together.
+    """Time and energy that the shards of this run took together.
 
     Attributes:
         songs: that were read, or could not be.

@@ -1,4 +1,4 @@
-"""What a worker does: separates the songs of a shard, makes clips of them and writes the shard."""
+"""A worker: separates the songs of a shard, makes clips of them and writes the shard."""
 
 import collections
 import dataclasses
@@ -258,5 +258,5 @@ class _Made:
 
 
 def _reason(error: Exception) -> str:
-    """What is said of a song's failure; what nobody foresaw begins with its type."""
+    """Returns the reason of a song's failure; that of an unforeseen error begins with its type."""
     return str(error) if isinstance(error, UserError) else named(error)

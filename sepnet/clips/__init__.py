@@ -1,1 +1,1 @@
-"""What clips are made of a song's stems, what they are called, and how good they are."""
+"""Clips: made of a song's stems, captioned, and measured."""

@@ -83,7 +83,7 @@ class Clip:
 
 @dataclasses.dataclass(frozen=True)
 class _Sum:
-    """How a clip is made of signals.
+    """A clip as a sum of signals.
 
     Attributes:
         number: of the clip in the recipe.

@@ -27,7 +27,7 @@ FRAMES_AT_ONCE = 256
 
 @dataclasses.dataclass(frozen=True)
 class Measures:
-    """What was measured of a clip.
+    """The measured qualities of a clip.
 
     Attributes:
         loudness_lufs: integrated loudness, to 0.01 LU; None below -70 LUFS, and where the clip is shorter than 0.4 s.
@@ -86,7 +86,7 @@ def clipping(audio: np.ndarray) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class CrossPowers:
-    """How alike signals are, by channel and frequency band: all that estimates of bleed need of them.
+    """Products of signals with each other, by channel and frequency band: all that estimates of bleed need of them.
 
     Attributes:
         powers: complex `[num_channels, num_bins, num_signals, num_signals]`.

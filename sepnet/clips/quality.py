@@ -7,7 +7,7 @@ from sepnet.clips.measures import Measures
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What a clip may measure, see `sepnet.clips.measures.Measures`; None checks nothing."""
+    """Limits of a clip's `sepnet.clips.measures.Measures`; None checks nothing."""
 
     max_silence: float | None = None
     min_loudness_lufs: float | None = None

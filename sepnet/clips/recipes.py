@@ -26,7 +26,7 @@ LIMIT_RANGES = {
 
 
 class ClipKind(enum.StrEnum):
-    """What is done with sources; `recipe.toml` describes each."""
+    """The ways to make a clip of sources; `recipe.toml` describes each."""
 
     STEM = "stem"
     WITHOUT = "without"
@@ -68,7 +68,7 @@ class ClipRecipe:
 
     @property
     def needs_tempo_and_key(self) -> bool:
-        """Whether estimates of tempo or key are looked at."""
+        """True if estimates of tempo or key are looked at."""
         return self.tempo_tolerance is not None or self.same_key
 
 
@@ -88,12 +88,12 @@ class Recipe:
 
     @property
     def needs_tempo_and_key(self) -> bool:
-        """Whether estimates of tempo or key are looked at for any clip."""
+        """True if estimates of tempo or key are looked at for any clip."""
         return any(clip.needs_tempo_and_key for clip in self.clips)
 
     @property
     def has_remixes(self) -> bool:
-        """Whether stems of different songs are mixed."""
+        """True if stems of different songs are mixed."""
         return any(clip.kind == ClipKind.REMIX for clip in self.clips)
 
     @property
@@ -171,7 +171,7 @@ def _clips(entry: Mapping[str, Any], sources: tuple[str, ...], where: str) -> li
 
 
 def _all_groups(kind: str, sources: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """What is made where the recipe names no sources: all of a kind that differ from the mixture."""
+    """Returns the sources of each clip where the recipe names none: all of a kind that differ from the mixture."""
     groups = list(itertools.combinations(sources, 2 if kind == ClipKind.TOGETHER else 1))
     return [group for group in groups if kind in (ClipKind.STEM, ClipKind.WITHOUT) or len(group) < len(sources)]
 

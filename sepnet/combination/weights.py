@@ -63,7 +63,7 @@ def _numbers(text: str, numbers: str, count: int) -> tuple[float, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-    """What was found for one source on songs.
+    """The weights found for one source on songs.
 
     Attributes:
         weights: for each member, 0 for those that do not have the source.

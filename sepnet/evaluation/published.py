@@ -25,7 +25,7 @@ def read_published() -> dict[str, Any]:
 
 
 def why_not_comparable(tracks: Sequence[Track], sources: Iterable[str]) -> str:
-    """Why figures of these songs cannot be compared with published ones; empty if they can."""
+    """Returns the reason that figures of these songs cannot be compared with published ones; empty if they can."""
     expected = read_published()["test_songs"]
     if {track.name for track in tracks} != set(expected):
         return f"these are not the {len(expected)} test songs of MUSDB18"

@@ -1,4 +1,4 @@
-"""What importers give: a published network, which becomes a SavedModel."""
+"""`Imported`, which every importer returns: a published network, which becomes a SavedModel."""
 
 import dataclasses
 import pathlib

@@ -21,7 +21,7 @@ NUM_PARTS = 2 * NUM_CHANNELS
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """What the shapes of a checkpoint's tensors say of its network.
+    """The sizes of a network, by the shapes of its checkpoint's tensors.
 
     Attributes:
         depth: its levels.
@@ -177,6 +177,6 @@ def _fill(model, sizes: Sizes, tensors: Tensors) -> None:
 
 
 def _places(num_subbands: int, num_sources: int) -> np.ndarray:
-    """Where the published network has each channel of a folded spectrum: here bands come first, there last."""
+    """The published network's index of each channel of a folded spectrum: here bands come first, there last."""
     places = np.arange(num_sources * NUM_PARTS * num_subbands).reshape(num_sources, NUM_PARTS, num_subbands)
     return places[:, CHANNEL_ORDER].transpose(2, 0, 1).reshape(-1)

@@ -171,7 +171,7 @@ class Unet2D(Unet):
         return estimates(self._add_bins(real)(raw), real, imag)
 
     def _run(self, real, imag, magnitudes, spectra, sample_rate: int, num_outputs: int, num_channels: int):
-        """What the body makes of the features: `[batch, num_outputs * num_channels, num_frames, bins]`."""
+        """Runs the body on the features; returns `[batch, num_outputs * num_channels, num_frames, bins]`."""
         from sepnet.models.layers.frequency import FromFeatures, ToFeatures
         from sepnet.models.layers.lengths import CropLike, PadToGrid
         from sepnet.models.outputs import run_networks
@@ -201,7 +201,7 @@ class Unet2D(Unet):
         return CropLike(channel_axis=1, dtype="float32", name="crop")(raw, seen)
 
     def _features(self, real, imag, magnitudes, spectra, sample_rate: int):
-        """What the network sees, of the bins or bands that it sees."""
+        """The features that the body is given, of the bins or bands that it sees."""
         import keras
 
         from sepnet.models.layers.complex_spectra import Parts

@@ -34,7 +34,7 @@ class Costs:
 
 
 def count_separation(network: Network, sample_rate: int, block: int, device: str = "gpu") -> dict[str, float | None]:
-    """What separating with a network costs whose config is not known: those fields of `Costs` that say so.
+    """Counts what separating costs with a network whose config is not known: the fields of `Costs` that say so.
 
     Args:
         network: with weights or without.

@@ -1,4 +1,4 @@
-"""How long a model runs."""
+"""Measures the time that a model runs."""
 
 import time
 

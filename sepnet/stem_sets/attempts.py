@@ -1,4 +1,4 @@
-"""What was tried of a shard that is not done, so that nothing ends its workers for ever."""
+"""`Attempts` at a shard that is not done, counted so that nothing ends its workers for ever."""
 
 import collections
 import json
@@ -12,7 +12,7 @@ ATTEMPTS_SUFFIX = ".attempts.json"
 
 
 class Attempts:
-    """What a worker is at while it makes a shard, and how many workers died at each; kept with the set.
+    """The song that a worker is at while it makes a shard, and how many workers died at each; kept with the set.
 
     That is a song, or what belongs to none: the model's loading, the writing of the shard.
 

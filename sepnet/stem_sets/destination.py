@@ -41,7 +41,7 @@ class Destination:
             yield
 
     def exists(self, name: str) -> bool:
-        """Whether there is a file."""
+        """True if there is a file of this name."""
         system, path = open_place(self.address_of(name))
         with reaching(self.address):
             return system.isfile(path)
@@ -58,7 +58,7 @@ class Destination:
         return sorted(name for name in names if not name.startswith("."))
 
     def read(self, name: str) -> bytes | None:
-        """What is in a small file; None if there is none."""
+        """Reads a small file; None if there is none."""
         system, path = open_place(self.address_of(name))
         with reaching(self.address):
             try:

@@ -1,4 +1,4 @@
-"""What a finished stem set holds: counts and distributions of all its clips, and a random sample of them."""
+"""Surveys a finished stem set: counts and distributions of all its clips, and a random sample of them."""
 
 import collections
 import dataclasses
@@ -31,7 +31,7 @@ BLOCK_BYTES = 1 << 16
 
 @dataclasses.dataclass(frozen=True)
 class Overview:
-    """What a set holds.
+    """The contents of a set.
 
     Attributes:
         num_clips: of each kind, those that pass and those that do not: by kind and whether they pass.
@@ -143,7 +143,7 @@ def _overview(manifest: Any, num_sampled: int, seed: int) -> Overview:
 def _contents(
     destination: Destination, file: str, wanted: Mapping[str | None, Any]
 ) -> Iterator[tuple[str | None, bytes]]:
-    """What is wanted of a tar, with the names in it; of an audio file all, with None for its name."""
+    """Reads the wanted members of a tar, with their names; of an audio file all, with None for its name."""
     with destination.open(file, BLOCK_BYTES) as opened:
         if None in wanted:
             yield None, opened.read()

@@ -1,4 +1,4 @@
-"""What a stem set is made from and how, so that only the same run goes on with it."""
+"""The settings of a stem set, kept with it so that only the same run goes on with it."""
 
 import dataclasses
 import hashlib

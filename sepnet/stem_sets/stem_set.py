@@ -39,7 +39,7 @@ ROWS_OF_SET = 1 << 16
 
 @dataclasses.dataclass(frozen=True)
 class Totals:
-    """What a finished set holds.
+    """The contents of a finished set, counted.
 
     Attributes:
         num_songs: of the collection.
@@ -103,7 +103,7 @@ class StemSet:
         return cls(destination, settings)
 
     def is_done(self, shard: int) -> bool:
-        """Whether a shard is written."""
+        """True if a shard is written."""
         return self.destination.exists(_part(shard, PART_SUFFIX))
 
     def shards_to_do(self) -> list[int]:

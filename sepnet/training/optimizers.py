@@ -139,7 +139,7 @@ def orthogonal(kernel):
 
 
 def _product(gram):
-    """What the polynomials multiply a matrix by, from `transposed · matrix`, which is smaller than the matrix."""
+    """The factor by which the polynomials multiply a matrix, from `transposed · matrix`, which is smaller than it."""
     unit = ops.eye(gram.shape[-1], dtype=gram.dtype)
     product = unit
     for a, b, c in POLYNOMIALS:

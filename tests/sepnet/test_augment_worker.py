@@ -1,4 +1,4 @@
-"""What a worker of `sepnet.augment` does with songs that go wrong, without Ray."""
+"""A worker of `sepnet.augment` meets songs that go wrong, without Ray."""
 
 import contextlib
 import re

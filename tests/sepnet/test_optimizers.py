@@ -23,7 +23,7 @@ def _random(shape, seed=0):
 
 
 def _moved(optimizer, gradients, start):
-    """What an optimizer makes of a weight in one step for each gradient."""
+    """Moves a weight by an optimizer, one step for each gradient."""
     weight = keras.Variable(start, name="kernel")
     for gradient in gradients:
         optimizer.apply([ops.convert_to_tensor(gradient)], [weight])

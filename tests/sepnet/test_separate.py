@@ -345,7 +345,7 @@ def long_separation(tmp_path, model):
 
 
 def holds_samples(folder):
-    """Whether stems are being written in a folder, where other files and folders come and go meanwhile."""
+    """True if stems are being written in a folder, where other files and folders come and go meanwhile."""
     try:
         return any(path.stat().st_size for path in folder.glob(".*/*.raw"))
     except FileNotFoundError:

@@ -66,7 +66,7 @@ def evaluate(model, songs, tmp_path, capsys):
 
 
 def direct(songs) -> dict[str, list[float]]:
-    """What the packages say of each song, the mixture being the estimate."""
+    """Returns the packages' figures of each song, the mixture being the estimate."""
     values = {"pesq_wb": [], "stoi": []}
     for song in sorted((songs / "test").iterdir()):
         true, noise = (soundfile.read(song / f"{name}.wav")[0] for name in SOURCES)

@@ -1,4 +1,4 @@
-"""How the best depth moves with the budget: counted again from the histories, and as the report shows it."""
+"""The best depth by budget: counted again from the histories, and as the report shows it."""
 
 import csv
 import itertools

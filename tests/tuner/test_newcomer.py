@@ -153,7 +153,7 @@ BODIES_LINE = '{"blocks": "sepnet.models.bodies.blocks:Blocks1D", "toy_body": "s
 
 
 def run(packages, *arguments, status: int = 0) -> str:
-    """What a command prints, on the standard error where it fails."""
+    """Runs a command and returns what it prints, on the standard error where it fails."""
     environment = {**os.environ, "PYTHONPATH": str(packages), "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, "-m", *map(str, arguments)]
     finished = subprocess.run(command, cwd=packages, env=environment, capture_output=True, text=True)

@@ -1,1 +1,1 @@
-"""What a search has found: its analysis, and the words, the pictures, the page and the models made of it."""
+"""Reports of a search: its analysis, and the words, the pictures, the page and the models made of it."""

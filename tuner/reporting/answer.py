@@ -241,7 +241,7 @@ def _candidate_row(answer: Answer, candidate: Candidate) -> tuple[str, ...]:
 
 
 def _state_text(trial: Trial) -> str:
-    """Why a trial has no result."""
+    """Returns the reason that a trial has no result."""
     if trial.status == RUNNING:
         return f"still running, {_count(len(trial.runs), 'run')} done"
     if trial.status == COMPLETED:

@@ -1,4 +1,4 @@
-"""How the best depth moves with the budget, by the histories of a search's own runs.
+"""Finds the best depth for smaller budgets, by the histories of a search's own runs.
 
 Minutes are those that `--budget` counts: of training and validation, in all sittings of a run, not of the songs and the
 set-up before. The validation that follows the end of a run's budget is not counted, as it is not there.

@@ -47,7 +47,7 @@ class Tensors:
         return found
 
     def count(self, place: str) -> int:
-        """How many different parts follow a place in the tensors' names, which dots divide."""
+        """Counts the different parts that follow a place in the tensors' names, which dots divide."""
         return len({name.removeprefix(place).split(".")[0] for name in self._shapes if name.startswith(place)})
 
     def take(self, name: str) -> np.ndarray:

@@ -35,7 +35,7 @@ class _Storage:
 
 
 def read_torch(path: pathlib.Path) -> Any:
-    """What `torch.save` wrote, with tensors as arrays.
+    """Reads a file of `torch.save`, with tensors as arrays.
 
     Containers, numbers, texts and tensors are read; a pickle that names any other class or function is refused before
     anything of it is called.

@@ -9,7 +9,7 @@ from tests.sepnet.stem_sets.clips import settings, write
 
 
 def die(stem_set: StemSet, run: str, song: str) -> None:
-    """What is left of a worker that dies at a song."""
+    """Leaves what a worker leaves that dies at a song."""
     Attempts(stem_set.destination, 1, run).begin(song)
 
 

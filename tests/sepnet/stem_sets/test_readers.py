@@ -1,4 +1,4 @@
-"""What others read of stem sets: Hugging Face's datasets and webdataset, offline, and the page of the columns."""
+"""Other readers of stem sets: Hugging Face's datasets and webdataset, offline, and the page of the columns."""
 
 import gc
 import importlib.util
