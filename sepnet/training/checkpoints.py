@@ -71,7 +71,4 @@ def load_state(path: pathlib.Path, trainer: keras.Model) -> dict[str, Any]:
 
 
 def _variables(trainer: keras.Model) -> list:
-    # Keras' optimizer of mixed_float16 makes new variables each time.
-    if not trainer.optimizer.built:
-        trainer.optimizer.build(trainer.trainable_variables)
     return [*trainer.variables, *trainer.optimizer.variables]

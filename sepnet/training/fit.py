@@ -222,7 +222,8 @@ def make_trainer(config: Config, network: Network, snr_db: tuple[float, float] |
     if snr_db:
         # The seeds before this one are those of the augmentations.
         options["random_snr"] = RandomSnr(snr_db, training.seed + len(AUGMENTATIONS), network.margin_samples)
-    if _adds_up_itself(training):
+    adds_up = _adds_up_itself(training)
+    if adds_up:
         from sepnet.training.accumulation import ReplicaTrainer
 
         trainer = ReplicaTrainer(
@@ -232,7 +233,6 @@ def make_trainer(config: Config, network: Network, snr_db: tuple[float, float] |
         # JAX sees one batch whole, wherever its parts lie.
         num_replicas = training.devices if keras.backend.backend() == "tensorflow" else 1
         trainer = Trainer(*arguments, **options, num_replicas=num_replicas)
-    adds_up = _adds_up_itself(training)
     trainer.compile(
         optimizer=with_averages(pkgutil.resolve_name(OPTIMIZERS[training.optimizer].path))(
             _learning_rate(config),
@@ -246,6 +246,8 @@ def make_trainer(config: Config, network: Network, snr_db: tuple[float, float] |
         ),
         jit_compile=compiled(training.xla),
     )
+    # TensorFlow would trace the first step twice to make its variables there.
+    trainer.optimizer.build(trainer.trainable_variables)
     return trainer
 
 

@@ -48,7 +48,7 @@ for devices in (1, 2):
     }
     with several_devices(devices)():
         optimizer = make_trainer(config.changed({"ema": 0.5, "clip_norm": 1.0}), network).optimizer
-    answer[devices] |= {"momentum": optimizer.ema_momentum, "clip_norm": optimizer.global_clipnorm}
+    answer[devices] |= {"momentum": optimizer.get_config()["ema_momentum"], "clip_norm": optimizer.global_clipnorm}
 print(json.dumps(answer))
 """
 

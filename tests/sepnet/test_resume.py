@@ -155,6 +155,7 @@ def test_a_kill_between_two_files_of_an_epoch_loses_nothing(tmp_path, monkeypatc
     def recorded(seed):
         trainer = Trainer(small_network("unet_1d", seed=seed), SOURCES)
         trainer.compile(optimizer=keras.optimizers.Adam(use_ema=True))
+        trainer.optimizer.build(trainer.trainable_variables)
         recorder = callbacks.Recorder(run, {}, 0, types.SimpleNamespace(joules=0.0))
         recorder.set_model(trainer)
         return trainer, recorder
@@ -167,7 +168,6 @@ def test_a_kill_between_two_files_of_an_epoch_loses_nothing(tmp_path, monkeypatc
     run.best_weights.write_bytes(b"of an earlier epoch")
     os.utime(run.best_weights, (0, 0))
     trainer, recorder = recorded(0)
-    trainer.optimizer.build(trainer.trainable_variables)
     trained = trainer.get_weights()
     # As at the end of the last epoch: the averages, which begin at zero, are in the model.
     swap = callbacks.Swap(swap_on_epoch=True)
@@ -198,6 +198,7 @@ def test_a_run_in_float16_has_one_state_however_often_it_is_saved(tmp_path):
     trainers = [Trainer(small_network("unet_1d"), SOURCES) for _ in range(2)]
     for trainer in trainers:
         trainer.compile(optimizer=keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam()))
+        trainer.optimizer.build(trainer.trainable_variables)
     for epoch in range(3):
         save_state(tmp_path / "last.npz", trainers[0], {"epoch": epoch})
         trainers[0].optimizer.dynamic_scale.assign(epoch + 1.0)
@@ -215,6 +216,7 @@ def test_a_checkpoint_of_another_configuration(tmp_path):
     trainers = [Trainer(small_network("unet_1d", depth=depth), SOURCES) for depth in (2, 3)]
     for trainer in trainers:
         trainer.compile(optimizer=keras.optimizers.Adam())
+        trainer.optimizer.build(trainer.trainable_variables)
     path = tmp_path / "last.npz"
     save_state(path, trainers[0], {"history": {}})
     assert load_state(path, trainers[0]) == {"history": {}}
