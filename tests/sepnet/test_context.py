@@ -29,20 +29,22 @@ def extent(network):
     return max(np.abs(np.flatnonzero(row) - place).max() for row, place in zip(changed, places, strict=True))
 
 
+PADDED = [
+    *((family, way, {}) for family in BLOCK_FAMILIES for way in WAYS),
+    *(("unet_2d", ("pooled", "linear"), {"body": body}) for body in ("jansson", "spleeter")),
+]
+VALID = [("unet_1d", way, {"padding": "valid"}) for way in CONTEXT_WAYS]
+
+
 @pytest.mark.parametrize(
-    ("family", "way", "kernels", "padding"),
+    ("family", "way", "padding", "kernels"),
     [
-        *(("unet_1d", way, kernels, {}) for way in WAYS for kernels in ((5, 5), (2, 4))),
-        *(("unet_1d", way, kernels, {"padding": "valid"}) for way in CONTEXT_WAYS for kernels in ((5, 5), (3, 1))),
-        *(("unet_2d", way, kernels, {}) for way in WAYS for kernels in ((5, 5), (2, 4))),
-        *(
-            ("unet_2d", ("pooled", "linear"), kernels, {"body": body})
-            for body in ("jansson", "spleeter")
-            for kernels in ((5, 5), (2, 4))
-        ),
+        *((*case, (5, 5)) for case in PADDED + VALID),
+        *(pytest.param(*case, (2, 4), marks=pytest.mark.slow) for case in PADDED),
+        *(pytest.param(*case, (3, 1), marks=pytest.mark.slow) for case in VALID),
     ],
 )
-def test_context_is_all_that_an_output_can_depend_on(family, way, kernels, padding):
+def test_context_is_all_that_an_output_can_depend_on(family, way, padding, kernels):
     ways = {"downsampling": way[0], "upsampling": way[1]} if "body" not in padding else {}
     sizes = {"depth": 3, "down_kernel_size": kernels[0], "up_kernel_size": kernels[1]}
     network = small_network(family, normalization="none", output="direct", **ways, **padding, **sizes)
@@ -73,7 +75,7 @@ def test_context_of_other_networks_is_all_that_an_output_can_depend_on(family, o
     assert farthest <= network.reach_samples <= 1.2 * farthest + network.grid_samples
 
 
-@pytest.mark.parametrize("normalization", ["batch", "frame"])
+@pytest.mark.parametrize("normalization", ["frame", pytest.param("batch", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("family", "options"), OTHERS)
 def test_blocks_of_other_networks_give_what_the_whole_gives(family, options, normalization):
     check_a_block(small_network(family, normalization=normalization, **options))

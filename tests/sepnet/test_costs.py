@@ -110,8 +110,7 @@ def test_any_two_options_can_be_planned(family, options):
 @pytest.mark.parametrize(
     ("family", "options", "depth"),
     [
-        # Spleeter's six levels for each of four sources take half a minute.
-        pytest.param(*case, depth, marks=pytest.mark.slow if "separate_networks" in case[1] and depth == 6 else ())
+        pytest.param(*case, depth, marks=() if depth == 3 else pytest.mark.slow)
         for case in (
             *[("unet_1d", way) for way in WAYS],
             ("unet_1d", {"padding": "valid"}),
@@ -158,7 +157,7 @@ def test_weights_are_not_made():
     assert keras.config.dtype_policy().name == "float32"
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", QUICK_FAMILIES)
 def test_what_saves_memory_says_so(family):
     plain = training_bytes(config_of(family, depth=4), 44_100)
     assert training_bytes(config_of(family, depth=4, recompute=True), 44_100) < plain

@@ -85,7 +85,7 @@ def stretches(name):
 
 
 # Others have the same parts, but for the softmax of five stems, which takes long.
-SLOW = ("uvr-kim-vocal-2", "wave-u-net-m5", "spleeter-4stems", "spleeter-5stems")
+SLOW = ("uvr-kim-vocal-2", "uvr-voc-ft", "wave-u-net-m5", "spleeter-4stems", "spleeter-5stems")
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in SMALL])

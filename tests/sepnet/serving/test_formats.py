@@ -23,7 +23,11 @@ def echoes(gain_model, tmp_path_factory):
         yield server
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+# tests/pipelines/test_reader.py reads them all with the functions that the server calls.
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, id=case.name, marks=pytest.mark.slow if index % 4 else ()) for index, case in enumerate(CASES)],
+)
 def test_the_server_hears_what_ffmpeg_decodes(echoes, audio_sources, tmp_path, case):
     path = make(case, audio_sources, tmp_path)
     wanted, stream = expected(path, case)

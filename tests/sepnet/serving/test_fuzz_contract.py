@@ -24,7 +24,7 @@ FILES = (
     "variables/variables.data-00000-of-00001",
     *map(str, (CONTRACT_FILE, CHECKSUMS_FILE, WARMUP_FILE)),
 )
-QUICK = 150
+QUICK = 80
 # `SEPNET_FUZZ_EXAMPLES` asks for another number.
 THOROUGH = int(os.environ.get("SEPNET_FUZZ_EXAMPLES", "5000"))
 NUMBERS = st.sampled_from(
