@@ -133,7 +133,7 @@ def test_songs_of_two_rates_can_be_evaluated_at_one(tmp_path, model, songs, writ
     arguments = [str(model), "--data", str(songs), "--quick", "-o", str(tmp_path / "figures")]
     with pytest.raises(UserError, match="different sample rates .*; choose one with --sample-rate"):
         evaluate(arguments)
-    evaluate([*arguments, "--sample-rate", str(SAMPLE_RATE)])
+    evaluate([*arguments, "--sample-rate", str(SAMPLE_RATE), "--workers", "1"])
     assert "3 test songs" in capsys.readouterr().out
     with pytest.raises(UserError, match="different sample rates .*; choose one with --sample-rate"):
         compare([str(model), "--data", str(songs), "--song", "fast song", "-o", str(tmp_path / "picture.png")])
@@ -152,7 +152,7 @@ def test_songs_that_lack_a_stem_can_be_left_out_or_their_stems_named(tmp_path, m
     evaluate([*arguments, "--skip-bad"])
     assert "1 test songs" in capsys.readouterr().out
     renamed = ", ".join([SOURCES[0], *(f"{source}=my {source}" for source in SOURCES[1:])])
-    evaluate([*arguments, "--skip-bad", "--sources", renamed])
+    evaluate([*arguments, "--skip-bad", "--sources", renamed, "--workers", "1"])
     assert "left out: song 'song 0'" in capsys.readouterr().out
     with pytest.raises(UserError, match="--sources names a, b, and the models give"):
         evaluate([*arguments, "--sources", "a,b"])
@@ -163,7 +163,7 @@ def test_long_names_have_figures(tmp_path, model, songs):
     name = "é" * 127
     (songs / "test" / "song 0").rename(songs / "test" / name)
     output = tmp_path / "figures"
-    evaluate([str(model), "--data", str(songs), "--quick", "-o", str(output)])
+    evaluate([str(model), "--data", str(songs), "--quick", "--workers", "1", "-o", str(output)])
     kept = {path.name for path in (output / "songs" / "model").iterdir()}
     assert len(kept) == 2 and "song 1.json" in kept
     manifest = json.loads((output / "manifest.json").read_text())
