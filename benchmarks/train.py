@@ -1,8 +1,8 @@
 """`python -m benchmarks.train`: how fast models train and separate, beside the rate of the machine's own products.
 
 First the families as they are by default, with XLA, with `mixed_bfloat16`, with both, and with AdamW and no averages
-instead of Muon; with `--open-unmix` its four networks; and what the time of a training step goes to. Then depths 3 to
-12, which `--defaults` leaves out. With KERAS_BACKEND=jax, JAX trains them.
+instead of Muon; with `--open-unmix` its four networks; what the time of a training step goes to; `unet_2d` with more
+filters than by default. Then depths 3 to 12, which `--defaults` leaves out. With KERAS_BACKEND=jax, JAX trains them.
 
 The machine's own rate is that of a single-precision matrix product of 2048 x 2048 x 2048, measured in the same run.
 """
@@ -53,6 +53,8 @@ KINDS = {
     "arithmetic": ("",),
 }
 PROFILED_STEPS = 1
+# Filters of the first level of `unet_2d`: those of the default, and more.
+FILTERS = (16, 24, 32, 48)
 RESULTS = pathlib.Path("benchmarks/results")
 
 
@@ -85,18 +87,20 @@ def cases() -> list[Case]:
     ]
 
 
+def as_by_default(family: str, options: dict, ways: tuple[str, ...]) -> Case:
+    """A family as `sepnet.train` trains it, but for some options."""
+    config = Config()
+    segment_samples = config.data.segment_samples(SAMPLE_RATE)
+    return Case(family, family_class(family)().depth, config.training.batch_size, segment_samples, options, ways)
+
+
 def defaults() -> list[Case]:
     """Every family as `sepnet.train` trains it."""
     import keras
 
-    config = Config()
-    segment_samples = config.data.segment_samples(SAMPLE_RATE)
     # JAX compiles with XLA in any case.
     ways = ("plain", "bfloat16") if keras.config.backend() == "jax" else tuple(WAYS)
-    return [
-        Case(name, family_class(name)().depth, config.training.batch_size, segment_samples, {}, ways)
-        for name in FAMILIES
-    ]
+    return [as_by_default(name, {}, ways) for name in FAMILIES]
 
 
 def main(argv=None) -> None:
@@ -112,6 +116,7 @@ def main(argv=None) -> None:
         rows = [(figure["family"], *(shown(figure, way, name, seconds=True) for way in ways)) for figure in families]
         title = f"{name}: seconds for a second of stereo at 44.1 kHz, as by default (share of the product's rate)"
         print_table(("", *(HEADINGS[way].format(name) for way in ways)), rows, title=title)
+    wider = measure_wider(rates["float32"])
     profiles = {}
     if keras.config.backend() == "tensorflow":
         profiles = {case.family: profile(case) for case in defaults()}
@@ -136,7 +141,14 @@ def main(argv=None) -> None:
     gflops = {name: rate / 1e9 for name, rate in rates.items()}
     write_json(
         RESULTS / f"train-{keras.config.backend()}.json",
-        {"matrix_gflops": gflops, "defaults": families, "profiles": profiles, "open_unmix": peer, "cases": depths},
+        {
+            "matrix_gflops": gflops,
+            "defaults": families,
+            "wider": wider,
+            "profiles": profiles,
+            "open_unmix": peer,
+            "cases": depths,
+        },
     )
 
 
@@ -147,6 +159,19 @@ def measure_all(measured: list[Case], own_rate: float) -> list[dict]:
         for case in measured:
             figures.append(measure(case, own_rate))
             advance(1)
+    return figures
+
+
+def measure_wider(own_rate: float) -> list[dict]:
+    """Times `unet_2d` with `FILTERS`, and prints the table."""
+    cases = [as_by_default("unet_2d", {"base_filters": filters}, ("plain",)) for filters in FILTERS]
+    figures = measure_all(cases, own_rate)
+    names = ("training", "forward")
+    rows = [
+        (str(figure["options"]["base_filters"]), *(shown(figure, "plain", name, seconds=True) for name in names))
+        for figure in figures
+    ]
+    print_table(("--base-filters", *names), rows, title="unet_2d with so many filters, likewise")
     return figures
 
 
