@@ -74,14 +74,15 @@ def draw_separation(
         draw_spectrogram(axes, audio, sample_rate, loudest_db)
         axes.set_title(drawn(title), fontsize="small", loc="left")
         axes.set(xlabel="seconds", ylabel="kHz")
-        # Ticks and labels take most of the time of drawing.
-        axes.label_outer(remove_inner_ticks=True)
+        return axes
 
     spectrogram(grid[0, :], mixture, "mixture")
     for row, (name, source) in enumerate(sources.items(), start=1):
         error = float(np.mean((source - estimates[name]) ** 2))
-        spectrogram(grid[row, 0], source, f"{name}, true")
-        spectrogram(grid[row, 1], estimates[name], f"{name}, estimate: MSE {error:.5f}")
+        pair = (source, f"{name}, true"), (estimates[name], f"{name}, estimate: MSE {error:.5f}")
+        for column, (audio, title) in enumerate(pair):
+            # Ticks and labels take most of the time of drawing.
+            spectrogram(grid[row, column], audio, title).label_outer(remove_inner_ticks=True)
     save(figure, path)
 
 
