@@ -22,7 +22,7 @@ from benchmarks.separate import write_noise
 from benchmarks.timing import median_seconds
 from pipelines.errors import run_command, user_path
 from pipelines.progress import progress_bar
-from sepnet.reports.tables import print_table
+from pipelines.tables import print_table
 
 RESULT = pathlib.Path("benchmarks/results/augment.json")
 FEW, MANY = 20, 400

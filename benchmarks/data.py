@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.report import write_json
 from benchmarks.timing import median_seconds
 from pipelines.errors import CommandParser, UserError, run_command
-from sepnet.reports.tables import print_table
+from pipelines.tables import print_table
 
 SOURCES = ("vocals", "drums", "bass", "other")
 SONG_SECONDS, NUM_SONGS, SAMPLE_RATE = 60.0, 8, 44_100

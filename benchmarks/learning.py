@@ -21,7 +21,7 @@ from benchmarks import peers
 from benchmarks.children import run_child
 from benchmarks.report import write_json
 from pipelines.errors import CommandParser, run_command
-from sepnet.reports.tables import print_table
+from pipelines.tables import print_table
 
 OPEN_UNMIX = "open-unmix"
 RESULTS = pathlib.Path("benchmarks/results")

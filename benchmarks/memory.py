@@ -10,10 +10,10 @@ from typing import Any
 
 from benchmarks.report import SHORT_WINDOW, write_json
 from pipelines.errors import CommandParser, run_command
+from pipelines.tables import print_table
 from sepnet.config.config import Config
 from sepnet.models import family_class
 from sepnet.models.keras_settings import load_keras
-from sepnet.reports.tables import print_table
 
 SAMPLE_RATE, STEPS = 44_100, 4
 RESULT = pathlib.Path("benchmarks/results/memory.json")

@@ -16,7 +16,7 @@ from benchmarks.debian import LICENCE_FILE, Package, add_packages, find_packages
 from pipelines.errors import CommandParser, run_command, user_path
 from pipelines.files import whole_folder
 from pipelines.progress import progress_bar
-from sepnet.reports.tables import print_table
+from pipelines.tables import print_table
 
 TABLE = pathlib.Path(__file__).with_suffix(".json")
 SOURCES = {"guitar": "guitar.ogg", "accompaniment": "song.ogg"}

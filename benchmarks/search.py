@@ -12,7 +12,7 @@ import time
 from benchmarks.children import run_child
 from benchmarks.report import write_json
 from pipelines.errors import CommandParser, run_command
-from sepnet.reports.tables import print_table
+from pipelines.tables import print_table
 
 SEARCH = ("--depths", "2-3", "--segment-seconds", "0.5", "--validation-seconds", "2")
 # What a run loads, some of it only when it comes to it; newer Pythons have no tensorflow-io.

@@ -20,7 +20,7 @@ from benchmarks.children import run_child
 from benchmarks.report import SHORT_WINDOW, write_json
 from pipelines.errors import UserError, run_command
 from pipelines.progress import progress_bar
-from sepnet.reports.tables import print_table
+from pipelines.tables import print_table
 
 SAMPLE_RATE = 44_100
 SHORT_MINUTES, LONG_MINUTES = 5, 60

@@ -27,7 +27,7 @@ from benchmarks.report import write_json
 from benchmarks.separate import SAMPLE_RATE, Case, export_in_process
 from pipelines.errors import run_command
 from pipelines.progress import progress_bar
-from sepnet.reports.tables import print_table
+from pipelines.tables import print_table
 
 CASE = Case("unet_1d", 6, 0)
 NAME = "bench"

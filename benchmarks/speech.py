@@ -16,6 +16,7 @@ from benchmarks.report import write_json
 from pipelines.errors import CommandParser, UserError, run_command, user_path
 from pipelines.progress import progress_bar
 from pipelines.songs.layouts import Track
+from pipelines.tables import make_console, print_table
 from sepnet.combination.weights import CONFIDENCE
 from sepnet.config.data import Data
 from sepnet.config.flags import add_flags_of, section_from_flags
@@ -23,7 +24,6 @@ from sepnet.config.songs import config_tracks, data_of, data_root, read_song
 from sepnet.evaluation.aggregates import mean_of_known
 from sepnet.evaluation.speech import DIGITS, METRICS, SPEECH, speech_scores, speech_sources
 from sepnet.export.saved_model import read_models
-from sepnet.reports.tables import make_console, print_table
 
 NOISY = "noisy input"
 RESULT = peers.RESULTS / "speech.json"

@@ -20,10 +20,10 @@ from benchmarks.report import SHORT_WINDOW, write_json
 from benchmarks.timing import median_seconds
 from pipelines.errors import CommandParser, run_command
 from pipelines.progress import progress_bar
+from pipelines.tables import print_table
 from sepnet.config.config import Config
 from sepnet.models import FAMILIES, family_class
 from sepnet.models.keras_settings import load_keras, precision
-from sepnet.reports.tables import print_table
 
 SAMPLE_RATE = 44_100
 MATRIX_SIZE, REPEATS = 2048, 3

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipelines.errors import CommandParser, UserError, run_command, user_path
 from pipelines.progress import progress_bar
+from pipelines.tables import make_console, print_table
 from sepnet.config.config import Config
 from sepnet.config.depths import parse_depths
 from sepnet.config.flags import add_flags, config_from_flags, refuse_config_flags
@@ -18,7 +19,6 @@ from sepnet.export.write import newest_version
 from sepnet.measures.memory import UNITS, counted_device, parse_memory
 from sepnet.models.keras_settings import load_keras
 from sepnet.options.checks import flag
-from sepnet.reports.tables import make_console, print_table
 
 SAMPLE_RATE = 44_100
 MEMORY = "16GB"

@@ -9,6 +9,7 @@ from typing import Any
 from pipelines.cache import cache_path
 from pipelines.errors import CommandParser, UserError, run_command, user_path
 from pipelines.files import check_writable
+from pipelines.tables import print_table
 from sepnet.config.flags import add_saved_models
 from sepnet.export.write import versions
 from sepnet.importers import IMPORTERS
@@ -19,7 +20,6 @@ from sepnet.importers.imported import Imported
 from sepnet.measures.memory import counted_device
 from sepnet.models.keras_settings import load_keras, precision
 from sepnet.options.registry import load
-from sepnet.reports.tables import print_table
 
 
 def main(argv: Sequence[str] | None = None) -> None:

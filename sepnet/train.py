@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 
 from pipelines.errors import CommandParser, folder_name, run_command, user_path
 from pipelines.files import check_writable, new_folder, sole_lock
+from pipelines.tables import print_table
 from sepnet.config.config import Config
 from sepnet.config.flags import add_flags, add_saved_models, config_from_flags, refuse_config_flags
 from sepnet.config.run_folder import Run
 from sepnet.config.songs import data_root
 from sepnet.models.keras_settings import load_keras
-from sepnet.reports.tables import print_table
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -53,11 +53,10 @@ ROOMS = {
         "sepnet.clips",
         "sepnet.export",
         "sepnet.measures",
-        "sepnet.reports",
         "sepnet.separation",
         "sepnet.stem_sets",
     ),
-    "sepnet.combination": ("sepnet.config", "sepnet.export", "sepnet.reports", "sepnet.separation"),
+    "sepnet.combination": ("sepnet.config", "sepnet.export", "sepnet.separation"),
     "sepnet.importers.files": (),
     "sepnet.importers": (
         "sepnet.config",

@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.report import write_json
 from pipelines.errors import CommandParser, run_command
-from sepnet.reports.tables import print_table
+from pipelines.tables import print_table
 
 RESULTS = pathlib.Path("benchmarks/results/originals")
 

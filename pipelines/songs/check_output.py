@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pipelines.tables import print_table
+
 if TYPE_CHECKING:
     from pipelines.songs.inspection import Report, SongReport
 
@@ -30,43 +32,31 @@ def print_document(report: "Report", path: pathlib.Path, stems: Sequence[str]) -
 
 def print_tables(report: "Report", path: pathlib.Path, *, show_all: bool) -> None:
     """Prints a table of the splits, one of the songs that need attention, and what to do."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    console = Console(highlight=False, soft_wrap=False)
     if report.songs:
         plural = f"{report.noun.capitalize()}s"
-        splits = Table(title=f"{plural} under {escape(str(path))}", title_justify="left")
-        for heading in ("Split", plural, "Length", "Hz", "Ch.", "Format", "Residual*", "Worst*"):
-            justify = "left" if heading in ("Split", "Format") else "right"
-            splits.add_column(heading, justify=justify, no_wrap=heading == "Split")
+        headings = ("Split", plural, "Length", "Hz", "Ch.", "Format", "Residual*", "Worst*")
         summaries = {name: _summary(songs) for name, songs in _groups(report.songs).items()}
-        for split, summary in summaries.items():
-            splits.add_row(*(escape(cell) for cell in _split_row(split, summary)))
-        console.print(splits)
+        rows = [_split_row(split, summary) for split, summary in summaries.items()]
+        print_table(headings, rows, title=f"{plural} under {path}", texts=(0, 5))
         worst = [f"{each['worst_song']} ({split})" for split, each in summaries.items() if each["worst_song"]]
         if worst:
-            console.print("* mixture less sum of sources, power against the mixture's: median and worst")
-            console.print(f"Worst: {escape(', '.join(worst))}")
-        console.print(f"Validation {report.noun}s: {report.validation}")
+            print("* mixture less sum of sources, power against the mixture's: median and worst")
+            print(f"Worst: {', '.join(worst)}")
+        print(f"Validation {report.noun}s: {report.validation}")
     listed = [song for song in report.songs if show_all or song.problems or song.notes]
     if listed:
-        songs = Table(title=f"All {report.noun}s" if show_all else f"{plural} to look at", title_justify="left")
-        for heading in ("Split", report.noun.capitalize(), "Findings"):
-            songs.add_column(heading, overflow="fold")
-        for song in listed:
-            songs.add_row(song.split, escape(song.name), escape(_findings(song)))
-        console.print(songs)
+        title = f"All {report.noun}s" if show_all else f"{plural} to look at"
+        rows = [(song.split, song.name, _findings(song)) for song in listed]
+        print_table(("Split", report.noun.capitalize(), "Findings"), rows, title=title, texts=(0, 1, 2))
     for problem in report.problems:
-        console.print(f"Problem: {escape(problem)}")
+        print(f"Problem: {problem}")
     for suggestion in report.suggestions:
-        console.print(f"To do: {escape(suggestion)}")
+        print(f"To do: {suggestion}")
     bad = sum(bool(song.problems) for song in report.songs)
     if report.is_good:
-        console.print(f"{len(report.songs)} {report.noun}s, nothing wrong")
+        print(f"{len(report.songs)} {report.noun}s, nothing wrong")
     elif report.songs:
-        console.print(f"{bad} of {len(report.songs)} {report.noun}s have problems")
+        print(f"{bad} of {len(report.songs)} {report.noun}s have problems")
 
 
 def _groups(songs: Sequence["SongReport"]) -> dict[str, list["SongReport"]]:

@@ -4,8 +4,8 @@ import dataclasses
 import math
 from typing import Any
 
+from pipelines.tables import print_table
 from sepnet.measures.energy import JOULES_PER_KWH
-from sepnet.reports.tables import print_table
 from sepnet.stem_sets.stem_set import Totals
 
 MANY_SONGS = 1_000_000

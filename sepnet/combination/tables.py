@@ -3,9 +3,9 @@
 import pathlib
 from collections.abc import Mapping
 
+from pipelines.tables import print_table
 from sepnet.combination.members import Members
 from sepnet.combination.weights import Fit, Weights
-from sepnet.reports.tables import print_table
 
 
 def print_weights(members: Members, weights: Weights) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 
 from pipelines.errors import UserError, one_line
 from pipelines.files import whole_file
+from pipelines.tables import print_table
 from sepnet.config.run_folder import Run
 from sepnet.export.saved_model import short_names
 from sepnet.measures.baselines import SILENCE
 from sepnet.reports.pictures import draw_runs
-from sepnet.reports.tables import print_table
 
 HEADINGS = ("run", "family", "depth", "parameters", "minutes", "val_mse", "SI-SDR dB")
 

@@ -11,13 +11,13 @@ from pipelines.errors import UserError, one_line
 from pipelines.files import check_writable, whole_file
 from pipelines.progress import progress_bar
 from pipelines.songs.layouts import Song, Track, read_track
+from pipelines.tables import print_table
 from sepnet.comparison.song_page import comparison_page
 from sepnet.comparison.song_pictures import draw_song
 from sepnet.comparison.stretch import Comparison, stretch_of
 from sepnet.config.data import Data
 from sepnet.config.songs import config_tracks, data_of, data_root, read_song
 from sepnet.export.saved_model import read_models
-from sepnet.reports.tables import print_table
 from sepnet.separation.separator import Separator
 
 BLOCK_SECONDS = 5

@@ -8,7 +8,7 @@ import numpy as np
 
 from sepnet.evaluation.aggregates import HEADLINE
 from sepnet.evaluation.published import read_published
-from sepnet.reports.pictures import drawn, make_figure, save
+from sepnet.reports.canvas import drawn, make_figure, save
 
 # The worst songs lie far below; where an axis begins.
 LOWEST_DB = -6.0

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipelines.tables import print_table
 from sepnet.evaluation.aggregates import AGGREGATES, HEADLINE, WHOLE_SONGS, mean_over_sources
 from sepnet.evaluation.bss_eval import METRICS
 from sepnet.evaluation.published import MUSDB_SOURCES, read_published
 from sepnet.evaluation.speech import DIGITS
 from sepnet.evaluation.speech import METRICS as SPEECH_METRICS
-from sepnet.reports.tables import print_table
 
 Figures = Mapping[str, Mapping[str, Any]]
 

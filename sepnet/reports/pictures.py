@@ -1,37 +1,16 @@
 """PNG pictures: the losses of runs, and spectrograms of a song's true and estimated stems."""
 
-import io
 import pathlib
-import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from pipelines.errors import one_line
+from sepnet.reports.canvas import drawn, make_figure, save
 
 # Of a spectrogram, what lies this far below its loudest point is black.
 DYNAMIC_RANGE_DB = 80
 FRAME_LENGTH, FRAME_STEP = 1024, 256
 BASELINE_STYLES = ("--", ":")
-
-
-def drawn(name: str) -> str:
-    """A name as matplotlib draws it letter by letter: a dollar begins no formula, and what has no letter is escaped."""
-    return one_line(name).replace("$", r"\$")
-
-
-def make_figure(width: float, height: float, dpi: int = 120):
-    """An empty figure, sizes in inches; matplotlib's object interface needs no screen and keeps no global state."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), dpi=dpi, layout="constrained")
-
-
-def save(figure, target: pathlib.Path | io.BytesIO) -> None:
-    """Writes a picture, a PNG; letters that the font lacks are drawn as boxes, without a word."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")
-        figure.savefig(target, format="png")
 
 
 def draw_losses(path: pathlib.Path, history: Mapping[str, Sequence[float]], baselines: Mapping[str, float]) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from sepnet.reports.canvas import make_figure, save
 from sepnet.reports.pages import data_uri, figures, page, picture_uri, players, table
-from sepnet.reports.pictures import make_figure, save
 from sepnet.stem_sets.overview import EDGES, Overview
 
 MEDIA_TYPES = {"flac": "audio/flac", "opus": "audio/ogg"}

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from pipelines.errors import one_line
-from sepnet.reports.tables import make_console, print_table
+from pipelines.tables import make_console, print_table
 from tuner.reporting.analysis import COSTS, Answer, Candidate, Comparison, Depths
 from tuner.reporting.budgets import SHARES, Budget
 from tuner.reporting.intervals import LEVEL, NUM_RESAMPLES, Estimate

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from sepnet.config.run_folder import Run
-from sepnet.reports.pictures import BASELINE_STYLES, make_figure, save
+from sepnet.reports.canvas import make_figure, save
+from sepnet.reports.pictures import BASELINE_STYLES
 from tuner.reporting.analysis import COSTS, Answer, Candidate
 from tuner.reporting.budgets import Budgets
 from tuner.searching.records import NOT_FITTING, Trial
