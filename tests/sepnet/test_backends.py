@@ -38,7 +38,8 @@ for devices in (1, 2):
     training = Training(devices=devices, accumulation=accumulation, **off)
     config = Config(model=Unet1D(depth=2, base_filters=3), training=training)
     keras.utils.set_random_seed(0)
-    with several_devices(devices)():
+    scope = several_devices(devices)
+    with scope():
         network = config.build(8000)
         trainer = make_trainer(config, network)
     history = trainer.fit(tf.data.Dataset.from_tensor_slices({"stems": batch}), shuffle=False, verbose=0).history
@@ -46,7 +47,7 @@ for devices in (1, 2):
         "loss": history["loss"],
         "weights": [weight.value.numpy().ravel().tolist() for weight in network.model.trainable_weights],
     }
-    with several_devices(devices)():
+    with scope():
         optimizer = make_trainer(config.changed({"ema": 0.5, "clip_norm": 1.0}), network).optimizer
     answer[devices] |= {"momentum": optimizer.get_config()["ema_momentum"], "clip_norm": optimizer.global_clipnorm}
 print(json.dumps(answer))
