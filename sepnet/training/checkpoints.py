@@ -17,9 +17,10 @@ OVERHEAD_BYTES = 8192
 
 
 def save_state(path: pathlib.Path, trainer: keras.Model, state: dict[str, Any]) -> None:
-    """Writes weights, optimizer, averages and random state of a built trainer, and `state`, whole or not at all.
+    """Writes weights, optimizer, averages and random state of a trainer, and `state`, whole or not at all.
 
-    (Keras' own weight files leave the random state out, and a run that goes on would draw other augmentations.)
+    Trainer and optimizer must be built. (Keras' own weight files leave the random state out, and a run that goes on
+    would draw other augmentations.)
     """
     arrays = {f"variable_{index}": np.asarray(variable) for index, variable in enumerate(_variables(trainer))}
     with whole_file(path) as temporary, temporary.open("wb") as file:
@@ -43,7 +44,7 @@ def load_state(path: pathlib.Path, trainer: keras.Model) -> dict[str, Any]:
 
     Args:
         path: the file.
-        trainer: built and compiled as the one that was saved.
+        trainer: built and compiled as the one that was saved, with its optimizer built.
 
     Returns:
         The `state` that was saved.

@@ -144,7 +144,7 @@ def test_the_same_seed_gives_the_same_weights(options):
         section = family_class("unet_2d")().changed(options)
         trainer = Trainer(section.build(sources=SOURCES, num_channels=2, sample_rate=22050), SOURCES)
         trainer.compile(optimizer=keras.optimizers.Adam(1e-2), jit_compile=False)
-        trainer.fit({"stems": sources}, batch_size=4, epochs=2, verbose=0)
+        trainer.fit({"stems": sources}, batch_size=4, epochs=4, verbose=0)
         return trainer.get_weights()
 
     for first, second in zip(train(), train(), strict=True):
