@@ -22,7 +22,7 @@ def print_table(
     title: str = "",
     texts: Collection[int] = (0,),
     boxed: bool = True,
-    whole_figures: bool = False,
+    folded: Collection[int] | None = None,
     section_rows: int = 0,
     bold_rows: Collection[int] = (),
     console: Any = None,
@@ -35,7 +35,7 @@ def print_table(
         title: above the table; empty for none.
         texts: columns of text, which is at the left; the others hold figures, which are at the right.
         boxed: lines around the table and between columns; else a line under the headings, and an empty one at the end.
-        whole_figures: where the terminal is narrow, figures keep their line and texts alone are folded.
+        folded: columns that are folded where the terminal is narrow, while others keep their line; None for all.
         section_rows: rows of a section, which is set apart from the next one; 0 for no sections.
         bold_rows: rows that stand out.
         console: of `make_console`.
@@ -52,7 +52,7 @@ def print_table(
             Text(heading),
             justify="left" if is_text else "right",
             overflow="fold",
-            no_wrap=whole_figures and not is_text,
+            no_wrap=folded is not None and place not in folded,
         )
     for place, row in enumerate(rows):
         table.add_row(

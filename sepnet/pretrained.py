@@ -102,7 +102,7 @@ def _list(catalog: Mapping[str, Any], saved_models: pathlib.Path, as_json: bool)
         for name, entry in catalog.items()
     ]
     headings = ("", "separates", "SDR, dB", "MB", "licence", "here")
-    print_table(headings, rows, texts=(1, 4, 5), boxed=False, whole_figures=True)
+    print_table(headings, rows, texts=(1, 4, 5), boxed=False, folded=(1, 4, 5))
     print("SDR: of each source on the test songs of MUSDB18, median of medians, as published or by its estimates.")
     by_reference: dict[str, list[str]] = {}
     for name, entry in catalog.items():

@@ -37,7 +37,7 @@ def print_tables(report: "Report", path: pathlib.Path, *, show_all: bool) -> Non
         headings = ("Split", plural, "Length", "Hz", "Ch.", "Format", "Residual*", "Worst*")
         summaries = {name: _summary(songs) for name, songs in _groups(report.songs).items()}
         rows = [_split_row(split, summary) for split, summary in summaries.items()]
-        print_table(headings, rows, title=f"{plural} under {path}", texts=(0, 5))
+        print_table(headings, rows, title=f"{plural} under {path}", texts=(0, 5), folded=range(1, len(headings)))
         worst = [f"{each['worst_song']} ({split})" for split, each in summaries.items() if each["worst_song"]]
         if worst:
             print("* mixture less sum of sources, power against the mixture's: median and worst")

@@ -53,7 +53,7 @@ def print_answer(answer: Answer) -> None:
             title=f"{search_name(answer)}: {size_text(answer)}",
             texts=(0, len(places) - 1),
             boxed=False,
-            whole_figures=True,
+            folded=(0, len(places) - 1),
             console=console,
         )
     if rows := budget_rows(answer):
@@ -63,7 +63,7 @@ def print_answer(answer: Answer) -> None:
             title="the best depth by the minutes of each run",
             texts=BUDGET_TEXTS,
             boxed=False,
-            whole_figures=True,
+            folded=BUDGET_TEXTS,
             section_rows=len(SHARES),
             console=console,
         )
